@@ -1,0 +1,1 @@
+//! What every test shares: a throw-away machine state, the built binaries, real services.
