@@ -1,0 +1,58 @@
+//! The canonical encoding that is hashed. Changing it changes every hash of every fleet: bump [`VERSION`], regenerate
+//! the golden file and announce it in the changelog.
+//!
+//! Every field is a tag byte and a length (8 bytes, little endian) before its bytes, so that no two different
+//! derivations share an encoding; inputs come in byte order of their names.
+
+use crate::{Derivation, Hash, Input};
+
+/// Separates our hashes from everybody else's and from our own former encodings.
+pub const VERSION: &str = "fleetctl derivation 1";
+
+const ADDRESS: u8 = 1;
+const NAME: u8 = 2;
+const VALUE: u8 = 3;
+const FILE: u8 = 4;
+const DERIVATION: u8 = 5;
+const OUTPUT: u8 = 6;
+const SECRET: u8 = 7;
+
+struct Encoder(blake3::Hasher);
+
+impl Encoder {
+    fn field(&mut self, tag: u8, bytes: &[u8]) {
+        self.0.update(&[tag]);
+        self.0.update(&(bytes.len() as u64).to_le_bytes());
+        self.0.update(bytes);
+    }
+}
+
+/// The hash of a derivation.
+#[must_use]
+pub fn hash(derivation: &Derivation) -> Hash {
+    let mut encoder = Encoder(blake3::Hasher::new_derive_key(VERSION));
+    encoder.field(ADDRESS, derivation.address.to_string().as_bytes());
+    for (name, input) in &derivation.inputs {
+        encoder.field(NAME, name.as_bytes());
+        match input {
+            Input::Value { text } => encoder.field(VALUE, text.as_bytes()),
+            Input::File { path, hash, executable } => {
+                encoder.field(FILE, path.as_str().as_bytes());
+                encoder.field(FILE, hash.as_bytes());
+                encoder.field(FILE, &[u8::from(*executable)]);
+            }
+            Input::Derivation { address, hash, output } => {
+                encoder.field(DERIVATION, address.to_string().as_bytes());
+                match output {
+                    Some(output) => encoder.field(OUTPUT, output.as_bytes()),
+                    None => encoder.field(DERIVATION, hash.as_bytes()),
+                }
+            }
+            Input::Secret { name, epoch } => {
+                encoder.field(SECRET, name.as_bytes());
+                encoder.field(SECRET, &epoch.to_le_bytes());
+            }
+        }
+    }
+    Hash::from_bytes(*encoder.0.finalize().as_bytes())
+}
