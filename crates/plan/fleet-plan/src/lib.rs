@@ -1,1 +1,18 @@
-//! To be written.
+//! The nouns between planner and executor: what is ([`State`]), what should be ([`Desired`]), what to do
+//! ([`Plan`], made of [`Change`]s), and what was done ([`Generation`]).
+//!
+//! A plan is complete: the executor makes no choices, it only finds out that a change is no longer needed or no
+//! longer possible. Deliberately absent: how a plan is made (fleet-planner), effects, secrets.
+
+pub mod desired;
+mod generation;
+mod plan;
+mod state;
+
+pub use desired::{
+    AccountSpec, ContainerSpec, Content, Desired, DirectorySpec, HealthProbe, ImageSpec, PlacedFile, PublishedPort, RoomSpec,
+    SecretUse, VolumeMount,
+};
+pub use generation::{Entry, Generation, Outcome};
+pub use plan::{Action, Change, Note, Plan, Reason, SCHEMA};
+pub use state::{Health, Observed, RunState, State};

@@ -1,0 +1,154 @@
+//! [`Provider`]: one outside system as the engine sees it.
+//!
+//! Implementations live in `backend/`; the in-memory one in `testing/fleet-sim` is held to the same contract suite.
+//! A provider never plans: it observes, and it makes one given [`Change`] true.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use fleet_derivation::Hash;
+use fleet_model::Address;
+use fleet_plan::{Change, SecretUse, State};
+use fleet_secret::{FleetSecret, Secret};
+
+use crate::events::Events;
+
+/// Which fleet and environment a provider works for. Names of everything it makes start with both.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scope {
+    /// Fleet name.
+    pub fleet: String,
+    /// Environment name.
+    pub environment: String,
+    /// Matrix server name.
+    pub domain: String,
+}
+
+impl Scope {
+    /// `<fleet>-<environment>-<name>`: the one rule for names at a target.
+    #[must_use]
+    pub fn name(&self, name: &str) -> String {
+        format!("{}-{}-{name}", self.fleet, self.environment)
+    }
+}
+
+/// One outside system.
+#[async_trait]
+pub trait Provider: Send + Sync {
+    /// For messages: `docker`, `matrix`.
+    fn name(&self) -> &'static str;
+
+    /// Does this provider look after this address?
+    fn owns(&self, address: &Address) -> bool;
+
+    /// Reads everything of the scope, with reads only. `wanted` are the addresses that are declared, so that a provider
+    /// may look them up directly and can tell an orphan.
+    ///
+    /// # Errors
+    /// When the outside system cannot be read. An outside system that is *expected* to be absent (a homeserver that is
+    /// not deployed yet) is no error: say so in [`State::unseen`].
+    async fn observe(&self, wanted: &[Address]) -> Result<State, ProviderError>;
+
+    /// Makes one change true, idempotently: doing it twice, or after a crash in the middle of it, ends the same.
+    /// Checks `change.expect` against the present version first. `ready` holds the outputs of the derivations that it depends on.
+    ///
+    /// # Errors
+    /// See [`ProviderError`]; after [`ProviderError::RolledBack`] the former version runs.
+    async fn apply(&self, change: &Change, ready: &Ready<'_>, events: &dyn Events) -> Result<Applied, ProviderError>;
+}
+
+/// What a provider needs beside the change.
+pub struct Ready<'a> {
+    /// Outputs by derivation hash: image tags to digests.
+    pub outputs: &'a BTreeMap<Hash, String>,
+    /// Resolves references to secrets at the moment of use.
+    pub secrets: &'a Secrets,
+}
+
+/// What became of a change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// It was made; for images the output digest.
+    Changed {
+        /// What the derivation produced, where it produces something (an image's digest).
+        output: Option<String>,
+    },
+    /// It was right already; no write was made.
+    Unchanged {
+        /// As above.
+        output: Option<String>,
+    },
+}
+
+/// Why a provider could not observe or apply.
+#[derive(Debug, thiserror::Error)]
+pub enum ProviderError {
+    /// The outside system did not answer: exit code 69.
+    #[error("{system} cannot be reached: {why}")]
+    Unreachable {
+        /// Which.
+        system: String,
+        /// Why, for people.
+        why: String,
+    },
+    /// The object is not what the plan was made against: exit code 5.
+    #[error("{address} changed since the plan was made: {why}")]
+    Stale {
+        /// Which.
+        address: Address,
+        /// What moved.
+        why: String,
+    },
+    /// The new version did not become healthy and the former one runs again: exit code 4.
+    #[error("{address} was rolled back: {why}")]
+    RolledBack {
+        /// Which.
+        address: Address,
+        /// Why.
+        why: String,
+        /// The last lines that the failed container printed.
+        last_lines: Vec<String>,
+    },
+    /// It failed, and there was no former version to return to or nothing was changed.
+    #[error("{address}: {why}")]
+    Failed {
+        /// Which.
+        address: Address,
+        /// Why.
+        why: String,
+        /// What to do about it.
+        help: Option<String>,
+        /// The last lines that a failed container printed.
+        last_lines: Vec<String>,
+    },
+    /// Not allowed: exit code 77.
+    #[error("{system} refuses: {why}")]
+    Denied {
+        /// Which.
+        system: String,
+        /// Why.
+        why: String,
+    },
+}
+
+/// The secrets of one environment, resolved at the moment of use.
+pub struct Secrets {
+    /// What passwords and keys are derived from.
+    pub fleet: FleetSecret,
+    /// Values the operator provided, by variable name.
+    pub operator: BTreeMap<String, Secret>,
+}
+
+impl Secrets {
+    /// The value a reference stands for; an operator's secret that was not provided is empty.
+    #[must_use]
+    pub fn resolve(&self, used: &SecretUse) -> Secret {
+        match used {
+            SecretUse::Password { matrix_id, epoch } => self.fleet.password(matrix_id, *epoch),
+            SecretUse::Key { label } => self.fleet.key_for(label),
+            SecretUse::Operator { name } => {
+                self.operator.get(name).cloned().unwrap_or_else(|| Secret::new(Vec::new()))
+            }
+        }
+    }
+}
