@@ -1,0 +1,218 @@
+//! [`write_tar`]: a tree as tar bytes that are the same everywhere.
+//!
+//! Ustar headers, PAX records only where a value does not fit (long or non-ASCII names, large sizes and ids).
+//! Entries in byte order of their path; every parent is emitted once, before what it holds.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::{self, Write},
+};
+
+use crate::{
+    content::Content,
+    tree::{Meta, Node, Tree},
+};
+
+/// Seconds since 1970 of every entry. Not 0: some programs take 0 for "unknown" and fail.
+pub const MTIME: u64 = 1;
+
+/// Parents that nobody declared get these modes, else 0755: emitting `tmp/` as 0755 in an upper layer would break
+/// the lower layer's sticky bit.
+const KNOWN_PARENTS: [(&str, u32); 4] = [("tmp", 0o1777), ("var/tmp", 0o1777), ("root", 0o700), ("run/lock", 0o1777)];
+
+const BLOCK: usize = 512;
+const LARGEST_OCTAL_SIZE: u64 = 0o77_777_777_777;
+const LARGEST_OCTAL_ID: u64 = 0o7_777_777;
+
+/// Writes the whole archive, with its two closing blocks.
+///
+/// # Errors
+/// When a content cannot be read or the writer refuses.
+pub fn write_tar(tree: &Tree, out: &mut dyn Write) -> io::Result<()> {
+    let links = HardlinkGroups::of(tree);
+    let mut emitted = BTreeSet::new();
+    for (path, node) in tree.iter() {
+        write_parents(tree, path, &mut emitted, out)?;
+        match links.role(path, node) {
+            Role::Plain => write_node(path, node, out)?,
+            Role::Lead(meta, content) => write_file(path, meta, content, out)?,
+            Role::Follows(first) => {
+                write_entry(&Entry { path, kind: b'1', meta: Meta::root(0o644), size: 0, link: first }, out)?;
+            }
+        }
+        if matches!(node, Node::Dir(_)) {
+            emitted.insert(path.to_owned());
+        }
+    }
+    out.write_all(&[0; 2 * BLOCK])
+}
+
+/// Of several names of one file, the first in byte order carries the bytes, whichever the tree calls the target:
+/// a reader must have seen the file before a link to it.
+struct HardlinkGroups<'a> {
+    /// target → its first name
+    first: BTreeMap<&'a str, &'a str>,
+    /// target → what it holds
+    files: BTreeMap<&'a str, (Meta, &'a Content)>,
+}
+
+enum Role<'a> {
+    Plain,
+    Lead(Meta, &'a Content),
+    Follows(&'a str),
+}
+
+impl<'a> HardlinkGroups<'a> {
+    fn of(tree: &'a Tree) -> Self {
+        let mut groups = Self { first: BTreeMap::new(), files: BTreeMap::new() };
+        for (path, node) in tree.iter() {
+            let Node::Hardlink(target) = node else { continue };
+            let Some(Node::File(meta, content)) = tree.get(target) else { continue };
+            groups.files.insert(target, (*meta, content));
+            let first = groups.first.entry(target).or_insert(target.as_str().min(path));
+            *first = (*first).min(path);
+        }
+        groups
+    }
+
+    fn role(&self, path: &str, node: &'a Node) -> Role<'a>
+    where
+        Self: 'a,
+    {
+        let target = if let Node::Hardlink(target) = node { target.as_str() } else { path };
+        match (self.first.get(target), self.files.get(target)) {
+            (Some(first), Some((meta, content))) if *first == path => Role::Lead(*meta, content),
+            (Some(first), Some(_)) => Role::Follows(first),
+            _ => Role::Plain,
+        }
+    }
+}
+
+fn write_parents(tree: &Tree, path: &str, emitted: &mut BTreeSet<String>, out: &mut dyn Write) -> io::Result<()> {
+    for (at, _) in path.match_indices('/') {
+        let parent = &path[..at];
+        if emitted.contains(parent) || tree.get(parent).is_some() {
+            continue;
+        }
+        let mode = KNOWN_PARENTS.iter().find(|(known, _)| *known == parent).map_or(0o755, |(_, mode)| *mode);
+        write_node(parent, &Node::Dir(Meta::root(mode)), out)?;
+        emitted.insert(parent.to_owned());
+    }
+    Ok(())
+}
+
+fn write_node(path: &str, node: &Node, out: &mut dyn Write) -> io::Result<()> {
+    match node {
+        Node::Dir(meta) => {
+            let path = format!("{path}/");
+            write_entry(&Entry { path: &path, kind: b'5', meta: *meta, size: 0, link: "" }, out)
+        }
+        Node::File(meta, content) => write_file(path, *meta, content, out),
+        Node::Symlink(target) => {
+            write_entry(&Entry { path, kind: b'2', meta: Meta::root(0o777), size: 0, link: target }, out)
+        }
+        // A hard link to a symbolic link: tar has no such thing that every reader knows.
+        Node::Hardlink(target) => {
+            write_entry(&Entry { path, kind: b'1', meta: Meta::root(0o644), size: 0, link: target }, out)
+        }
+    }
+}
+
+fn write_file(path: &str, meta: Meta, content: &Content, out: &mut dyn Write) -> io::Result<()> {
+    write_entry(&Entry { path, kind: b'0', meta, size: content.len(), link: "" }, out)?;
+    content.copy_to(out)?;
+    pad(content.len(), out)
+}
+
+fn pad(length: u64, out: &mut dyn Write) -> io::Result<()> {
+    let rest = (length % BLOCK as u64) as usize;
+    if rest == 0 { Ok(()) } else { out.write_all(&[0; BLOCK][rest..]) }
+}
+
+struct Entry<'a> {
+    path: &'a str,
+    kind: u8,
+    meta: Meta,
+    size: u64,
+    link: &'a str,
+}
+
+fn write_entry(entry: &Entry<'_>, out: &mut dyn Write) -> io::Result<()> {
+    let name = ustar_name(entry.path);
+    let mut records = Vec::new();
+    if name.is_none() {
+        pax_record(&mut records, "path", entry.path);
+    }
+    if entry.link.len() > 100 || !entry.link.is_ascii() {
+        pax_record(&mut records, "linkpath", entry.link);
+    }
+    for (key, value) in [("uid", entry.meta.uid), ("gid", entry.meta.gid)] {
+        if u64::from(value) > LARGEST_OCTAL_ID {
+            pax_record(&mut records, key, &value.to_string());
+        }
+    }
+    if entry.size > LARGEST_OCTAL_SIZE {
+        pax_record(&mut records, "size", &entry.size.to_string());
+    }
+    if !records.is_empty() {
+        let pax = Entry { path: "", kind: b'x', meta: Meta::root(0o644), size: records.len() as u64, link: "" };
+        out.write_all(&header(&pax, ("././@PaxHeader", "")))?;
+        out.write_all(&records)?;
+        pad(records.len() as u64, out)?;
+    }
+    out.write_all(&header(entry, name.unwrap_or((truncate(entry.path), ""))))
+}
+
+/// Name and prefix fields, when the path is ASCII and fits into them.
+fn ustar_name(path: &str) -> Option<(&str, &str)> {
+    if !path.is_ascii() {
+        return None;
+    }
+    if path.len() <= 100 {
+        return Some((path, ""));
+    }
+    path.match_indices('/')
+        .map(|(at, _)| (&path[at + 1..], &path[..at]))
+        .find(|(name, prefix)| !name.is_empty() && name.len() <= 100 && prefix.len() <= 155)
+}
+
+/// What old readers see of a name that stands in a PAX record.
+fn truncate(path: &str) -> &str {
+    let mut end = path.len().min(100);
+    while !path.is_char_boundary(end) {
+        end -= 1;
+    }
+    &path[..end]
+}
+
+fn pax_record(records: &mut Vec<u8>, key: &str, value: &str) {
+    // The length counts its own digits.
+    let body = key.len() + value.len() + 3;
+    let mut length = body + 1;
+    while length != body + length.to_string().len() {
+        length = body + length.to_string().len();
+    }
+    records.extend_from_slice(format!("{length} {key}={value}\n").as_bytes());
+}
+
+fn header(entry: &Entry<'_>, (name, prefix): (&str, &str)) -> [u8; BLOCK] {
+    let mut block = [0; BLOCK];
+    let mut put = |at: usize, bytes: &[u8]| block[at..at + bytes.len()].copy_from_slice(bytes);
+    put(0, name.as_bytes());
+    put(100, format!("{:07o}\0", entry.meta.mode & 0o7777).as_bytes());
+    for (at, id) in [(108, entry.meta.uid), (116, entry.meta.gid)] {
+        let id = u64::from(id);
+        put(at, format!("{:07o}\0", if id > LARGEST_OCTAL_ID { 0 } else { id }).as_bytes());
+    }
+    let size = if entry.size > LARGEST_OCTAL_SIZE { 0 } else { entry.size };
+    put(124, format!("{size:011o}\0").as_bytes());
+    put(136, format!("{MTIME:011o}\0").as_bytes());
+    put(148, b"        ");
+    put(156, &[entry.kind]);
+    put(157, truncate(entry.link).as_bytes());
+    put(257, b"ustar\x0000");
+    put(345, prefix.as_bytes());
+    let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+    block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    block
+}
