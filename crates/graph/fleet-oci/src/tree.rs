@@ -182,7 +182,7 @@ impl Tree {
             _ => {}
         }
         let node = match node {
-            Node::Hardlink(target) => Node::Hardlink(self.hardlink_target(&real, &target)?),
+            Node::Hardlink(target) => self.hardlink(&real, &target)?,
             other => other,
         };
         self.nodes.insert(real, node);
@@ -208,14 +208,15 @@ impl Tree {
         Ok(())
     }
 
-    /// The target of a hard link, resolved to the file it finally names.
-    fn hardlink_target(&self, path: &str, target: &str) -> Result<String, TreeError> {
+    /// A hard link to the file it finally names; a second name of a symbolic link becomes a link of its own.
+    fn hardlink(&self, path: &str, target: &str) -> Result<Node, TreeError> {
         let dangling = || TreeError::DanglingHardlink { path: path.to_owned(), target: target.to_owned() };
         let mut real = self.real_parent(&clean(target)?)?;
         for _ in 0..MAXIMUM_LINK_DEPTH {
             match self.nodes.get(&real) {
                 Some(Node::Hardlink(next)) => real.clone_from(next),
-                Some(Node::File(..) | Node::Symlink(_)) if real != path => return Ok(real),
+                Some(Node::File(..)) if real != path => return Ok(Node::Hardlink(real)),
+                Some(Node::Symlink(target)) => return Ok(Node::Symlink(target.clone())),
                 _ => return Err(dangling()),
             }
         }

@@ -125,8 +125,17 @@ fn write_file(path: &str, meta: Meta, content: &Content, out: &mut dyn Write) ->
 }
 
 fn pad(length: u64, out: &mut dyn Write) -> io::Result<()> {
-    let rest = (length % BLOCK as u64) as usize;
-    if rest == 0 { Ok(()) } else { out.write_all(&[0; BLOCK][rest..]) }
+    out.write_all(&member_end(length))
+}
+
+/// The header of a plain file in a stream that the caller puts together (paths of at most 100 ASCII bytes).
+pub(crate) fn member_start(path: &str, size: u64) -> Vec<u8> {
+    header(&Entry { path, kind: b'0', meta: Meta::root(0o644), size, link: "" }, (path, "")).to_vec()
+}
+
+/// What follows the `size` bytes of such a file.
+pub(crate) fn member_end(size: u64) -> Vec<u8> {
+    vec![0; (size.next_multiple_of(BLOCK as u64) - size) as usize]
 }
 
 struct Entry<'a> {

@@ -1,0 +1,188 @@
+//! [`plan`]: an image as one tar stream that container engines load.
+//!
+//! The stream is a `docker save` archive and an OCI layout at once (as `docker save` writes since version 25), so
+//! that old engines, new engines and Podman each find the part they know. It is a list of [`Segment`]s: the caller
+//! streams blobs from wherever they lie, nothing is copied into one file first.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+
+use crate::{
+    digest::Digest,
+    image::{Descriptor, Image, MANIFEST_TYPE, json},
+    write_tar::{member_end, member_start},
+};
+
+/// A part of the stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Segment {
+    /// These bytes.
+    Bytes(Vec<u8>),
+    /// The blob of this digest, exactly `size` bytes.
+    Blob {
+        /// SHA-256 of the blob.
+        digest: Digest,
+        /// Its length.
+        size: u64,
+    },
+}
+
+/// An image under the names it gets in the engine.
+#[derive(Clone, Copy, Debug)]
+pub struct Named<'a> {
+    /// The image.
+    pub image: &'a Image,
+    /// `repository:tag`; at least one, else engines may collect it.
+    pub names: &'a [String],
+}
+
+/// A whole stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Export {
+    /// In order.
+    pub segments: Vec<Segment>,
+    /// Bytes of the whole stream.
+    pub length: u64,
+}
+
+/// Lays out the stream. Layers whose digest is in `omit` are left out: an engine that already has the chain of
+/// layers up to there does not read them (Docker's overlay2 store; not the containerd store, nor Podman).
+/// With anything omitted the stream is a `docker save` archive only.
+#[must_use]
+pub fn plan(images: &[Named<'_>], omit: &BTreeSet<Digest>) -> Export {
+    let mut stream = Stream::default();
+    for named in images {
+        let image = named.image;
+        stream.bytes(&blob_path(&image.config_digest), image.config_json.as_bytes());
+        if omit.is_empty() {
+            stream.bytes(&blob_path(&image.digest), image.manifest_json.as_bytes());
+        }
+        for layer in image.layers.iter().filter(|layer| !omit.contains(&layer.digest)) {
+            stream.blob(&layer.digest, layer.size);
+        }
+    }
+    stream.bytes("manifest.json", docker_manifest(images).as_bytes());
+    if omit.is_empty() {
+        stream.bytes("index.json", oci_index(images).as_bytes());
+        stream.bytes("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#);
+    }
+    stream.finish()
+}
+
+fn blob_path(digest: &Digest) -> String {
+    format!("blobs/{}/{}", digest.algorithm().name(), digest.hex())
+}
+
+fn docker_manifest(images: &[Named<'_>]) -> String {
+    #[derive(Serialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Entry<'a> {
+        config: String,
+        repo_tags: &'a [String],
+        layers: Vec<String>,
+    }
+    let entries: Vec<_> = images
+        .iter()
+        .map(|named| Entry {
+            config: blob_path(&named.image.config_digest),
+            repo_tags: named.names,
+            layers: named.image.layers.iter().map(|layer| blob_path(&layer.digest)).collect(),
+        })
+        .collect();
+    json(&entries)
+}
+
+fn oci_index(images: &[Named<'_>]) -> String {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Index<'a> {
+        schema_version: u32,
+        media_type: &'static str,
+        manifests: Vec<Entry<'a>>,
+    }
+    #[derive(Serialize)]
+    struct Entry<'a> {
+        #[serde(flatten)]
+        descriptor: Descriptor<'a>,
+        platform: PlatformBlob,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        annotations: Option<Annotations<'a>>,
+    }
+    #[derive(Serialize)]
+    struct PlatformBlob {
+        architecture: &'static str,
+        os: &'static str,
+    }
+    #[derive(Serialize)]
+    struct Annotations<'a> {
+        #[serde(rename = "io.containerd.image.name")]
+        name: &'a str,
+        #[serde(rename = "org.opencontainers.image.ref.name")]
+        reference: &'a str,
+    }
+    let mut manifests = Vec::new();
+    for named in images {
+        let image = named.image;
+        // One descriptor for each name: an annotation holds only one.
+        let names = named.names.iter().map(|name| Some(name.as_str()));
+        let names = if named.names.is_empty() { vec![None] } else { names.collect() };
+        manifests.extend(names.into_iter().map(|name| Entry {
+            descriptor: Descriptor {
+                media_type: MANIFEST_TYPE,
+                digest: &image.digest,
+                size: image.manifest_json.len() as u64,
+            },
+            platform: PlatformBlob { architecture: image.platform.architecture(), os: image.platform.os() },
+            annotations: name.map(|name| Annotations {
+                name,
+                reference: name.rsplit_once(':').map_or(name, |(_, tag)| tag),
+            }),
+        }));
+    }
+    json(&Index { schema_version: 2, media_type: "application/vnd.oci.image.index.v1+json", manifests })
+}
+
+#[derive(Default)]
+struct Stream {
+    segments: Vec<Segment>,
+    length: u64,
+    members: BTreeSet<String>,
+}
+
+impl Stream {
+    fn push(&mut self, bytes: Vec<u8>) {
+        self.length += bytes.len() as u64;
+        match self.segments.last_mut() {
+            Some(Segment::Bytes(last)) => last.extend(bytes),
+            _ => self.segments.push(Segment::Bytes(bytes)),
+        }
+    }
+
+    /// Two images share blobs; each stands once.
+    fn is_new(&mut self, path: &str) -> bool {
+        self.members.insert(path.to_owned())
+    }
+
+    fn bytes(&mut self, path: &str, content: &[u8]) {
+        if self.is_new(path) {
+            let size = content.len() as u64;
+            self.push([&member_start(path, size), content, &member_end(size)].concat());
+        }
+    }
+
+    fn blob(&mut self, digest: &Digest, size: u64) {
+        let path = blob_path(digest);
+        if self.is_new(&path) {
+            self.push(member_start(&path, size));
+            self.segments.push(Segment::Blob { digest: digest.clone(), size });
+            self.length += size;
+            self.push(member_end(size));
+        }
+    }
+
+    fn finish(mut self) -> Export {
+        self.push(vec![0; 1024]);
+        Export { segments: self.segments, length: self.length }
+    }
+}

