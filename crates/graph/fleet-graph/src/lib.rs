@@ -1,1 +1,244 @@
-//! To be written.
+//! Instantiates: Model + sources + lock → derivations and the objects they describe.
+//!
+//! The entry point is [`instantiate`]; workspaces are rendered in [`workspace`], OpenClaw's configuration in [`openclaw`].
+//! Deliberately absent: reading files, what exists, and any choice about what to do.
+
+pub mod container;
+pub mod image;
+pub mod openclaw;
+pub mod template;
+pub mod workspace;
+
+use std::collections::BTreeMap;
+
+use fleet_derivation::{Derivation, DerivationGraph, Hash, Input};
+use fleet_model::{
+    Address, Kind, Origin, SourceTree,
+    model::{Environment, Model},
+    resolved::{Account, Resolved, Room},
+};
+use fleet_oci::{Lock, Platform};
+use fleet_objects::{AccountSpec, ContainerSpec, Desired, DirectorySpec, RoomSpec};
+use serde_json::json;
+
+use crate::{
+    container::AgentParts,
+    image::PlannedImage,
+    template::Renderer,
+    workspace::{Workspace, Workspaces},
+};
+
+/// Everything a graph is made from.
+pub struct Inputs<'a> {
+    /// The checked model.
+    pub model: &'a Model,
+    /// The environment.
+    pub environment: &'a Environment,
+    /// What it makes of the model.
+    pub resolved: &'a Resolved,
+    /// The project's files.
+    pub sources: &'a SourceTree,
+    /// `fleet.lock`.
+    pub lock: &'a Lock,
+    /// What the target runs.
+    pub platform: Platform,
+    /// The agent runtime: hash of its sources, lock file, toolchain and flags, or of a released binary.
+    pub agent_binary: Hash,
+    /// Outputs that are known, by derivation hash.
+    pub outputs: &'a BTreeMap<Hash, String>,
+}
+
+/// Something that stops instantiation: found after the checks of fleet-model, because it needs templates or the lock.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{address}: {what}")]
+pub struct Problem {
+    /// Of what.
+    pub address: Address,
+    /// What is wrong.
+    pub what: String,
+    /// How to mend it.
+    pub help: String,
+}
+
+/// The graph and the objects it derives.
+#[derive(Clone, Debug, Default)]
+pub struct Instance {
+    /// Every derivation, inputs of inputs included.
+    pub graph: DerivationGraph,
+    /// Objects to have, by address; each is also in the graph.
+    pub desired: BTreeMap<Address, Desired>,
+}
+
+impl Instance {
+    fn add(&mut self, derivation: Derivation, desired: Desired) {
+        self.desired.insert(derivation.address.clone(), desired);
+        self.graph.insert(derivation);
+    }
+}
+
+/// Makes the graph of one environment.
+///
+/// # Errors
+/// Every problem at once.
+pub fn instantiate(inputs: &Inputs<'_>) -> Result<Instance, Vec<Problem>> {
+    let mut instance = Instance::default();
+    let images = image::images(inputs)?;
+    for (name, planned) in &images {
+        for derivation in &planned.derivations {
+            instance.graph.insert(derivation.clone());
+        }
+        instance.desired.insert(Address::new(Kind::Image, name), Desired::Image(planned.spec.clone()));
+    }
+    add_services(inputs, &images, &mut instance);
+    add_matrix(inputs, &mut instance);
+    add_agents(inputs, &images, &mut instance)?;
+    Ok(instance)
+}
+
+fn output(inputs: &Inputs<'_>, image: &PlannedImage) -> Option<String> {
+    inputs.outputs.get(&image.hash).cloned()
+}
+
+fn add_services(inputs: &Inputs<'_>, images: &BTreeMap<String, PlannedImage>, instance: &mut Instance) {
+    let mut add = |name: &str, spec: ContainerSpec, origin: Option<&Origin>| {
+        let derivation = container::derivation(Address::new(Kind::Service, name), &spec, origin);
+        instance.add(derivation, Desired::Container(spec));
+    };
+    let declared = &inputs.environment.homeserver;
+    if let Some(image) = images.get(&declared.image) {
+        let spec = container::homeserver(inputs.model, declared, image, output(inputs, image));
+        add("homeserver", spec, declared.origin.as_ref());
+    }
+    if let Some(declared) = &inputs.environment.web
+        && let Some(image) = images.get(&declared.image)
+    {
+        add("web", container::web(declared, image, output(inputs, image)), Some(&declared.origin));
+    }
+    if let Some(image) = images.get(&declared.image) {
+        add_directory(inputs, &declared.image, image, instance);
+    }
+}
+
+fn add_directory(inputs: &Inputs<'_>, name: &str, image: &PlannedImage, instance: &mut Instance) {
+    let people: Vec<_> = inputs.resolved.directory.values().collect();
+    let document = format!("{:#}\n", json!({"schema": 1, "people": people}));
+    let mut derivation = Derivation::new(Address::new(Kind::Directory, "people"));
+    for person in people {
+        derivation.value(format!("person.{}", person.id), json!(person).to_string(), None);
+    }
+    // Not an input: which image lends its container to hold the volume changes nothing that anybody reads.
+    let spec = DirectorySpec { document, image: Address::new(Kind::Image, name), image_hash: image.hash };
+    instance.add(derivation, Desired::Directory(spec));
+}
+
+fn add_matrix(inputs: &Inputs<'_>, instance: &mut Instance) {
+    for account in inputs.resolved.accounts.values() {
+        instance.add(account_derivation(account), Desired::Account(account_spec(account)));
+    }
+    let id = |person: &String| format!("@{person}:{}", inputs.model.fleet.domain);
+    for room in inputs.resolved.rooms.values() {
+        let spec = RoomSpec {
+            alias: room.alias.clone(),
+            name: room.name.clone(),
+            topic: room.topic.clone(),
+            members: room.members.iter().map(id).collect(),
+            power: room.moderators.iter().map(|person| (id(person), 50)).collect(),
+            public: room.public,
+            direct: false,
+        };
+        instance.add(room_derivation(&spec, Some(room)), Desired::Room(spec));
+    }
+    for (a, b) in &inputs.resolved.direct_messages {
+        let spec = RoomSpec {
+            alias: format!("dm-{a}-{b}"),
+            name: String::new(),
+            topic: String::new(),
+            members: [id(a), id(b)].into(),
+            power: BTreeMap::new(),
+            public: false,
+            direct: true,
+        };
+        instance.add(room_derivation(&spec, None), Desired::Room(spec));
+    }
+}
+
+fn account_spec(account: &Account) -> AccountSpec {
+    AccountSpec { matrix_id: account.matrix_id.clone(), display_name: account.display_name.clone(), epoch: 0 }
+}
+
+fn account_derivation(account: &Account) -> Derivation {
+    let mut made = Derivation::new(Address::new(Kind::Account, &account.id));
+    made.value("matrix-id", &account.matrix_id, Some(&account.origin));
+    made.value("display-name", &account.display_name, Some(&account.origin));
+    made.input("password", Input::Secret { name: format!("password of {}", account.matrix_id), epoch: 0 }, None);
+    made
+}
+
+fn room_derivation(spec: &RoomSpec, declared: Option<&Room>) -> Derivation {
+    let origin = declared.map(|room| &room.origin);
+    let mut made = Derivation::new(Address::new(Kind::Room, &spec.alias));
+    made.value("name", &spec.name, origin);
+    made.value("topic", &spec.topic, origin);
+    made.value("public", spec.public.to_string(), origin);
+    made.value("direct", spec.direct.to_string(), origin);
+    for member in &spec.members {
+        made.value(format!("member {member}"), spec.power.get(member).copied().unwrap_or(0).to_string(), origin);
+    }
+    made
+}
+
+fn add_agents(
+    inputs: &Inputs<'_>,
+    images: &BTreeMap<String, PlannedImage>,
+    instance: &mut Instance,
+) -> Result<(), Vec<Problem>> {
+    let homeserver = container::homeserver_url();
+    let workspaces = Workspaces {
+        model: inputs.model,
+        sources: inputs.sources,
+        homeserver: &homeserver,
+        renderer: Renderer::new(inputs.sources, &inputs.model.templates.value),
+    };
+    let mut problems = Vec::new();
+    for agent in inputs.resolved.agents.values() {
+        let Some(image) = images.get(&agent.image.value) else { continue };
+        match workspaces.workspace(agent) {
+            Err(problem) => problems.push(problem),
+            Ok(workspace) => {
+                let parts = AgentParts {
+                    model: inputs.model,
+                    environment: inputs.environment,
+                    agent,
+                    workspace: &workspace,
+                    image,
+                    output: output(inputs, image),
+                };
+                let spec = container::agent(&parts);
+                let derivation = agent_derivation(&parts, &spec);
+                instance.add(derivation, Desired::Container(spec));
+                instance.graph.insert(workspace.derivation);
+            }
+        }
+    }
+    if problems.is_empty() { Ok(()) } else { Err(problems) }
+}
+
+fn agent_derivation(parts: &AgentParts<'_>, spec: &ContainerSpec) -> Derivation {
+    let agent = parts.agent;
+    let mut made = container::derivation(Address::new(Kind::Agent, &agent.id), spec, Some(&agent.origin));
+    let workspace: &Workspace = parts.workspace;
+    let input = Input::Derivation {
+        address: workspace.derivation.address.clone(),
+        hash: workspace.derivation.hash(),
+        output: Some(workspace.output.clone()),
+    };
+    made.input("workspace", input, Some(&agent.origin));
+    for (name, declared) in
+        [("image", &agent.image.origin), ("size.cpu", &agent.size.origin), ("size.memory-mib", &agent.size.origin)]
+    {
+        if let Some(origin) = declared {
+            made.origins.insert(name.to_owned(), origin.clone());
+        }
+    }
+    made
+}

@@ -4,12 +4,11 @@
 //! A plan is complete: the executor makes no choices, it only finds out that a change is no longer needed or no
 //! longer possible. Deliberately absent: how a plan is made (fleet-planner), effects, secrets.
 
-pub mod desired;
 mod generation;
 mod plan;
 mod state;
 
-pub use desired::{
+pub use fleet_objects::{
     AccountSpec, ContainerSpec, Content, Desired, DirectorySpec, HealthProbe, ImageSpec, PlacedFile, PublishedPort, RoomSpec,
     SecretUse, VolumeMount,
 };

@@ -6,7 +6,7 @@ use fleet_derivation::{Derivation, Hash, Input};
 use fleet_model::{Address, Origin};
 use serde::{Deserialize, Serialize};
 
-use crate::desired::Desired;
+use fleet_objects::Desired;
 
 /// Version of the plan format, in JSON and in saved plans.
 pub const SCHEMA: u32 = 1;

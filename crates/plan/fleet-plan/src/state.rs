@@ -6,7 +6,7 @@ use fleet_derivation::Hash;
 use fleet_model::Address;
 use serde::{Deserialize, Serialize};
 
-use crate::desired::Desired;
+use fleet_objects::Desired;
 
 /// What exists, as far as it could be seen.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,10 +1,12 @@
 //! [`Desired`]: one object as it should be, complete, as a provider needs it. No secret values: only references.
+//!
+//! Deliberately absent: how objects are derived (fleet-graph) and what is done about them (fleet-plan).
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use fleet_derivation::Hash;
 use fleet_model::{Address, model::Size};
-use serde_json::Value as ImageRecipe;
+use fleet_oci::ImageRecipe;
 use serde::{Deserialize, Serialize};
 
 /// One object as it should be.
@@ -28,8 +30,6 @@ pub enum Desired {
 pub struct ImageSpec {
     /// `agent`; the repository is `<fleet>/<name>`, the tag `d-<derivation hash>`.
     pub name: String,
-    /// `linux/amd64`.
-    pub platform: String,
     /// How it is made.
     pub recipe: ImageRecipe,
     /// Argument vectors that must succeed in the image before anything rolls.

@@ -1,0 +1,251 @@
+//! Containers of the platform and of agents: what [`fleet_objects::ContainerSpec`] each one gets, and what it derives from.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fleet_derivation::{Derivation, Hash, Input};
+use fleet_model::{
+    Address, Kind, Origin,
+    model::{Environment, Homeserver, HomeserverKind, Model, ModelProviderKind, Web},
+    resolved::Agent,
+};
+use fleet_objects::{
+    ContainerSpec, Content, HealthProbe, PlacedFile, PublishedPort, SecretUse, VolumeMount,
+};
+use serde_json::json;
+
+use crate::{image::PlannedImage, openclaw, workspace::Workspace};
+
+/// Name under which other containers reach the homeserver.
+pub const HOMESERVER_ALIAS: &str = "homeserver";
+/// Port on which every homeserver listens inside the environment's network.
+pub const HOMESERVER_PORT: u16 = 6167;
+/// The uid and gid under which OpenClaw and the homeserver run.
+pub const SERVICE_UID: u32 = 1000;
+/// Where fleet-agent answers health probes, loopback only.
+const HEALTH_PORT: u16 = 20208;
+/// Where fleet-agent answers the `people` tool, loopback only.
+const TOOL_PORT: u16 = 20207;
+/// Keys that the homeserver takes as files below `/fleet/secrets`; the same labels derive them elsewhere.
+pub const HOMESERVER_KEYS: [&str; 4] =
+    ["synapse-registration-shared-secret", "synapse-macaroon-secret", "synapse-form-secret", "registration-token"];
+
+/// The homeserver as agents reach it.
+#[must_use]
+pub fn homeserver_url() -> String {
+    format!("http://{HOMESERVER_ALIAS}:{HOMESERVER_PORT}")
+}
+
+fn text_file(path: &str, text: String) -> PlacedFile {
+    PlacedFile { path: path.to_owned(), mode: 0o444, uid: 0, gid: 0, content: Content::Text { text } }
+}
+
+fn secret_file(path: String, secret: SecretUse) -> PlacedFile {
+    PlacedFile { path, mode: 0o400, uid: 0, gid: 0, content: Content::Secret { secret } }
+}
+
+/// The homeserver's container.
+#[must_use]
+pub fn homeserver(model: &Model, declared: &Homeserver, image: &PlannedImage, output: Option<String>) -> ContainerSpec {
+    let config = json!({
+        "schema": 1,
+        "server_name": model.fleet.domain,
+        "port": HOMESERVER_PORT,
+        "data": "/data",
+        "uid": SERVICE_UID,
+        "gid": SERVICE_UID,
+    });
+    let mut files = vec![text_file("/fleet/homeserver.json", format!("{config:#}\n"))];
+    for label in HOMESERVER_KEYS {
+        files.push(secret_file(format!("/fleet/secrets/{label}"), SecretUse::Key { label: label.to_owned() }));
+    }
+    ContainerSpec {
+        image: Address::new(Kind::Image, &declared.image),
+        image_hash: image.hash,
+        image_output: output,
+        env: BTreeMap::new(),
+        command: None,
+        files,
+        volumes: vec![VolumeMount { volume: "homeserver".to_owned(), path: "/data".to_owned(), read_only: false }],
+        ports: vec![PublishedPort { host: declared.port, container: HOMESERVER_PORT }],
+        size: declared.size,
+        health: match declared.kind {
+            HomeserverKind::Synapse => Some(HealthProbe {
+                command: vec!["/usr/bin/python3".to_owned(), "/opt/fleet/start.py".to_owned(), "health".to_owned()],
+                interval_seconds: 2,
+                timeout_seconds: 5,
+                start_period_seconds: 90,
+                retries: 5,
+            }),
+            // Conduit's image has no probe of its own; that it keeps running is all that can be seen from inside.
+            HomeserverKind::Conduit => None,
+        },
+        aliases: BTreeSet::from([HOMESERVER_ALIAS.to_owned()]),
+        host_gateway: false,
+        stop_grace_seconds: 30,
+        healthy_within_seconds: 180,
+        read_only_root: false,
+    }
+}
+
+/// The web client's container.
+#[must_use]
+pub fn web(declared: &Web, image: &PlannedImage, output: Option<String>) -> ContainerSpec {
+    ContainerSpec {
+        image: Address::new(Kind::Image, &declared.image),
+        image_hash: image.hash,
+        image_output: output,
+        env: BTreeMap::new(),
+        command: None,
+        files: Vec::new(),
+        volumes: Vec::new(),
+        ports: vec![PublishedPort { host: declared.port, container: 8080 }],
+        size: declared.size,
+        health: None,
+        aliases: BTreeSet::from(["web".to_owned()]),
+        host_gateway: false,
+        stop_grace_seconds: 10,
+        healthy_within_seconds: 60,
+        read_only_root: false,
+    }
+}
+
+/// What an agent's container is made from.
+pub struct AgentParts<'a> {
+    /// The model.
+    pub model: &'a Model,
+    /// The environment.
+    pub environment: &'a Environment,
+    /// The agent.
+    pub agent: &'a Agent,
+    /// Its rendered files.
+    pub workspace: &'a Workspace,
+    /// Its image.
+    pub image: &'a PlannedImage,
+    /// What the image is known to be.
+    pub output: Option<String>,
+}
+
+/// An agent's container.
+#[must_use]
+pub fn agent(parts: &AgentParts<'_>) -> ContainerSpec {
+    let agent = parts.agent;
+    let mut files = vec![text_file("/fleet/agent.json", agent_json(parts))];
+    for (path, text) in &parts.workspace.files {
+        files.push(text_file(&format!("/fleet/bundle/{path}"), text.clone()));
+    }
+    let password = SecretUse::Password { matrix_id: agent.matrix_id.clone(), epoch: 0 };
+    files.push(secret_file("/fleet/secrets/password".to_owned(), password));
+    for name in operator_secrets(agent, parts.model) {
+        files.push(secret_file(format!("/fleet/secrets/{name}"), SecretUse::Operator { name }));
+    }
+    let volume = |volume: String, path: &str, read_only| VolumeMount { volume, path: path.to_owned(), read_only };
+    ContainerSpec {
+        image: Address::new(Kind::Image, &agent.image.value),
+        image_hash: parts.image.hash,
+        image_output: parts.output.clone(),
+        env: BTreeMap::new(),
+        command: None,
+        files,
+        volumes: vec![
+            volume(format!("data-{}", agent.id), "/data", false),
+            volume("directory".to_owned(), "/fleet/directory", true),
+        ],
+        ports: Vec::new(),
+        size: agent.size.value,
+        health: Some(HealthProbe {
+            command: vec!["/usr/local/bin/fleet-agent".to_owned(), "health".to_owned()],
+            interval_seconds: 3,
+            timeout_seconds: 5,
+            start_period_seconds: parts.environment.rollout.healthy_within_seconds,
+            retries: 3,
+        }),
+        aliases: BTreeSet::from([agent.id.clone()]),
+        host_gateway: true,
+        stop_grace_seconds: 30,
+        healthy_within_seconds: parts.environment.rollout.healthy_within_seconds,
+        read_only_root: false,
+    }
+}
+
+fn agent_json(parts: &AgentParts<'_>) -> String {
+    let agent = parts.agent;
+    let probes: Vec<String> = openclaw::used_providers(agent, parts.model)
+        .values()
+        .filter_map(|provider| match &provider.kind {
+            ModelProviderKind::OpenAi { base_url, .. } => Some(openclaw::from_container(base_url)),
+            ModelProviderKind::Bedrock { .. } => None,
+        })
+        .collect();
+    let document = json!({
+        "schema": 1,
+        "matrix_id": agent.matrix_id,
+        "homeserver": homeserver_url(),
+        "device_id": "FLEETAGENT",
+        "register": false,
+        "rooms": [],
+        "command": ["/opt/openclaw/node_modules/.bin/openclaw", "gateway", "run"],
+        "workspace_dir": "/data/workspace",
+        "state_dir": "/data/state",
+        "uid": SERVICE_UID,
+        "gid": SERVICE_UID,
+        "gateway_port": openclaw::GATEWAY_PORT,
+        "health_port": HEALTH_PORT,
+        "tool_port": TOOL_PORT,
+        "directory": "/fleet/directory",
+        "env_secrets": operator_secrets(agent, parts.model),
+        "model_endpoints": probes,
+    });
+    format!("{document:#}\n")
+}
+
+/// Names of the operator's secrets that the agent's model providers need.
+fn operator_secrets(agent: &Agent, model: &Model) -> BTreeSet<String> {
+    openclaw::used_providers(agent, model)
+        .values()
+        .filter_map(|provider| match &provider.kind {
+            ModelProviderKind::Bedrock { api_key, .. } | ModelProviderKind::OpenAi { api_key, .. } => api_key.as_ref(),
+        })
+        .map(|name| name.0.clone())
+        .collect()
+}
+
+/// The derivation of a container: everything in its specification, each part under a name of its own.
+#[must_use]
+pub fn derivation(address: Address, spec: &ContainerSpec, origin: Option<&Origin>) -> Derivation {
+    let mut made = Derivation::new(address);
+    let image = Input::Derivation {
+        address: spec.image.clone(),
+        hash: spec.image_hash,
+        output: spec.image_output.clone(),
+    };
+    made.input("image", image, origin);
+    made.value("size.cpu", spec.size.cpu.to_string(), origin);
+    made.value("size.memory-mib", spec.size.memory_mib.to_string(), origin);
+    made.value("command", json!(spec.command).to_string(), origin);
+    made.value("volumes", json!(spec.volumes).to_string(), origin);
+    made.value("ports", json!(spec.ports).to_string(), origin);
+    made.value("health", json!(spec.health).to_string(), origin);
+    made.value("aliases", json!(spec.aliases).to_string(), origin);
+    made.value("host-gateway", spec.host_gateway.to_string(), origin);
+    made.value("stop-grace", spec.stop_grace_seconds.to_string(), origin);
+    made.value("read-only-root", spec.read_only_root.to_string(), origin);
+    for (name, value) in &spec.env {
+        made.value(format!("env.{name}"), value, origin);
+    }
+    for file in &spec.files {
+        match &file.content {
+            // Bundle files are the output of the workspace derivation, added by the caller.
+            Content::Text { .. } if file.path.starts_with("/fleet/bundle/") => {}
+            Content::Text { text } => made.value(format!("file.{}", file.path), Hash::of(text.as_bytes()).to_string(), origin),
+            Content::Secret { secret } => {
+                let (name, epoch) = match secret {
+                    SecretUse::Password { matrix_id, epoch } => (format!("password of {matrix_id}"), *epoch),
+                    SecretUse::Key { label } => (format!("key {label}"), 0),
+                    SecretUse::Operator { name } => (name.clone(), 0),
+                };
+                made.input(format!("file.{}", file.path), Input::Secret { name, epoch }, origin);
+            }
+        }
+    }
+    made
+}

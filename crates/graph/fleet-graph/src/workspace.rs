@@ -1,0 +1,232 @@
+//! [`workspace`]: the generated files of one agent, and the derivation that says what they were rendered from.
+//!
+//! An agent's templates see its own fields and the id it reports to; never counts or names of others, so that a hire
+//! rolls nobody else. Deliberately absent: memory, which no generated file may touch, and the directory.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fleet_derivation::{Derivation, Hash, Input};
+use fleet_model::{Address, Kind, Origin, RelPath, SourceTree, model::Model, resolved::Agent};
+use fleet_oci::Digest;
+use serde::Serialize;
+use serde_json::json;
+
+use crate::{
+    Problem,
+    openclaw::{self, Surroundings},
+    template::Renderer,
+};
+
+/// Files that every agent gets, each a template of the same name.
+pub const FILES: [&str; 4] = ["AGENTS.md", "HEARTBEAT.md", "IDENTITY.md", "SOUL.md"];
+/// The template of the system prompt that an agent gets in rooms.
+pub const ROOM_PROMPT: &str = "room-prompt.md";
+
+/// Generated files of one agent by path within the bundle.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Workspace {
+    /// `files/<path>`, `manifest.json`, `openclaw.json`.
+    pub files: BTreeMap<String, String>,
+    /// What it was made from.
+    pub derivation: Derivation,
+    /// Hash over the files: its output.
+    pub output: String,
+}
+
+/// What templates see.
+#[derive(Serialize)]
+struct Context<'a> {
+    agent: AgentFields<'a>,
+    fleet: FleetFields<'a>,
+    skills: Vec<&'a str>,
+    role_template: &'a str,
+}
+
+#[derive(Serialize)]
+struct AgentFields<'a> {
+    id: &'a str,
+    name: &'a str,
+    first_name: &'a str,
+    title: &'a str,
+    level: &'static str,
+    department: Option<&'a str>,
+    department_slug: Option<String>,
+    team: Option<&'a str>,
+    matrix_id: &'a str,
+    reports_to: Option<&'a str>,
+    reports_to_matrix_id: Option<String>,
+    require_mention: bool,
+    heartbeat_minutes: u32,
+}
+
+#[derive(Serialize)]
+struct FleetFields<'a> {
+    name: &'a str,
+    domain: &'a str,
+}
+
+/// Renders workspaces of one environment.
+pub struct Workspaces<'a> {
+    /// The model.
+    pub model: &'a Model,
+    /// The project's files.
+    pub sources: &'a SourceTree,
+    /// The homeserver as agents reach it.
+    pub homeserver: &'a str,
+    /// The project's templates.
+    pub renderer: Renderer<'a>,
+}
+
+impl Workspaces<'_> {
+    /// The workspace of one agent.
+    ///
+    /// # Errors
+    /// A missing or broken template, or a skill that is not text.
+    pub fn workspace(&self, agent: &Agent) -> Result<Workspace, Problem> {
+        let mut read = BTreeSet::new();
+        let mut files = BTreeMap::new();
+        let folder = &self.model.templates.value;
+        let role = agent.template.value.as_str();
+        let role = role.strip_prefix(&folder.as_folder()).unwrap_or(role);
+        let context = self.context(agent, role);
+        for name in FILES {
+            let (text, used) = self.render(agent, name, &context)?;
+            read.extend(used);
+            files.insert(format!("files/{name}"), text);
+        }
+        let (room_prompt, used) = self.render(agent, ROOM_PROMPT, &context)?;
+        read.extend(used);
+        for skill in &agent.skills.value {
+            self.add_skill(agent, skill, &mut files, &mut read)?;
+        }
+        files.insert("manifest.json".to_owned(), manifest(&files));
+        let around = Surroundings { model: self.model, homeserver: self.homeserver, room_prompt: room_prompt.trim() };
+        files.insert("openclaw.json".to_owned(), openclaw::configuration(agent, &around));
+        let derivation = self.derivation(agent, &read);
+        Ok(Workspace { output: output(&files), files, derivation })
+    }
+
+    fn render(&self, agent: &Agent, name: &str, context: &Context<'_>) -> Result<(String, BTreeSet<RelPath>), Problem> {
+        self.renderer.render(name, context).map_err(|error| Problem {
+            address: workspace_address(agent),
+            what: error.to_string(),
+            help: format!(
+                "templates see agent.*, fleet.*, skills and role_template; a name that is not there is an error, never an empty text ({})",
+                agent.matrix_id
+            ),
+        })
+    }
+
+    fn add_skill(
+        &self,
+        agent: &Agent,
+        skill: &str,
+        files: &mut BTreeMap<String, String>,
+        read: &mut BTreeSet<RelPath>,
+    ) -> Result<(), Problem> {
+        let problem = |what: String| Problem {
+            address: workspace_address(agent),
+            what,
+            help: "a skill is a folder of text files with a SKILL.md".to_owned(),
+        };
+        let folder = self
+            .model
+            .templates
+            .value
+            .join(&format!("skills/{skill}"))
+            .map_err(|error| problem(format!("skill {skill}: {error}")))?;
+        let mut found = false;
+        for (path, file) in self.sources.files_below(&folder) {
+            let text = file.text().ok_or_else(|| problem(format!("{path} is not text")))?;
+            let inside = path.as_str().trim_start_matches(&folder.as_folder()).to_owned();
+            files.insert(format!("files/skills/{skill}/{inside}"), text.to_owned());
+            read.insert(path.clone());
+            found = true;
+        }
+        if found { Ok(()) } else { Err(problem(format!("skill {skill} has no files in {folder}"))) }
+    }
+
+    fn context<'a>(&'a self, agent: &'a Agent, role: &'a str) -> Context<'a> {
+        let domain = &self.model.fleet.domain;
+        let department = agent.department.as_ref().and_then(|name| self.model.org.departments.get(name));
+        Context {
+            agent: AgentFields {
+                id: &agent.id,
+                name: &agent.name,
+                first_name: agent.name.split_whitespace().next().unwrap_or(&agent.name),
+                title: &agent.title,
+                level: agent.level.as_str(),
+                department: agent.department.as_deref(),
+                department_slug: department.map(|d| d.alias.clone()),
+                team: agent.team.as_deref(),
+                matrix_id: &agent.matrix_id,
+                reports_to: agent.reports_to.as_deref(),
+                reports_to_matrix_id: agent.reports_to.as_ref().map(|id| format!("@{id}:{domain}")),
+                require_mention: agent.require_mention.value,
+                heartbeat_minutes: agent.heartbeat_seconds.value.div_ceil(60),
+            },
+            fleet: FleetFields { name: &self.model.fleet.name, domain },
+            skills: agent.skills.value.iter().map(String::as_str).collect(),
+            role_template: role,
+        }
+    }
+
+    fn derivation(&self, agent: &Agent, read: &BTreeSet<RelPath>) -> Derivation {
+        let mut made = Derivation::new(workspace_address(agent));
+        for path in read {
+            if let Some(file) = self.sources.file(path) {
+                let hash = Hash::from_bytes(file.hash);
+                let input = Input::File { path: path.clone(), hash, executable: file.executable };
+                made.input(path.as_str(), input, None);
+            }
+        }
+        let at = |declared: &Option<Origin>| declared.clone().unwrap_or_else(|| agent.origin.clone());
+        let own = Some(&agent.origin);
+        made.value("name", &agent.name, own);
+        made.value("title", &agent.title, own);
+        made.value("level", agent.level.as_str(), own);
+        made.value("department", agent.department.as_deref().unwrap_or(""), own);
+        made.value("team", agent.team.as_deref().unwrap_or(""), own);
+        made.value("reports-to", agent.reports_to.as_deref().unwrap_or(""), own);
+        made.value("matrix-id", &agent.matrix_id, own);
+        made.value("homeserver", self.homeserver, None);
+        made.value("model", &agent.model.value.primary, Some(&at(&agent.model.origin)));
+        made.value("model.fallbacks", agent.model.value.fallbacks.join(", "), Some(&at(&agent.model.origin)));
+        let skills: Vec<&str> = agent.skills.value.iter().map(String::as_str).collect();
+        made.value("skills", skills.join(", "), Some(&at(&agent.skills.origin)));
+        let heartbeat = format!("{}s", agent.heartbeat_seconds.value);
+        made.value("heartbeat", heartbeat, Some(&at(&agent.heartbeat_seconds.origin)));
+        let mention = agent.require_mention.value.to_string();
+        made.value("require-mention", mention, Some(&at(&agent.require_mention.origin)));
+        for (name, provider) in openclaw::used_providers(agent, self.model) {
+            made.value(format!("provider.{name}"), json!(provider.kind).to_string(), Some(&provider.origin));
+        }
+        made
+    }
+}
+
+/// `workspace/<id>`.
+#[must_use]
+pub fn workspace_address(agent: &Agent) -> Address {
+    Address::new(Kind::Workspace, agent.id.clone())
+}
+
+/// What fleet-agent may write into the workspace: nothing else is ever touched.
+fn manifest(files: &BTreeMap<String, String>) -> String {
+    let entries: Vec<_> = files
+        .iter()
+        .filter_map(|(path, text)| {
+            let path = path.strip_prefix("files/")?;
+            Some(json!({"path": path, "sha256": Digest::sha256(text.as_bytes()).hex(), "mode": 0o644}))
+        })
+        .collect();
+    format!("{:#}\n", json!({"schema": 1, "files": entries}))
+}
+
+fn output(files: &BTreeMap<String, String>) -> String {
+    let mut all = Derivation::new(Address::new(Kind::Workspace, "output"));
+    for (path, text) in files {
+        all.value(path, text, None);
+    }
+    format!("blake3:{}", all.hash())
+}
