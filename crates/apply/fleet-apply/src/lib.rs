@@ -1,9 +1,11 @@
-//! Effects behind traits: observe, realize, execute. The main types are [`Provider`] and [`execute`].
+//! Effects behind traits: observe, realize, execute. The main types are [`Provider`] and [`Execution`].
 //!
 //! Deliberately absent: planning (an executor cannot re-plan), the parser, and every SDK (those are in `backend/`).
 
 pub mod events;
+pub mod execute;
 pub mod provider;
 
 pub use events::{Event, Events, Silent};
+pub use execute::{Execution, Recorder, Report, execute};
 pub use provider::{Applied, Provider, ProviderError, Ready, Scope, Secrets};

@@ -131,6 +131,28 @@ pub enum ProviderError {
     },
 }
 
+impl ProviderError {
+    /// The last lines that a failed container printed, where there are any.
+    #[must_use]
+    pub fn last_lines(&self) -> &[String] {
+        match self {
+            Self::RolledBack { last_lines, .. } | Self::Failed { last_lines, .. } => last_lines,
+            _ => &[],
+        }
+    }
+
+    /// What went wrong and, where it is known, what to do about it; without the address, which stands beside it.
+    #[must_use]
+    pub fn explained(&self) -> String {
+        match self {
+            Self::RolledBack { why, .. } => format!("{why}; the former version runs again"),
+            Self::Failed { why, help: Some(help), .. } => format!("{why} ({help})"),
+            Self::Failed { why, .. } | Self::Stale { why, .. } => why.clone(),
+            other => other.to_string(),
+        }
+    }
+}
+
 /// The secrets of one environment, resolved at the moment of use.
 pub struct Secrets {
     /// What passwords and keys are derived from.
