@@ -1,0 +1,248 @@
+//! Generations in an object store: one object per apply, made exactly once.
+
+use std::sync::Arc;
+
+use fleet_plan::Generation;
+use futures::{StreamExt, executor::block_on};
+use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, PutPayload, local::LocalFileSystem, path::Path};
+
+use crate::Store;
+
+/// How hard to compress: generations are small and written once.
+const LEVEL: i32 = 9;
+
+/// A generation's number and where it belongs.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NumberedGeneration {
+    /// Environment.
+    pub environment: String,
+    /// Number.
+    pub number: u64,
+}
+
+/// Why generations could not be written or listed.
+#[derive(Debug, thiserror::Error)]
+pub enum GenerationError {
+    /// The object store refused.
+    #[error("cannot {doing} the generations of {environment}: {why}")]
+    Store {
+        /// `read`, `write`, `list`.
+        doing: &'static str,
+        /// Of which environment.
+        environment: String,
+        /// Why.
+        why: String,
+    },
+    /// The generation has no JSON form or could not be compressed.
+    #[error("cannot encode generation {number}: {why}")]
+    Encode {
+        /// Which.
+        number: u64,
+        /// Why.
+        why: String,
+    },
+}
+
+fn failed(doing: &'static str, environment: &str) -> impl Fn(Error) -> GenerationError {
+    let environment = environment.to_owned();
+    move |error| GenerationError::Store { doing, environment: environment.clone(), why: error.to_string() }
+}
+
+impl Store {
+    /// Records a generation under the next free number of its environment and returns it with that number: the one it
+    /// comes with is not looked at. Two processes never get one number.
+    ///
+    /// # Errors
+    /// [`GenerationError`].
+    pub fn add_generation(&self, mut generation: Generation) -> Result<Generation, GenerationError> {
+        let environment = generation.environment.clone();
+        let objects = self.generation_store(&environment)?;
+        generation.number = self.generation_numbers(&environment)?.last().map_or(1, |last| last + 1);
+        loop {
+            let payload = PutPayload::from(encode(&generation)?);
+            let place = place(&environment, generation.number);
+            match block_on(objects.put_opts(&place, payload, PutMode::Create.into())) {
+                Ok(_) => return Ok(generation),
+                Err(Error::AlreadyExists { .. }) => generation.number += 1,
+                Err(error) => return Err(failed("write", &environment)(error)),
+            }
+        }
+    }
+
+    /// The generation with this number; `None` when it is not there or is damaged (which is noted).
+    ///
+    /// # Errors
+    /// [`GenerationError::Store`].
+    pub fn generation(&self, environment: &str, number: u64) -> Result<Option<Generation>, GenerationError> {
+        let objects = self.generation_store(environment)?;
+        let place = place(environment, number);
+        let read = async { objects.get(&place).await?.bytes().await };
+        let bytes = match block_on(read) {
+            Ok(bytes) => bytes,
+            Err(Error::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(failed("read", environment)(error)),
+        };
+        match decode(&bytes) {
+            Ok(generation) => Ok(Some(generation)),
+            Err(why) => {
+                self.note(format!("generation {number} of {environment} cannot be read ({why}); it was skipped"));
+                Ok(None)
+            }
+        }
+    }
+
+    /// The last generation that can be read.
+    ///
+    /// # Errors
+    /// [`GenerationError::Store`].
+    pub fn latest_generation(&self, environment: &str) -> Result<Option<Generation>, GenerationError> {
+        for number in self.generation_numbers(environment)?.into_iter().rev() {
+            if let Some(generation) = self.generation(environment, number)? {
+                return Ok(Some(generation));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The numbers of an environment's generations, ascending. Files with other names are noted.
+    ///
+    /// # Errors
+    /// [`GenerationError::Store`].
+    pub fn generation_numbers(&self, environment: &str) -> Result<Vec<u64>, GenerationError> {
+        let objects = self.generation_store(environment)?;
+        let folder = Path::from_iter([environment]);
+        let listed = block_on(async { objects.list(Some(&folder)).collect::<Vec<_>>().await });
+        let mut numbers = Vec::new();
+        for object in listed {
+            let object = object.map_err(failed("list", environment))?;
+            let name = object.location.filename().unwrap_or_default();
+            match name.strip_suffix(".json.zst").and_then(|n| n.parse().ok()) {
+                Some(number) => numbers.push(number),
+                None => self.note(format!("{} is not a generation; it was left alone", object.location)),
+            }
+        }
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    /// Every environment that has generations.
+    ///
+    /// # Errors
+    /// [`GenerationError::Store`].
+    pub fn generation_environments(&self) -> Result<Vec<String>, GenerationError> {
+        let objects = self.generation_store("every environment")?;
+        let listed = block_on(objects.list_with_delimiter(None)).map_err(failed("list", "every environment"))?;
+        Ok(listed.common_prefixes.iter().filter_map(|p| p.filename().map(unescaped)).collect())
+    }
+
+    /// Removes one; no error when it is gone already.
+    pub(crate) fn remove_generation(&self, which: &NumberedGeneration) -> Result<(), GenerationError> {
+        let objects = self.generation_store(&which.environment)?;
+        match block_on(objects.delete(&place(&which.environment, which.number))) {
+            Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(failed("remove", &which.environment)(error)),
+        }
+    }
+
+    fn generation_store(&self, environment: &str) -> Result<Arc<dyn ObjectStore>, GenerationError> {
+        let store = LocalFileSystem::new_with_prefix(self.root().join("generations"))
+            .map_err(failed("open", environment))?
+            .with_fsync(true);
+        Ok(Arc::new(store))
+    }
+}
+
+/// Eight digits keep a listing by name in order.
+fn place(environment: &str, number: u64) -> Path {
+    Path::from_iter([environment.to_owned(), format!("{number:08}.json.zst")])
+}
+
+/// Undoes what [`Path`] does to characters that file names cannot have: `%2F` is `/`.
+fn unescaped(part: &str) -> String {
+    let mut bytes = Vec::with_capacity(part.len());
+    let mut rest = part.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        let mut byte = [first];
+        rest = after;
+        if first == b'%' && after.len() >= 2 && hex::decode_to_slice(&after[..2], &mut byte).is_ok() {
+            rest = &after[2..];
+        }
+        bytes.push(byte[0]);
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn encode(generation: &Generation) -> Result<Vec<u8>, GenerationError> {
+    let failed = |why: String| GenerationError::Encode { number: generation.number, why };
+    let json = serde_json::to_vec(generation).map_err(|e| failed(e.to_string()))?;
+    zstd::encode_all(json.as_slice(), LEVEL).map_err(|e| failed(e.to_string()))
+}
+
+fn decode(bytes: &[u8]) -> Result<Generation, String> {
+    let json = zstd::decode_all(bytes).map_err(|e| e.to_string())?;
+    serde_json::from_slice(&json).map_err(|e| e.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Any = Result<(), Box<dyn std::error::Error>>;
+
+    fn generation(environment: &str) -> Generation {
+        Generation {
+            schema: 1,
+            number: 0,
+            environment: environment.to_owned(),
+            finished: 1,
+            objects: [].into(),
+            outputs: [].into(),
+            entries: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn numbers_grow_per_environment_and_generations_come_back() -> Any {
+        let project = tempfile::tempdir()?;
+        let store = Store::open(project.path())?;
+        assert_eq!(store.latest_generation("local")?, None);
+        let first = store.add_generation(generation("local"))?;
+        let second = store.add_generation(generation("local"))?;
+        store.add_generation(generation("eu west/2"))?;
+        assert_eq!((first.number, second.number), (1, 2));
+        assert_eq!(store.generation("local", 1)?, Some(first));
+        assert_eq!(store.latest_generation("local")?, Some(second));
+        assert_eq!(store.generation_numbers("eu west/2")?, [1]);
+        assert_eq!(store.generation_environments()?, ["eu west/2", "local"]);
+        Ok(())
+    }
+
+    #[test]
+    fn eight_at_once_get_eight_numbers() -> Any {
+        let project = tempfile::tempdir()?;
+        let store = Store::open(project.path())?;
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| store.add_generation(generation("local")).map(drop).unwrap_or_else(|e| panic!("{e}")));
+            }
+        });
+        assert_eq!(store.generation_numbers("local")?, (1..=8).collect::<Vec<_>>());
+        Ok(())
+    }
+
+    #[test]
+    fn a_torn_generation_is_skipped_and_its_number_not_used_again() -> Any {
+        let project = tempfile::tempdir()?;
+        let store = Store::open(project.path())?;
+        store.add_generation(generation("local"))?;
+        let folder = store.root().join("generations/local");
+        std::fs::write(folder.join("00000002.json.zst"), b"(torn")?;
+        std::fs::write(folder.join("notes.txt"), b"a person's")?;
+        assert_eq!(store.latest_generation("local")?.map(|g| g.number), Some(1));
+        assert_eq!(store.add_generation(generation("local"))?.number, 3);
+        let notes = store.take_notes().join("\n");
+        assert!(notes.contains("generation 2 of local cannot be read"), "{notes}");
+        assert!(notes.contains("notes.txt is not a generation"), "{notes}");
+        Ok(())
+    }
+}

@@ -1,0 +1,167 @@
+//! [`Project`]: reads the files of a project into a `SourceTree`, so that the pure stages need not.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use fleet_model::source::{Looked, RelPath, SourceTree};
+use rayon::prelude::*;
+
+use crate::{
+    HashError, HashedFile, StatCache, WriteError,
+    walk::{self, Found},
+};
+
+/// A project's folder and the cache of its hashes.
+///
+/// A wanted file is read whole. A wanted folder brings every file below it that the ignore files at *its* root leave
+/// (`.dockerignore`, then `.fleetignore`; the ignore files are not part of the folder). Links are followed where they stay
+/// in the project. `.git`, and the project's own `.fleet` and `target`, are part of no folder.
+#[derive(Debug)]
+pub struct Project {
+    root: PathBuf,
+    cache: StatCache,
+}
+
+/// The project's folder cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read the project's folder {}: {source}", .path.display())]
+pub struct ProjectError {
+    /// Which.
+    pub path: PathBuf,
+    /// What the system said.
+    pub source: io::Error,
+}
+
+impl Project {
+    /// Opens the project in the folder `root`, the one that holds `fleet.kdl`.
+    ///
+    /// # Errors
+    /// [`ProjectError`].
+    pub fn open(root: &Path, cache: StatCache) -> Result<Self, ProjectError> {
+        let failed = |source| ProjectError { path: root.to_owned(), source };
+        let real = fs::canonicalize(root).map_err(failed)?;
+        fs::read_dir(&real).map_err(failed)?;
+        Ok(Self { root: real, cache })
+    }
+
+    /// The project's folder, absolute and without links.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The cache that this reads through.
+    #[must_use]
+    pub const fn cache(&self) -> &StatCache {
+        &self.cache
+    }
+
+    /// What is at a path; a folder without what is below it.
+    #[must_use]
+    pub fn look(&self, path: &RelPath) -> Looked {
+        match self.find(path) {
+            Ok(Place::Missing) => Looked::Missing,
+            Ok(Place::Folder(_)) => Looked::Folder,
+            Ok(Place::File(real)) => self.read(&real),
+            Err(why) => Looked::Unreadable(why),
+        }
+    }
+
+    /// Adds the wanted paths that the tree does not know yet, folders with all that is below them.
+    pub fn load(&self, wanted: &BTreeSet<RelPath>, tree: &mut SourceTree) {
+        let mut files: Vec<(RelPath, PathBuf)> = Vec::new();
+        for path in wanted.iter().filter(|path| !tree.knows(path)).collect::<Vec<_>>() {
+            match self.find(path) {
+                Ok(Place::Missing) => tree.insert(path.clone(), Looked::Missing),
+                Ok(Place::File(real)) => files.push((path.clone(), real)),
+                Ok(Place::Folder(real)) => match walk::walk(&self.root, &real) {
+                    Ok(found) => add_folder(path, found, tree, &mut files),
+                    Err(why) => tree.insert(path.clone(), Looked::Unreadable(why)),
+                },
+                Err(why) => tree.insert(path.clone(), Looked::Unreadable(why)),
+            }
+        }
+        let read: Vec<(RelPath, Looked)> =
+            files.into_par_iter().map(|(path, real)| (path, self.read(&real))).collect();
+        for (path, found) in read {
+            tree.insert(path, found);
+        }
+    }
+
+    /// Hashes of a file or of every file below a folder, by path relative to it, without reading what is unchanged:
+    /// for large inputs whose bytes are not needed. `path` is relative to the project's folder, or absolute.
+    ///
+    /// # Errors
+    /// [`HashError`].
+    pub fn hash_only(&self, path: &Path) -> Result<BTreeMap<String, HashedFile>, HashError> {
+        self.cache.hash_path(&self.root.join(path))
+    }
+
+    /// Writes the cache, when it changed.
+    ///
+    /// # Errors
+    /// [`WriteError`].
+    pub fn save_cache(&self) -> Result<(), WriteError> {
+        self.cache.save()
+    }
+
+    fn find(&self, path: &RelPath) -> Result<Place, String> {
+        let there = self.root.join(path.as_str());
+        match fs::symlink_metadata(&there) {
+            Ok(_) => {}
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                return Ok(Place::Missing);
+            }
+            Err(error) => return Err(error.to_string()),
+        }
+        let real = walk::resolve(&self.root, &there)?;
+        if real.starts_with(self.root.join(crate::DIRECTORY)) {
+            return Err(format!("it is in {}, which is fleetctl's own", crate::DIRECTORY));
+        }
+        let kind = fs::metadata(&real).map_err(|error| error.to_string())?.file_type();
+        match kind {
+            kind if kind.is_file() => Ok(Place::File(real)),
+            kind if kind.is_dir() => Ok(Place::Folder(real)),
+            other => Err(walk::special(other)),
+        }
+    }
+
+    fn read(&self, real: &Path) -> Looked {
+        match self.cache.read_file(real) {
+            Ok(file) => Looked::File(file),
+            Err(error) => Looked::Unreadable(error.why),
+        }
+    }
+}
+
+enum Place {
+    Missing,
+    File(PathBuf),
+    Folder(PathBuf),
+}
+
+fn add_folder(
+    path: &RelPath,
+    found: BTreeMap<String, Found>,
+    tree: &mut SourceTree,
+    files: &mut Vec<(RelPath, PathBuf)>,
+) {
+    tree.insert(path.clone(), Looked::Folder);
+    for (name, found) in found {
+        let below = match path.join(&name) {
+            Ok(below) => below,
+            Err(why) => {
+                tree.insert(path.clone(), Looked::Unreadable(format!("{name:?} in it: {why}")));
+                continue;
+            }
+        };
+        match found {
+            Found::File(real) => files.push((below, real)),
+            Found::Folder => tree.insert(below, Looked::Folder),
+            Found::Refused(why) => tree.insert(below, Looked::Unreadable(why)),
+        }
+    }
+}

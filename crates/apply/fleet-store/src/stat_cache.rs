@@ -1,0 +1,323 @@
+//! [`StatCache`]: hashes of files by what `stat` says of them, so that unchanged contents are not read again.
+//!
+//! An entry is used only when size, mtime, ctime, inode, device and execute bit are all as they were; ctime cannot be
+//! set back by `touch`. A file that changed so shortly before it was hashed that a later change could bear the same
+//! times is not remembered at all, and is read again next time.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsStr,
+    fs::{self, File, Metadata},
+    io::{self, Read},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{MetadataExt, OpenOptionsExt},
+    },
+    path::{Path, PathBuf},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use fleet_derivation::Hash;
+use fleet_model::source::SourceFile;
+use rayon::prelude::*;
+
+use crate::{Store, WriteError, atomic::write_atomic, blob::copy, walk};
+
+/// First bytes of the file; another format has another number and is ignored.
+const MAGIC: &[u8] = b"fleetctl stat cache 1\n";
+/// Twice the coarsest file times in use (FAT and HFS+: 2 s and 1 s; kernel clocks: 10 ms).
+const GRANULARITY: i128 = 2_000_000_000;
+/// How often a file that changes while it is read is read again before its last reading is taken.
+const ATTEMPTS: usize = 3;
+
+/// What `stat` says that tells one version of a file from another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    size: u64,
+    mtime: i128,
+    ctime: i128,
+    inode: u64,
+    device: u64,
+    executable: bool,
+}
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> Self {
+        let nanos = |seconds: i64, nanos: i64| i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
+        Self {
+            size: metadata.size(),
+            mtime: nanos(metadata.mtime(), metadata.mtime_nsec()),
+            ctime: nanos(metadata.ctime(), metadata.ctime_nsec()),
+            inode: metadata.ino(),
+            device: metadata.dev(),
+            executable: metadata.mode() & 0o100 != 0,
+        }
+    }
+
+    /// Would any change after `now` give the file other times?
+    const fn settled(&self, now: i128) -> bool {
+        let latest = if self.mtime > self.ctime { self.mtime } else { self.ctime };
+        latest + GRANULARITY < now
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Entry {
+    stamp: Stamp,
+    hash: [u8; 32],
+}
+
+/// A file's hash without its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HashedFile {
+    /// BLAKE3 of the bytes.
+    pub hash: Hash,
+    /// The owner's execute bit.
+    pub executable: bool,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// A file or folder could not be hashed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("cannot read {}: {why}", .path.display())]
+pub struct HashError {
+    /// Which.
+    pub path: PathBuf,
+    /// Why, for people.
+    pub why: String,
+}
+
+/// Hashes by path and `stat`. Shared by threads; [`StatCache::save`] at the end of a run.
+#[derive(Debug, Default)]
+pub struct StatCache {
+    file: Option<PathBuf>,
+    known: BTreeMap<PathBuf, Entry>,
+    seen: Mutex<BTreeMap<PathBuf, Entry>>,
+    contents_read: AtomicUsize,
+}
+
+impl StatCache {
+    /// The cache of a store. One that is missing, damaged or of another version is empty.
+    #[must_use]
+    pub fn load(store: &Store) -> Self {
+        let file = store.root().join("stat-cache");
+        let known = fs::read(&file).ok().and_then(|bytes| decode(&bytes)).unwrap_or_default();
+        Self { file: Some(file), known, ..Self::default() }
+    }
+
+    /// `--no-stat-cache`: believes nothing, reads every file, and writes what it learns.
+    #[must_use]
+    pub fn distrusting(store: &Store) -> Self {
+        Self { file: Some(store.root().join("stat-cache")), ..Self::default() }
+    }
+
+    /// Without a store: nothing is remembered.
+    #[must_use]
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// How many files' contents were read so far.
+    #[must_use]
+    pub fn contents_read(&self) -> usize {
+        self.contents_read.load(Ordering::Relaxed)
+    }
+
+    /// Hashes a regular file, from memory where it is unchanged. The path should be absolute: it is the key.
+    ///
+    /// # Errors
+    /// [`HashError`] when it cannot be read or is not a regular file.
+    pub fn hash_file(&self, path: &Path) -> Result<HashedFile, HashError> {
+        let failed = |error: io::Error| HashError { path: path.to_owned(), why: error.to_string() };
+        let metadata = fs::metadata(path).map_err(failed)?;
+        let stamp = Stamp::of(&metadata);
+        if let Some(entry) = self.known.get(path).filter(|entry| entry.stamp == stamp) {
+            self.remember(path, *entry);
+            return Ok(hashed(entry));
+        }
+        let entry = self.read(path, |file| {
+            let mut hasher = blake3::Hasher::new();
+            copy(file, |bytes| {
+                hasher.update(bytes);
+                Ok(())
+            })?;
+            Ok(((), *hasher.finalize().as_bytes()))
+        });
+        entry.map(|(entry, ())| hashed(&entry)).map_err(failed)
+    }
+
+    /// Reads a regular file with its bytes.
+    ///
+    /// # Errors
+    /// [`HashError`] when it cannot be read or is not a regular file.
+    pub fn read_file(&self, path: &Path) -> Result<SourceFile, HashError> {
+        let read = self.read(path, |file| {
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes)?;
+            let hash = *blake3::hash(&bytes).as_bytes();
+            Ok((bytes, hash))
+        });
+        let (entry, bytes) = read.map_err(|error| HashError { path: path.to_owned(), why: error.to_string() })?;
+        Ok(SourceFile { hash: entry.hash, executable: entry.stamp.executable, bytes: bytes.into() })
+    }
+
+    /// Hashes a file, or every file below a folder that the ignore rules leave, by path relative to it (a file: by its
+    /// name). Files are hashed in parallel and not read where they are unchanged.
+    ///
+    /// # Errors
+    /// [`HashError`]: the first, in byte order, that cannot be read.
+    pub fn hash_path(&self, path: &Path) -> Result<BTreeMap<String, HashedFile>, HashError> {
+        let failed = |why: String| HashError { path: path.to_owned(), why };
+        let real = fs::canonicalize(path).map_err(|error| failed(error.to_string()))?;
+        if !real.is_dir() {
+            let name = real.file_name().and_then(OsStr::to_str).unwrap_or("file").to_owned();
+            return Ok(BTreeMap::from([(name, self.hash_file(&real)?)]));
+        }
+        let found = walk::walk(&real, &real).map_err(failed)?;
+        let hashes: Vec<(String, Result<HashedFile, HashError>)> = found
+            .into_par_iter()
+            .filter_map(|(name, found)| match found {
+                walk::Found::File(file) => Some((name, self.hash_file(&file))),
+                walk::Found::Folder => None,
+                walk::Found::Refused(why) => {
+                    let path = real.join(&name);
+                    Some((name, Err(HashError { path, why })))
+                }
+            })
+            .collect();
+        hashes.into_iter().map(|(name, hash)| Ok((name, hash?))).collect()
+    }
+
+    /// Writes what was learned, when anything was. Concurrent runs overwrite each other's, which costs time only.
+    ///
+    /// # Errors
+    /// [`WriteError`].
+    pub fn save(&self) -> Result<(), WriteError> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(file) = &self.file else { return Ok(()) };
+        if seen.iter().all(|(path, entry)| self.known.get(path) == Some(entry)) {
+            return Ok(());
+        }
+        let mut all: BTreeMap<&PathBuf, &Entry> = seen.iter().collect();
+        for (path, entry) in &self.known {
+            // Files of other folders stay; those that are gone do not, or the cache would only grow.
+            if !seen.contains_key(path) && path.exists() {
+                all.insert(path, entry);
+            }
+        }
+        write_atomic(file, &encode(&all), 0o600)
+    }
+
+    /// Opens and reads a file until its stamp is the same before and after, and remembers a settled result.
+    fn read<T>(
+        &self,
+        path: &Path,
+        contents: impl Fn(&mut File) -> io::Result<(T, [u8; 32])>,
+    ) -> io::Result<(Entry, T)> {
+        let mut attempt = 1;
+        loop {
+            let now = now();
+            // A pipe that took the file's place since it was looked at must not block us.
+            let flags = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
+            let mut file = File::options().read(true).custom_flags(flags).open(path)?;
+            let before = file.metadata()?;
+            if !before.is_file() {
+                return Err(io::Error::other("it is not a regular file"));
+            }
+            let stamp = Stamp::of(&before);
+            self.contents_read.fetch_add(1, Ordering::Relaxed);
+            let (value, hash) = contents(&mut file)?;
+            let entry = Entry { stamp, hash };
+            let unchanged = Stamp::of(&file.metadata()?) == stamp;
+            if unchanged && stamp.settled(now) {
+                self.remember(path, entry);
+            }
+            if unchanged || attempt == ATTEMPTS {
+                return Ok((entry, value));
+            }
+            attempt += 1;
+        }
+    }
+
+    fn remember(&self, path: &Path, entry: Entry) {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned(), entry);
+    }
+}
+
+/// One hash over hashed files: over names, execute bits and contents, each with its length before it.
+#[must_use]
+pub fn combined_hash(files: &BTreeMap<String, HashedFile>) -> Hash {
+    let mut hasher = blake3::Hasher::new_derive_key("fleetctl files 1");
+    for (name, file) in files {
+        hasher.update(&(name.len() as u64).to_le_bytes());
+        hasher.update(name.as_bytes());
+        hasher.update(&[u8::from(file.executable)]);
+        hasher.update(file.hash.as_bytes());
+    }
+    Hash::from_bytes(*hasher.finalize().as_bytes())
+}
+
+fn hashed(entry: &Entry) -> HashedFile {
+    HashedFile { hash: Hash::from_bytes(entry.hash), executable: entry.stamp.executable, size: entry.stamp.size }
+}
+
+fn now() -> i128 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i128::try_from(d.as_nanos()).unwrap_or(0))
+}
+
+/// [`MAGIC`], the entries, and BLAKE3 of all before it. An entry is the path's length (4 bytes) and bytes, six numbers and
+/// the hash; numbers are little endian.
+fn encode(entries: &BTreeMap<&PathBuf, &Entry>) -> Vec<u8> {
+    let mut bytes = MAGIC.to_vec();
+    for (path, Entry { stamp, hash }) in entries {
+        let path = path.as_os_str().as_bytes();
+        let Ok(length) = u32::try_from(path.len()) else { continue };
+        bytes.extend(length.to_le_bytes());
+        bytes.extend(path);
+        bytes.extend(stamp.size.to_le_bytes());
+        bytes.extend(stamp.mtime.to_le_bytes());
+        bytes.extend(stamp.ctime.to_le_bytes());
+        bytes.extend(stamp.inode.to_le_bytes());
+        bytes.extend(stamp.device.to_le_bytes());
+        bytes.push(u8::from(stamp.executable));
+        bytes.extend(hash);
+    }
+    let sum = blake3::hash(&bytes);
+    bytes.extend(sum.as_bytes());
+    bytes
+}
+
+fn decode(bytes: &[u8]) -> Option<BTreeMap<PathBuf, Entry>> {
+    let (body, sum) = bytes.split_last_chunk::<32>()?;
+    if blake3::hash(body).as_bytes() != sum {
+        return None;
+    }
+    let mut rest = body.strip_prefix(MAGIC)?;
+    let mut entries = BTreeMap::new();
+    while !rest.is_empty() {
+        let length = usize::try_from(u32::from_le_bytes(take(&mut rest)?)).ok()?;
+        let (path, after) = rest.split_at_checked(length)?;
+        rest = after;
+        let stamp = Stamp {
+            size: u64::from_le_bytes(take(&mut rest)?),
+            mtime: i128::from_le_bytes(take(&mut rest)?),
+            ctime: i128::from_le_bytes(take(&mut rest)?),
+            inode: u64::from_le_bytes(take(&mut rest)?),
+            device: u64::from_le_bytes(take(&mut rest)?),
+            executable: take::<1>(&mut rest)? == [1],
+        };
+        entries.insert(PathBuf::from(OsStr::from_bytes(path)), Entry { stamp, hash: take(&mut rest)? });
+    }
+    Some(entries)
+}
+
+fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
+    let (first, after) = rest.split_first_chunk::<N>()?;
+    *rest = after;
+    Some(*first)
+}
