@@ -6,12 +6,38 @@
 //!
 //! Deliberately absent: files, environment variables, clock, async.
 
+mod check;
+mod code;
+mod context;
+mod diagnostic;
+mod directory;
+mod explain;
+mod format;
+mod load;
+mod read;
+mod reader;
+mod resolve;
+mod rooms;
+mod scan;
+mod text;
+mod words;
+
 pub mod address;
 pub mod model;
 pub mod origin;
 pub mod resolved;
+pub mod slug;
 pub mod source;
 
 pub use address::{Address, Kind};
+pub use check::{Checked, check, wanted};
+pub use diagnostic::Diagnostic;
+pub use explain::{Explanation, codes, explain};
+pub use format::{FormatError, format};
+pub use miette::Severity;
 pub use origin::{Declared, Origin};
+pub use resolve::{ResolveError, resolve};
 pub use source::{Looked, RelPath, SourceFile, SourceTree};
+
+/// The version that `tool-version` of the `fleet` node is compared with.
+pub const TOOL_VERSION: &str = env!("CARGO_PKG_VERSION");

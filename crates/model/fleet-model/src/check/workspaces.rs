@@ -1,0 +1,86 @@
+//! What agents' workspaces are made of: skills and role templates must be there, and models must be chosen.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    code,
+    context::{Context, Reference},
+    diagnostic::Draft,
+    model::{Environment, Model, PersonId},
+    resolve,
+    source::RelPath,
+    words::did_you_mean_or_known,
+};
+
+/// A skill is a folder below `<templates>/skills/` that holds a SKILL.md.
+pub(crate) fn skill(ctx: &Context<'_>, model: &Model, reference: &Reference) -> Option<Draft> {
+    let skills = model.templates.value.join("skills").ok()?;
+    let name = &reference.name;
+    let plain = crate::words::is_name(name);
+    let folder = skills.join(name).ok().filter(|_| plain);
+    let known: BTreeSet<&str> = ctx
+        .tree
+        .files_below(&skills)
+        .filter_map(|(path, _)| path.as_str().strip_prefix(&skills.as_folder())?.split_once('/').map(|(skill, _)| skill))
+        .collect();
+    if !known.contains(name.as_str()) {
+        let otherwise = format!("create {skills}/{name}/SKILL.md");
+        return Some(
+            Draft::error(code::UNKNOWN_SKILL, format!("there is no skill `{}`", name.escape_debug()))
+                .at(reference.place, format!("no such folder in {skills}"))
+                .help(did_you_mean_or_known(name, known.iter().copied(), &otherwise)),
+        );
+    }
+    let folder = folder?;
+    let manifest = folder.join("SKILL.md").ok()?;
+    ctx.tree.file(&manifest).is_none().then(|| {
+        Draft::error(code::SKILL_WITHOUT_MANIFEST, format!("the skill `{name}` has no SKILL.md"))
+            .at(reference.place, "used here")
+            .help(format!("write {manifest}: it tells the agent what the skill is for"))
+    })
+}
+
+/// Every deployed agent has a model and a role template.
+pub(crate) fn check(ctx: &mut Context<'_>, model: &Model) {
+    if ctx.partial {
+        return;
+    }
+    let mut templates: BTreeMap<RelPath, (&str, PersonId)> = BTreeMap::new();
+    for environment in model.environments.values() {
+        let mut without_model: Vec<&str> = Vec::new();
+        for id in environment.deploy.keys() {
+            let Some(person) = model.org.people.get(id) else { continue };
+            let overrides = resolve::overrides(model, environment, person);
+            if overrides.model.is_none() {
+                without_model.push(id);
+            }
+            if overrides.template.is_none()
+                && let Ok(path) = resolve::role_template(model, person.level)
+            {
+                templates.entry(path).or_insert((person.level.as_str(), id.clone()));
+            }
+        }
+        no_model(ctx, environment, &without_model);
+    }
+    for (path, (level, id)) in templates {
+        if ctx.tree.file(&path).is_none() {
+            let place = model.org.people.get(&id).and_then(|person| ctx.files.place_of(&person.origin));
+            ctx.report(
+                Draft::error(code::MISSING_TEMPLATE, format!("there is no template for people of level {level}: {path}"))
+                    .maybe_at(place, "deployed with this level")
+                    .help("write that file, or give the person a template \"…\" of their own"),
+            );
+        }
+    }
+}
+
+fn no_model(ctx: &mut Context<'_>, environment: &Environment, ids: &[&str]) {
+    let Some(first) = ids.first() else { return };
+    let more = if ids.len() > 1 { format!(" and {} more", ids.len() - 1) } else { String::new() };
+    let place = ctx.files.place_of(&environment.origin);
+    ctx.report(
+        Draft::error(code::NO_MODEL, format!("no model is chosen for `{first}`{more}"))
+            .maybe_at(place, "deployed in this environment")
+            .help("add model \"provider/model\" to the defaults of org, to their department or to override"),
+    );
+}

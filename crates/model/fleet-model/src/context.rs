@@ -1,0 +1,169 @@
+//! [`Context`]: what reading collects while it goes on: texts, findings, wanted paths, references to check.
+
+use std::collections::BTreeSet;
+
+use crate::{
+    code,
+    diagnostic::Draft,
+    origin::{Declared, Origin},
+    source::{BadPath, Looked, RelPath, SourceFile, SourceTree},
+    text::{Files, Place},
+};
+
+/// What a name refers to; checked when everything is read.
+#[derive(Clone, Debug)]
+pub(crate) enum Refers {
+    /// A person, from a room or a selector.
+    Person,
+    /// An image.
+    Image,
+    /// A skill below the templates folder.
+    Skill,
+    /// A model as `provider/model`.
+    Model,
+    /// A department.
+    Department,
+    /// A team, of a department if one is named.
+    Team(Option<String>),
+}
+
+/// One reference: its kind, the name used, and where.
+#[derive(Clone, Debug)]
+pub(crate) struct Reference {
+    pub refers: Refers,
+    pub name: String,
+    pub place: Place,
+}
+
+/// Everything one run collects.
+pub(crate) struct Context<'t> {
+    /// The project's files.
+    pub tree: &'t SourceTree,
+    /// The texts that were read.
+    pub files: Files,
+    /// What is wrong.
+    pub found: Vec<Draft>,
+    /// Paths that nobody looked up yet.
+    pub wants: BTreeSet<RelPath>,
+    /// Names to check.
+    pub references: Vec<Reference>,
+    /// Some text was unreadable: what it would have declared is unknown, so unknown names are not reported.
+    pub partial: bool,
+}
+
+impl<'t> Context<'t> {
+    /// Nothing read yet.
+    pub fn new(tree: &'t SourceTree) -> Self {
+        Self {
+            tree,
+            files: Files::default(),
+            found: Vec::new(),
+            wants: BTreeSet::new(),
+            references: Vec::new(),
+            partial: false,
+        }
+    }
+
+    /// Notes a finding.
+    pub fn report(&mut self, draft: Draft) {
+        self.found.push(draft);
+    }
+
+    /// Notes a reference.
+    pub fn refer(&mut self, refers: Refers, (name, place): (&str, Place)) {
+        self.references.push(Reference { refers, name: name.to_owned(), place });
+    }
+
+    /// File and line of a place.
+    pub fn origin(&self, place: Place) -> Origin {
+        self.files.origin(place)
+    }
+
+    /// A value declared at a place.
+    pub fn declared<T>(&self, value: T, place: Place) -> Declared<T> {
+        Declared::at(value, self.files.origin(place))
+    }
+
+    /// A path within the project.
+    pub fn path(&mut self, (text, place): (&str, Place)) -> Option<RelPath> {
+        let error = match RelPath::new(text) {
+            Ok(path) => return Some(path),
+            Err(error) => error,
+        };
+        let (code, help) = match error {
+            BadPath::Absolute | BadPath::Leaves => (
+                code::FILE_OUTSIDE,
+                "everything a fleet is made of lies in the folder of fleet.kdl or below: copy the file there",
+            ),
+            BadPath::Empty | BadPath::Character => {
+                (code::FILE_BAD_PATH, "write a path below the folder of fleet.kdl, with / between folders")
+            }
+        };
+        self.report(Draft::error(code, format!("`{}`: {error}", text.escape_debug())).at(place, "this path").help(help));
+        None
+    }
+
+    /// What is at a path; notes that it is wanted when nobody looked yet.
+    pub fn look(&mut self, path: &RelPath) -> Option<&'t Looked> {
+        let found = self.tree.get(path);
+        if found.is_none() {
+            self.wants.insert(path.clone());
+        }
+        found
+    }
+
+    /// A path that must be a file; reports what is wrong with it at `place`.
+    pub fn file(&mut self, path: &RelPath, place: Option<Place>) -> Option<&'t SourceFile> {
+        match self.look(path) {
+            Some(Looked::File(file)) => return Some(file),
+            Some(Looked::Folder) => self.report(
+                Draft::error(code::FILE_WRONG_KIND, format!("{path} is a folder, and a file is needed"))
+                    .maybe_at(place, "named here")
+                    .help("name a file within it"),
+            ),
+            other => self.absent(path, other, place),
+        }
+        None
+    }
+
+    /// A path that must be there, as a file or a folder.
+    pub fn present(&mut self, path: &RelPath, place: Place) -> Option<&'t Looked> {
+        match self.look(path) {
+            found @ Some(Looked::File(_) | Looked::Folder) => found,
+            other => {
+                self.absent(path, other, Some(place));
+                None
+            }
+        }
+    }
+
+    /// A path that must be a folder.
+    pub fn folder(&mut self, path: &RelPath, place: Place) {
+        match self.look(path) {
+            Some(Looked::Folder) => {}
+            Some(Looked::File(_)) => self.report(
+                Draft::error(code::FILE_WRONG_KIND, format!("{path} is a file, and a folder is needed"))
+                    .at(place, "named here")
+                    .help("name the folder that holds it"),
+            ),
+            other => self.absent(path, other, Some(place)),
+        }
+    }
+
+    fn absent(&mut self, path: &RelPath, found: Option<&Looked>, place: Option<Place>) {
+        let draft = match found {
+            Some(Looked::Unreadable(why)) => {
+                Draft::error(code::FILE_UNREADABLE, format!("{path} cannot be read: {why}"))
+                    .help("make it a regular file within the project that you may read")
+            }
+            _ => Draft::error(code::FILE_MISSING, format!("there is no {path}")).help(self.neighbours(path)),
+        };
+        self.report(draft.maybe_at(place, "named here"));
+    }
+
+    fn neighbours(&self, path: &RelPath) -> String {
+        let known = self.tree.iter().filter(|(_, found)| matches!(found, Looked::File(_) | Looked::Folder));
+        crate::words::did_you_mean(path.as_str(), known.map(|(other, _)| other.as_str()))
+            .unwrap_or_else(|| "paths are relative to the folder of fleet.kdl; create the file or correct the path".into())
+    }
+}

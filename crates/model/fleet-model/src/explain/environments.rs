@@ -1,0 +1,5 @@
+//! Explanations.
+
+use super::Explanation;
+
+pub(crate) const ALL: &[Explanation] = &[];

@@ -1,0 +1,319 @@
+//! `environment "local" { target "docker"; deploy … }`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    code,
+    context::{Context, Refers},
+    diagnostic::Draft,
+    model::{HomeserverKind, Level, Overrides, Rollout, Size, Target},
+    read::{name, overrides, rooms, taken},
+    reader::{Arguments, Node, Shape},
+    text::Place,
+};
+
+/// An environment as declared; what is `None` is inherited or built in.
+#[derive(Clone, Debug)]
+pub(crate) struct EnvironmentPart {
+    pub place: Place,
+    pub extends: Option<(String, Place)>,
+    pub target: Option<(Target, Place)>,
+    pub homeserver: Option<HomeserverPart>,
+    pub web: Option<WebPart>,
+    pub deploy: Vec<Selector>,
+    pub overrides: Overrides,
+    pub agent_limit: Option<(u32, Place)>,
+    pub rollout: Option<Rollout>,
+    /// Nodes that only mean something on AWS.
+    pub aws_only: Vec<(String, Place)>,
+}
+
+/// `homeserver …`.
+#[derive(Clone, Debug)]
+pub(crate) struct HomeserverPart {
+    pub place: Place,
+    pub image: Option<String>,
+    pub kind: Option<HomeserverKind>,
+    pub port: Option<u16>,
+    pub size: Option<Size>,
+}
+
+/// `web …`.
+#[derive(Clone, Debug)]
+pub(crate) struct WebPart {
+    pub place: Place,
+    pub image: String,
+    pub port: Option<u16>,
+    pub size: Option<Size>,
+}
+
+/// Who is deployed.
+#[derive(Clone, Debug)]
+pub(crate) enum Selector {
+    /// `"*"`.
+    Everybody(Place),
+    /// One person.
+    Id(String, Place),
+    /// Everybody to whom all of these apply.
+    Attributes { department: Option<String>, team: Option<String>, levels: BTreeSet<Level>, place: Place },
+}
+
+const ENVIRONMENT: Shape = Shape {
+    arguments: Arguments::These(&["name"]),
+    properties: Some(&["extends"]),
+    once: &[
+        "target", "homeserver", "web", "override", "limits", "rollout", "network", "logs", "backup", "compute", "ingress",
+    ],
+    many: &["deploy", "tenant"],
+};
+const DOCKER: Shape = Shape::of(Arguments::These(&["target"]));
+const AWS: Shape = Shape {
+    arguments: Arguments::These(&["target"]),
+    properties: Some(&["account", "region", "endpoint-url", "registry"]),
+    ..Shape::EMPTY
+};
+const HOMESERVER: Shape = Shape {
+    properties: Some(&["image", "kind", "port", "storage"]),
+    once: &["size"],
+    ..Shape::EMPTY
+};
+const WEB: Shape = Shape { properties: Some(&["image", "port"]), once: &["size"], ..Shape::EMPTY };
+const DEPLOY: Shape = Shape {
+    arguments: Arguments::Any,
+    properties: Some(&["department", "team", "levels"]),
+    ..Shape::EMPTY
+};
+const LIMITS: Shape = Shape { properties: Some(&["agents", "monthly-usd"]), ..Shape::EMPTY };
+const ROLLOUT: Shape = Shape {
+    properties: Some(&["wave", "pause", "max-failures", "healthy-within"]),
+    ..Shape::EMPTY
+};
+const NETWORK: Shape = Shape { properties: Some(&["cidr", "azs", "nat-gateways"]), ..Shape::EMPTY };
+const RETENTION: Shape = Shape { properties: Some(&["retention"]), ..Shape::EMPTY };
+const COMPUTE: Shape = Shape {
+    arguments: Arguments::These(&["kind"]),
+    properties: Some(&["instance", "min", "max"]),
+    ..Shape::EMPTY
+};
+const INGRESS: Shape = Shape {
+    arguments: Arguments::These(&["kind"]),
+    properties: Some(&["certificate"]),
+    ..Shape::EMPTY
+};
+const TENANT: Shape = Shape { arguments: Arguments::These(&["id"]), once: &["size", "secret"], ..Shape::EMPTY };
+const TARGETS: [(&str, bool); 2] = [("docker", false), ("aws", true)];
+const KINDS: [(&str, HomeserverKind); 2] =
+    [("synapse", HomeserverKind::Synapse), ("conduit", HomeserverKind::Conduit)];
+
+/// Adds one environment.
+pub(crate) fn read(ctx: &mut Context<'_>, node: Node<'_>, environments: &mut BTreeMap<String, EnvironmentPart>) {
+    ctx.expect(node, &ENVIRONMENT);
+    let mut part = EnvironmentPart {
+        place: node.place(),
+        extends: ctx.text(node, "extends").map(|(name, place)| (name.to_owned(), place)),
+        target: None,
+        homeserver: None,
+        web: None,
+        deploy: Vec::new(),
+        overrides: Overrides::default(),
+        agent_limit: None,
+        rollout: None,
+        aws_only: Vec::new(),
+    };
+    for child in node.children() {
+        read_child(ctx, child, &mut part);
+    }
+    let Some((name, place)) = name(ctx, node) else {
+        ctx.partial = true;
+        return;
+    };
+    if let Some(first) = environments.get(name) {
+        let first = first.place;
+        taken(ctx, "environments", name, place, Some(first));
+    } else {
+        environments.insert(name.to_owned(), part);
+    }
+}
+
+fn read_child(ctx: &mut Context<'_>, node: Node<'_>, part: &mut EnvironmentPart) {
+    match node.word() {
+        "target" => part.target = target(ctx, node).map(|target| (target, node.place())),
+        "homeserver" => part.homeserver = Some(homeserver(ctx, node)),
+        "web" => part.web = web(ctx, node),
+        "deploy" => deploy(ctx, node, &mut part.deploy),
+        "override" => {
+            ctx.expect(node, &overrides::HOLDER);
+            part.overrides = overrides::read(ctx, node);
+        }
+        "limits" => {
+            ctx.expect(node, &LIMITS);
+            part.agent_limit = ctx.number(node, "agents", 0..=1_000_000);
+            ctx.number(node, "monthly-usd", 0..=u32::MAX);
+        }
+        "rollout" => part.rollout = Some(rollout(ctx, node)),
+        word @ ("network" | "logs" | "backup" | "compute" | "ingress" | "tenant") => {
+            aws_only(ctx, node);
+            part.aws_only.push((word.to_owned(), node.place()));
+        }
+        _ => {}
+    }
+}
+
+fn target(ctx: &mut Context<'_>, node: Node<'_>) -> Option<Target> {
+    let given = ctx.argument(node, 0);
+    let Some(given) = given else {
+        ctx.expect(node, &DOCKER);
+        return None;
+    };
+    if !ctx.word_of("target", given, &TARGETS)? {
+        ctx.expect(node, &DOCKER);
+        return Some(Target::Docker);
+    }
+    ctx.expect(node, &AWS);
+    let account = ctx.needed_text(node, "account", "\"111122223333\"");
+    if let Some((text, place)) = account.filter(|(text, _)| text.len() != 12 || !text.bytes().all(|b| b.is_ascii_digit())) {
+        ctx.report(
+            Draft::error(code::BAD_VALUE, format!("`{}` is not an AWS account", text.escape_debug()))
+                .at(place, "this account")
+                .help("write its 12 digits, in quotes"),
+        );
+    }
+    let region = ctx.needed_text(node, "region", "\"us-east-1\"");
+    Some(Target::Aws { account: account?.0.to_owned(), region: region?.0.to_owned() })
+}
+
+fn port(ctx: &mut Context<'_>, node: Node<'_>) -> Option<u16> {
+    let (port, _) = ctx.number(node, "port", 1..=65_535)?;
+    u16::try_from(port).ok()
+}
+
+fn own_size(ctx: &mut Context<'_>, node: Node<'_>) -> Option<Size> {
+    let (size, _) = overrides::size(ctx, node.one("size")?)?;
+    Some(size)
+}
+
+fn homeserver(ctx: &mut Context<'_>, node: Node<'_>) -> HomeserverPart {
+    ctx.expect(node, &HOMESERVER);
+    ctx.text(node, "storage").and_then(|given| ctx.word_of("kind of storage", given, &[("efs", ())]));
+    let image = ctx.text(node, "image");
+    if let Some(given) = image {
+        ctx.refer(Refers::Image, given);
+    }
+    HomeserverPart {
+        place: node.place(),
+        image: image.map(|(name, _)| name.to_owned()),
+        kind: ctx.text(node, "kind").and_then(|given| ctx.word_of("kind of homeserver", given, &KINDS)),
+        port: port(ctx, node),
+        size: own_size(ctx, node),
+    }
+}
+
+/// The kind that an image's name tells, when it tells one.
+pub(crate) fn kind_by_image(image: &str) -> HomeserverKind {
+    KINDS.iter().find(|(word, _)| *word == image).map_or(HomeserverKind::Synapse, |(_, kind)| *kind)
+}
+
+fn web(ctx: &mut Context<'_>, node: Node<'_>) -> Option<WebPart> {
+    ctx.expect(node, &WEB);
+    let port = port(ctx, node);
+    let size = own_size(ctx, node);
+    let image = ctx.needed_text(node, "image", "\"element\"")?;
+    ctx.refer(Refers::Image, image);
+    Some(WebPart { place: node.place(), image: image.0.to_owned(), port, size })
+}
+
+fn deploy(ctx: &mut Context<'_>, node: Node<'_>, selectors: &mut Vec<Selector>) {
+    ctx.expect(node, &DEPLOY);
+    for given in ctx.arguments(node) {
+        if given.0 == "*" {
+            selectors.push(Selector::Everybody(given.1));
+        } else {
+            ctx.refer(Refers::Person, given);
+            selectors.push(Selector::Id(given.0.to_owned(), given.1));
+        }
+    }
+    let department = ctx.text(node, "department");
+    let team = ctx.text(node, "team");
+    let levels = ctx.text(node, "levels");
+    if let Some(given) = department {
+        ctx.refer(Refers::Department, given);
+    }
+    if let Some(given) = team {
+        ctx.refer(Refers::Team(department.map(|(name, _)| name.to_owned())), given);
+    }
+    if department.or(team).or(levels).is_some() {
+        selectors.push(Selector::Attributes {
+            department: department.map(|(name, _)| name.to_owned()),
+            team: team.map(|(name, _)| name.to_owned()),
+            levels: levels.map(|given| rooms::levels(ctx, given)).unwrap_or_default(),
+            place: node.place(),
+        });
+    } else if node.kdl.entries().is_empty() {
+        ctx.report(
+            Draft::error(code::MISSING_ARGUMENT, "`deploy` names nobody")
+                .at(node.place(), "who is meant is missing after this")
+                .help("write deploy \"maria.silva\", deploy department=\"Legal\" levels=\"vp\", or remove it"),
+        );
+    }
+}
+
+fn rollout(ctx: &mut Context<'_>, node: Node<'_>) -> Rollout {
+    ctx.expect(node, &ROLLOUT);
+    let built_in = Rollout::default();
+    Rollout {
+        wave: ctx.number(node, "wave", 1..=10_000).map_or(built_in.wave, |(n, _)| n),
+        pause_seconds: ctx.duration_property(node, "pause").unwrap_or(built_in.pause_seconds),
+        max_failures: ctx.number(node, "max-failures", 0..=10_000).map_or(built_in.max_failures, |(n, _)| n),
+        healthy_within_seconds: ctx
+            .duration_property(node, "healthy-within")
+            .unwrap_or(built_in.healthy_within_seconds),
+    }
+}
+
+/// Nodes that this version checks and does not use.
+fn aws_only(ctx: &mut Context<'_>, node: Node<'_>) {
+    match node.word() {
+        "network" => {
+            ctx.expect(node, &NETWORK);
+            ctx.number(node, "azs", 1..=6);
+            ctx.number(node, "nat-gateways", 0..=6);
+            if let Some((text, place)) = ctx.text(node, "cidr").filter(|(text, _)| !is_cidr(text)) {
+                ctx.report(
+                    Draft::error(code::BAD_VALUE, format!("`{}` is not a range of addresses", text.escape_debug()))
+                        .at(place, "this range")
+                        .help("for instance \"10.0.0.0/16\"; a VPC takes /16 to /28"),
+                );
+            }
+        }
+        "logs" | "backup" => {
+            ctx.expect(node, &RETENTION);
+            ctx.duration_property(node, "retention");
+        }
+        "compute" => {
+            ctx.expect(node, &COMPUTE);
+            ctx.argument(node, 0).and_then(|given| ctx.word_of("kind of compute", given, &[("ec2-spot", ()), ("fargate", ())]));
+            ctx.text(node, "instance");
+            ctx.number(node, "min", 0..=1000);
+            ctx.number(node, "max", 1..=1000);
+        }
+        "ingress" => {
+            ctx.expect(node, &INGRESS);
+            ctx.argument(node, 0).and_then(|given| ctx.word_of("kind of ingress", given, &[("alb", ())]));
+            ctx.text(node, "certificate");
+        }
+        _ => {
+            ctx.expect(node, &TENANT);
+            name(ctx, node);
+            own_size(ctx, node);
+            if let Some(secret) = node.one("secret") {
+                ctx.expect(secret, &Shape::of(Arguments::These(&["name"])));
+                ctx.argument(secret, 0);
+            }
+        }
+    }
+}
+
+fn is_cidr(text: &str) -> bool {
+    let Some((address, bits)) = text.split_once('/') else { return false };
+    address.parse::<std::net::Ipv4Addr>().is_ok() && bits.parse::<u8>().is_ok_and(|bits| (16..=28).contains(&bits))
+}

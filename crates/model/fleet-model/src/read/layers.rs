@@ -1,0 +1,172 @@
+//! The layers of an assembled image: `debian`, `node`, `npm`, `pip`, `copy`, `fleet-agent`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    code,
+    context::Context,
+    diagnostic::Draft,
+    model::Layer,
+    origin::Declared,
+    read::taken,
+    reader::{Arguments, Node, Shape},
+    text::Place,
+};
+
+/// The nodes that make layers.
+pub(crate) const WORDS: &[&str] = &["debian", "node", "npm", "pip", "copy", "fleet-agent"];
+
+const DEBIAN: Shape = Shape { arguments: Arguments::These(&["suite"]), many: &["packages"], ..Shape::EMPTY };
+const NPM: Shape = Shape { properties: Some(&["to"]), many: &["package"], ..Shape::EMPTY };
+const PIP: Shape = Shape { properties: Some(&["to", "python"]), many: &["package"], ..Shape::EMPTY };
+const COPY: Shape = Shape {
+    arguments: Arguments::These(&["file or folder"]),
+    properties: Some(&["to", "render"]),
+    ..Shape::EMPTY
+};
+const FLEET_AGENT: Shape = Shape { properties: Some(&["to"]), ..Shape::EMPTY };
+
+/// Reads one node; `None` when it makes no layer.
+pub(crate) fn read(ctx: &mut Context<'_>, node: Node<'_>) -> Option<Declared<Layer>> {
+    let layer = match node.word() {
+        "debian" => debian(ctx, node)?,
+        "node" => {
+            ctx.expect(node, &Shape::of(Arguments::These(&["version"])));
+            let given = ctx.argument(node, 0)?;
+            Layer::Node { version: version(ctx, given)? }
+        }
+        "npm" => {
+            ctx.expect(node, &NPM);
+            let packages = packages(ctx, node);
+            Layer::Npm { to: destination(ctx, node, "\"/opt/openclaw\"")?, packages }
+        }
+        "pip" => pip(ctx, node)?,
+        "copy" => copy(ctx, node)?,
+        "fleet-agent" => {
+            ctx.expect(node, &FLEET_AGENT);
+            Layer::FleetAgent { to: destination(ctx, node, "\"/usr/local/bin/fleet-agent\"")? }
+        }
+        _ => return None,
+    };
+    Some(ctx.declared(layer, node.place()))
+}
+
+fn debian(ctx: &mut Context<'_>, node: Node<'_>) -> Option<Layer> {
+    ctx.expect(node, &DEBIAN);
+    let mut packages = BTreeSet::new();
+    for child in node.all("packages") {
+        ctx.expect(child, &Shape::of(Arguments::Some("package")));
+        for (name, place) in ctx.arguments(child) {
+            let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"+-.".contains(&byte);
+            if name.len() < 2 || !name.bytes().all(plain) {
+                ctx.report(
+                    Draft::error(code::BAD_VALUE, format!("`{}` is not the name of a Debian package", name.escape_debug()))
+                        .at(place, "this package")
+                        .help("names only, in lower case; versions are pinned in fleet.lock by `fleetctl lock`"),
+                );
+            }
+            packages.insert(name.to_owned());
+        }
+    }
+    if node.one("packages").is_none() {
+        ctx.report(
+            Draft::error(code::MISSING_NODE, "`debian` needs packages")
+                .at(node.place(), "none are named here")
+                .help("for instance debian \"bookworm\" { packages \"ca-certificates\" }"),
+        );
+    }
+    let (suite, place) = ctx.argument(node, 0)?;
+    if !crate::words::is_name(suite) {
+        ctx.report(
+            Draft::error(code::BAD_VALUE, format!("`{}` is not the code name of a Debian release", suite.escape_debug()))
+                .at(place, "this suite")
+                .help("for instance \"bookworm\""),
+        );
+        return None;
+    }
+    Some(Layer::Debian { suite: suite.to_owned(), packages })
+}
+
+fn pip(ctx: &mut Context<'_>, node: Node<'_>) -> Option<Layer> {
+    ctx.expect(node, &PIP);
+    let packages = packages(ctx, node);
+    let to = destination(ctx, node, "\"/opt/synapse\"");
+    let (python, place) = ctx.needed_text(node, "python", "\"3.11\"")?;
+    let minor = python.strip_prefix("3.").is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
+    if !minor {
+        ctx.report(
+            Draft::error(code::BAD_VALUE, format!("`{}` is not a Python minor version", python.escape_debug()))
+                .at(place, "this version")
+                .help("the version of the image's Python, for instance \"3.11\" on bookworm"),
+        );
+        return None;
+    }
+    Some(Layer::Pip { to: to?, python: python.to_owned(), packages })
+}
+
+/// `package "name" "version"` children.
+fn packages(ctx: &mut Context<'_>, node: Node<'_>) -> BTreeMap<String, String> {
+    let mut packages = BTreeMap::new();
+    for child in node.all("package") {
+        ctx.expect(child, &Shape::of(Arguments::These(&["name", "version"])));
+        let name = ctx.argument(child, 0);
+        let exact = ctx.argument(child, 1).and_then(|given| version(ctx, given));
+        let Some((name, place)) = name else { continue };
+        if packages.insert(name.to_owned(), exact.unwrap_or_default()).is_some() {
+            taken(ctx, "packages of this layer", name, place, None);
+        }
+    }
+    if node.one("package").is_none() {
+        ctx.report(
+            Draft::error(code::MISSING_NODE, format!("`{}` needs packages", node.word()))
+                .at(node.place(), "none are named here")
+                .help("for instance package \"name\" \"1.2.3\""),
+        );
+    }
+    packages
+}
+
+/// An exact version: ranges would make an image depend on the day it is built.
+fn version(ctx: &mut Context<'_>, (text, place): (&str, Place)) -> Option<String> {
+    let exact = text.starts_with(|c: char| c.is_ascii_digit())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-+!".contains(&byte));
+    if !exact {
+        ctx.report(
+            Draft::error(code::BAD_VALUE, format!("`{}` is not an exact version", text.escape_debug()))
+                .at(place, "this version")
+                .help("write it in full, such as \"24.21.0\": ranges and tags would make the image depend on the day it is built"),
+        );
+    }
+    exact.then(|| text.to_owned())
+}
+
+fn copy(ctx: &mut Context<'_>, node: Node<'_>) -> Option<Layer> {
+    ctx.expect(node, &COPY);
+    let render = ctx.flag(node, "render").unwrap_or(false);
+    let to = destination(ctx, node, "\"/etc/app/\"");
+    let given = ctx.argument(node, 0)?;
+    let from = ctx.path(given)?;
+    ctx.present(&from, given.1)?;
+    Some(Layer::Copy { from, to: to?, render })
+}
+
+/// The property `to`.
+fn destination(ctx: &mut Context<'_>, node: Node<'_>, example: &str) -> Option<String> {
+    let given = ctx.needed_text(node, "to", example)?;
+    inside(ctx, given)
+}
+
+/// An absolute path in the image, without `.` and `..`.
+pub(crate) fn inside(ctx: &mut Context<'_>, (text, place): (&str, Place)) -> Option<String> {
+    let clean = text.starts_with('/')
+        && !text.contains(['\0', '\\', '\n'])
+        && !text.split('/').any(|part| part == "." || part == "..");
+    if !clean {
+        ctx.report(
+            Draft::error(code::BAD_VALUE, format!("`{}` is not a path in the image", text.escape_debug()))
+                .at(place, "this path")
+                .help("start with / and write it without . and .."),
+        );
+    }
+    clean.then(|| text.to_owned())
+}
