@@ -305,12 +305,18 @@ pub enum Layer {
         /// Exact version.
         version: String,
     },
-    /// `npm to="/opt/openclaw" { package "openclaw" "2026.9.6" }`.
+    /// `npm to="/opt/x" { package "x" "1.0.0"; unpack "y" "1.0.0" at="node_modules/x/y"; omit "node_modules/x/z" }`.
     Npm {
         /// Folder that gets `node_modules`.
         to: String,
-        /// Exact versions by package.
+        /// Exact versions by package; their dependencies come too.
         packages: BTreeMap<String, String>,
+        /// Packages whose archive alone is put at a place below `to`, for plugins that bring their dependencies.
+        #[serde(default)]
+        unpack: BTreeMap<String, Unpack>,
+        /// Paths below `to` that are left out.
+        #[serde(default)]
+        omit: BTreeSet<String>,
     },
     /// `pip to="/opt/synapse" python="3.11" { package "matrix-synapse" "1.163.2" }`.
     Pip {
@@ -335,6 +341,15 @@ pub enum Layer {
         /// Absolute path in the image.
         to: String,
     },
+}
+
+/// One npm package that is only unpacked.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Unpack {
+    /// Exact version.
+    pub version: String,
+    /// Where, below the layer's `to`.
+    pub at: String,
 }
 
 /// `containerfile "images/x/Containerfile" context="images/x" { arg NAME="v"; base image="y" }`.

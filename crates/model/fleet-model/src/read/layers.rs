@@ -6,7 +6,7 @@ use crate::{
     code,
     context::Context,
     diagnostic::Draft,
-    model::Layer,
+    model::{Layer, Unpack},
     origin::Declared,
     read::taken,
     reader::{Arguments, Node, Shape},
@@ -17,7 +17,12 @@ use crate::{
 pub(crate) const WORDS: &[&str] = &["debian", "node", "npm", "pip", "copy", "fleet-agent"];
 
 const DEBIAN: Shape = Shape { arguments: Arguments::These(&["suite"]), many: &["packages"], ..Shape::EMPTY };
-const NPM: Shape = Shape { properties: Some(&["to"]), many: &["package"], ..Shape::EMPTY };
+const NPM: Shape = Shape { properties: Some(&["to"]), many: &["package", "unpack", "omit"], ..Shape::EMPTY };
+const UNPACK: Shape = Shape {
+    arguments: Arguments::These(&["package", "version"]),
+    properties: Some(&["at"]),
+    ..Shape::EMPTY
+};
 const PIP: Shape = Shape { properties: Some(&["to", "python"]), many: &["package"], ..Shape::EMPTY };
 const COPY: Shape = Shape {
     arguments: Arguments::These(&["file or folder"]),
@@ -35,11 +40,7 @@ pub(crate) fn read(ctx: &mut Context<'_>, node: Node<'_>) -> Option<Declared<Lay
             let given = ctx.argument(node, 0)?;
             Layer::Node { version: version(ctx, given)? }
         }
-        "npm" => {
-            ctx.expect(node, &NPM);
-            let packages = packages(ctx, node);
-            Layer::Npm { to: destination(ctx, node, "\"/opt/openclaw\"")?, packages }
-        }
+        "npm" => npm(ctx, node)?,
         "pip" => pip(ctx, node)?,
         "copy" => copy(ctx, node)?,
         "fleet-agent" => {
@@ -85,6 +86,45 @@ fn debian(ctx: &mut Context<'_>, node: Node<'_>) -> Option<Layer> {
         return None;
     }
     Some(Layer::Debian { suite: suite.to_owned(), packages })
+}
+
+fn npm(ctx: &mut Context<'_>, node: Node<'_>) -> Option<Layer> {
+    ctx.expect(node, &NPM);
+    let packages = packages(ctx, node);
+    let mut unpack = BTreeMap::new();
+    for child in node.all("unpack") {
+        ctx.expect(child, &UNPACK);
+        let name = ctx.argument(child, 0);
+        let exact = ctx.argument(child, 1).and_then(|given| version(ctx, given));
+        let at = ctx.needed_text(child, "at", "\"node_modules/x/node_modules/y\"").and_then(|given| below(ctx, given));
+        let (Some((name, place)), Some(version), Some(at)) = (name, exact, at) else { continue };
+        if unpack.insert(name.to_owned(), Unpack { version, at }).is_some() {
+            taken(ctx, "unpacked packages of this layer", name, place, None);
+        }
+    }
+    let mut omit = BTreeSet::new();
+    for child in node.all("omit") {
+        ctx.expect(child, &Shape::of(Arguments::Some("path")));
+        for given in ctx.arguments(child) {
+            omit.extend(below(ctx, given));
+        }
+    }
+    Some(Layer::Npm { to: destination(ctx, node, "\"/opt/openclaw\"")?, packages, unpack, omit })
+}
+
+/// A path below the layer's folder: relative, without `.` and `..`.
+fn below(ctx: &mut Context<'_>, (text, place): (&str, Place)) -> Option<String> {
+    let clean = !text.is_empty()
+        && !text.contains(['\0', '\\', '\n'])
+        && !text.split('/').any(|part| matches!(part, "" | "." | ".."));
+    if !clean {
+        ctx.report(
+            Draft::error(code::BAD_VALUE, format!("`{}` is not a path below this layer's folder", text.escape_debug()))
+                .at(place, "this path")
+                .help("write it relative to `to`, without . and .., for instance node_modules/x"),
+        );
+    }
+    clean.then(|| text.to_owned())
 }
 
 fn pip(ctx: &mut Context<'_>, node: Node<'_>) -> Option<Layer> {
