@@ -175,10 +175,14 @@ impl Job {
         match &self.recipe {
             LayerRecipe::Debian { packages, users, .. } => self.debian(packages, users, sink),
             LayerRecipe::Node { to, package } => self.node(to, package, sink).map(|tree| (tree, Vec::new())),
-            LayerRecipe::Npm { to, request, packages } => {
+            LayerRecipe::Npm { to, request, packages, omit } => {
                 let links = fleet_oci::npm::links(to, request, packages).map_err(|error| (to.clone(), error.into()))?;
-                let tree = self.npm(to, packages, links, sink)?;
-                Ok((tree, npm::notes(packages)))
+                let mut tree = self.npm(to, packages, links, sink)?;
+                let mut notes = npm::notes(packages);
+                for path in omit.iter().filter(|path| !tree.prune(&format!("{}/{path}", to.trim_matches('/')))) {
+                    notes.push(format!("omit {path:?}: there is no such file in {to}"));
+                }
+                Ok((tree, notes))
             }
             LayerRecipe::Pip { to, python, packages } => {
                 self.pip(to, python, packages, sink).map(|tree| (tree, Vec::new()))

@@ -96,8 +96,21 @@ pub struct NodeLock {
 pub struct NpmLock {
     /// Package → exact version as `fleet.kdl` has it.
     pub request: BTreeMap<String, String>,
+    /// Packages whose tarball alone is put somewhere, as `fleet.kdl` has them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub unpack: BTreeMap<String, Unpack>,
     /// By path.
     pub packages: Vec<NpmPin>,
+}
+
+/// A tarball that is put at a place of its own, without what its package depends on.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Unpack {
+    /// Exact version.
+    pub version: String,
+    /// Relative to the layer's folder.
+    pub at: String,
 }
 
 /// One npm package at one place of a `node_modules` tree.
@@ -281,13 +294,17 @@ impl Lock {
     ///
     /// # Errors
     /// [`LockError::Missing`], [`LockError::Stale`].
-    pub fn npm(&self, image: &str, to: &str, request: &BTreeMap<String, String>) -> Result<&NpmLock, LockError> {
+    pub fn npm(
+        &self,
+        image: &str,
+        to: &str,
+        request: &BTreeMap<String, String>,
+        unpack: &BTreeMap<String, Unpack>,
+    ) -> Result<&NpmLock, LockError> {
         let entry = self.npm.get(image).and_then(|folders| folders.get(to));
         let entry = entry.ok_or_else(|| missing(image, format!("npm packages in {to}")))?;
-        let show = |request: &BTreeMap<String, String>| {
-            request.iter().map(|(name, version)| format!("{name}@{version}")).collect::<Vec<_>>().join(" ")
-        };
-        fresh(image, &format!("npm packages in {to}"), show(&entry.request), show(request)).map(|()| entry)
+        let locked = npm_request(&entry.request, &entry.unpack);
+        fresh(image, &format!("npm packages in {to}"), locked, npm_request(request, unpack)).map(|()| entry)
     }
 
     /// The Python packages under one folder of an image.
@@ -364,6 +381,12 @@ fn sorted(list: &[String]) -> String {
     list.join(" ")
 }
 
+fn npm_request(request: &BTreeMap<String, String>, unpack: &BTreeMap<String, Unpack>) -> String {
+    let packages = request.iter().map(|(name, version)| format!("{name}@{version}"));
+    let tarballs = unpack.iter().map(|(name, Unpack { version, at })| format!("{name}@{version} at {at}"));
+    packages.chain(tarballs).collect::<Vec<_>>().join(", ")
+}
+
 fn debian_request(suite: &str, request: &[String]) -> String {
     format!("{suite}: {}", sorted(request))
 }
@@ -376,6 +399,7 @@ mod tests {
         let mut lock = Lock::default();
         let entry = NpmLock {
             request: BTreeMap::from([("openclaw".into(), "2026.9.6".into())]),
+            unpack: BTreeMap::new(),
             packages: vec![
                 NpmPin { path: "node_modules/a".into(), ..NpmPin::default() },
                 NpmPin {
@@ -409,7 +433,7 @@ mod tests {
     #[test]
     fn a_request_that_changed_names_the_command_that_mends_it() {
         let asked = BTreeMap::from([("openclaw".to_owned(), "2026.9.7".to_owned())]);
-        let error = sample().npm("agent", "/opt/openclaw", &asked).unwrap_err().to_string();
+        let error = sample().npm("agent", "/opt/openclaw", &asked, &BTreeMap::new()).unwrap_err().to_string();
         assert!(error.contains("openclaw@2026.9.6") && error.contains("openclaw@2026.9.7"), "{error}");
         assert!(error.contains("fleetctl lock --only image/agent"), "{error}");
     }

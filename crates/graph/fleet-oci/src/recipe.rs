@@ -78,6 +78,9 @@ pub enum LayerRecipe {
         request: BTreeMap<String, String>,
         /// Those wanted on the platform ([`NpmPin::wanted_on`]), by path.
         packages: Vec<NpmPin>,
+        /// Paths below `to` that are left out, with what is below them.
+        #[serde(default)]
+        omit: Vec<String>,
     },
     /// Python wheels, in a virtual environment at `to` on the image's own Python.
     Pip {
@@ -219,13 +222,14 @@ impl LayerRecipe {
                 inputs.add("to", to);
                 inputs.add("package", format!("{} {}", package.name, package.integrity));
             }
-            Self::Npm { to, request, packages } => {
+            Self::Npm { to, request, packages, omit } => {
                 inputs.add("to", to);
                 inputs.add_map("request", request);
                 for pin in packages {
                     inputs.add("package", format!("{} {}", pin.path, pin.integrity));
                     inputs.add_map("bin", &pin.bin);
                 }
+                omit.iter().for_each(|path| inputs.add("omit", path));
             }
             Self::Pip { to, python, packages } => {
                 inputs.add("to", to);

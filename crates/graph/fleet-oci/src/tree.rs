@@ -189,9 +189,12 @@ impl Tree {
         Ok(())
     }
 
-    /// Takes a node away; nodes below a folder stay.
-    pub fn remove(&mut self, path: &str) -> Option<Node> {
-        self.nodes.remove(path)
+    /// Takes away what stands at a path, and below it. Returns whether anything did.
+    pub fn prune(&mut self, path: &str) -> bool {
+        let before = self.nodes.len();
+        let below = format!("{path}/");
+        self.nodes.retain(|at, _| at != path && !at.starts_with(&below));
+        self.nodes.len() != before
     }
 
     /// Puts every node of `upper` over this tree; the later one wins.

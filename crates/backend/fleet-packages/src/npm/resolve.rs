@@ -4,11 +4,14 @@ use std::{collections::BTreeMap, path::Path};
 
 use fleet_oci::{
     Digest,
-    lock::{NpmLock, NpmPin},
+    lock::{NpmLock, NpmPin, Unpack},
 };
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::process::Command;
+
+use super::document;
+use crate::{fetch::FetchError, pinned::Pinned as _, realize::Workshop};
 
 /// Why packages could not be resolved.
 #[derive(Debug, thiserror::Error)]
@@ -35,23 +38,49 @@ pub enum NpmError {
         /// Why not.
         why: String,
     },
+    /// The registry.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
     /// The temporary folder.
     #[error("a temporary folder cannot be used: {0}")]
     Io(#[from] std::io::Error),
 }
 
-/// The whole tree that npm would install for these exact versions, for every platform at once.
+/// The whole tree that npm would install for these exact versions, for every platform at once, and the tarballs of
+/// `unpack` beside it.
 /// Runs `npm install --package-lock-only --ignore-scripts` in a temporary folder; no package's code is run.
 ///
 /// # Errors
 /// [`NpmError`].
-pub async fn resolve(request: &BTreeMap<String, String>) -> Result<NpmLock, NpmError> {
+pub async fn resolve(
+    workshop: &Workshop,
+    request: &BTreeMap<String, String>,
+    unpack: &BTreeMap<String, Unpack>,
+) -> Result<NpmLock, NpmError> {
+    let mut packages = if request.is_empty() { Vec::new() } else { resolve_tree(request).await? };
+    for (name, Unpack { version, at }) in unpack {
+        let document = document(workshop, name, version).await?;
+        let pin = NpmPin {
+            path: at.clone(),
+            name: name.clone(),
+            version: version.clone(),
+            integrity: document.dist.integrity,
+            ..NpmPin::default()
+        };
+        pin.digest().map_err(|_| NpmError::NotPinnable { path: at.clone(), why: "has no sha512".to_owned() })?;
+        packages.push(pin);
+    }
+    packages.sort();
+    Ok(NpmLock { request: request.clone(), unpack: unpack.clone(), packages })
+}
+
+async fn resolve_tree(request: &BTreeMap<String, String>) -> Result<Vec<NpmPin>, NpmError> {
     let folder = tempfile::tempdir()?;
     let manifest = serde_json::json!({ "name": "fleet", "private": true, "dependencies": request });
     tokio::fs::write(folder.path().join("package.json"), manifest.to_string()).await?;
     run_npm(folder.path(), request).await?;
     let text = tokio::fs::read(folder.path().join("package-lock.json")).await?;
-    Ok(NpmLock { request: request.clone(), packages: pins(&text)? })
+    pins(&text)
 }
 
 async fn run_npm(folder: &Path, request: &BTreeMap<String, String>) -> Result<(), NpmError> {
