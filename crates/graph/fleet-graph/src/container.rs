@@ -19,12 +19,14 @@ use crate::{image::PlannedImage, openclaw, workspace::Workspace};
 pub const HOMESERVER_ALIAS: &str = "homeserver";
 /// Port on which every homeserver listens inside the environment's network.
 pub const HOMESERVER_PORT: u16 = 6167;
-/// The uid and gid under which OpenClaw and the homeserver run.
-pub const SERVICE_UID: u32 = 1000;
+/// The uid and gid under which OpenClaw runs: user `agent` of the image.
+pub const AGENT_UID: u32 = 1000;
+/// The uid and gid under which the homeserver runs: user `synapse` of the image.
+pub const HOMESERVER_UID: u32 = 991;
 /// Where fleet-agent answers health probes, loopback only.
-const HEALTH_PORT: u16 = 20208;
+const HEALTH_PORT: u16 = 18791;
 /// Where fleet-agent answers the `people` tool, loopback only.
-const TOOL_PORT: u16 = 20207;
+pub(crate) const TOOL_PORT: u16 = 18790;
 /// Keys that the homeserver takes as files below `/fleet/secrets`; the same labels derive them elsewhere.
 pub const HOMESERVER_KEYS: [&str; 4] =
     ["synapse-registration-shared-secret", "synapse-macaroon-secret", "synapse-form-secret", "registration-token"];
@@ -51,8 +53,8 @@ pub fn homeserver(model: &Model, declared: &Homeserver, image: &PlannedImage, ou
         "server_name": model.fleet.domain,
         "port": HOMESERVER_PORT,
         "data": "/data",
-        "uid": SERVICE_UID,
-        "gid": SERVICE_UID,
+        "uid": HOMESERVER_UID,
+        "gid": HOMESERVER_UID,
     });
     let mut files = vec![text_file("/fleet/homeserver.json", format!("{config:#}\n"))];
     for label in HOMESERVER_KEYS {
@@ -70,7 +72,7 @@ pub fn homeserver(model: &Model, declared: &Homeserver, image: &PlannedImage, ou
         size: declared.size,
         health: match declared.kind {
             HomeserverKind::Synapse => Some(HealthProbe {
-                command: vec!["/usr/bin/python3".to_owned(), "/opt/fleet/start.py".to_owned(), "health".to_owned()],
+                command: vec!["/usr/bin/python3".to_owned(), "/opt/homeserver/start.py".to_owned(), "health".to_owned()],
                 interval_seconds: 2,
                 timeout_seconds: 5,
                 start_period_seconds: 90,
@@ -79,6 +81,7 @@ pub fn homeserver(model: &Model, declared: &Homeserver, image: &PlannedImage, ou
             // Conduit's image has no probe of its own; that it keeps running is all that can be seen from inside.
             HomeserverKind::Conduit => None,
         },
+        hostname: HOMESERVER_ALIAS.to_owned(),
         aliases: BTreeSet::from([HOMESERVER_ALIAS.to_owned()]),
         host_gateway: false,
         stop_grace_seconds: 30,
@@ -101,6 +104,7 @@ pub fn web(declared: &Web, image: &PlannedImage, output: Option<String>) -> Cont
         ports: vec![PublishedPort { host: declared.port, container: 8080 }],
         size: declared.size,
         health: None,
+        hostname: "web".to_owned(),
         aliases: BTreeSet::from(["web".to_owned()]),
         host_gateway: false,
         stop_grace_seconds: 10,
@@ -159,6 +163,7 @@ pub fn agent(parts: &AgentParts<'_>) -> ContainerSpec {
             start_period_seconds: parts.environment.rollout.healthy_within_seconds,
             retries: 3,
         }),
+        hostname: agent.id.clone(),
         aliases: BTreeSet::from([agent.id.clone()]),
         host_gateway: true,
         stop_grace_seconds: 30,
@@ -183,11 +188,11 @@ fn agent_json(parts: &AgentParts<'_>) -> String {
         "device_id": "FLEETAGENT",
         "register": false,
         "rooms": [],
-        "command": ["/opt/openclaw/node_modules/.bin/openclaw", "gateway", "run"],
+        "command": ["/usr/local/bin/node", "/opt/openclaw/node_modules/openclaw/openclaw.mjs", "gateway", "run"],
         "workspace_dir": "/data/workspace",
         "state_dir": "/data/state",
-        "uid": SERVICE_UID,
-        "gid": SERVICE_UID,
+        "uid": AGENT_UID,
+        "gid": AGENT_UID,
         "gateway_port": openclaw::GATEWAY_PORT,
         "health_port": HEALTH_PORT,
         "tool_port": TOOL_PORT,
@@ -225,6 +230,7 @@ pub fn derivation(address: Address, spec: &ContainerSpec, origin: Option<&Origin
     made.value("volumes", json!(spec.volumes).to_string(), origin);
     made.value("ports", json!(spec.ports).to_string(), origin);
     made.value("health", json!(spec.health).to_string(), origin);
+    made.value("hostname", &spec.hostname, origin);
     made.value("aliases", json!(spec.aliases).to_string(), origin);
     made.value("host-gateway", spec.host_gateway.to_string(), origin);
     made.value("stop-grace", spec.stop_grace_seconds.to_string(), origin);

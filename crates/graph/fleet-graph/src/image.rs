@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use fleet_derivation::{Derivation, Hash, Input};
 use fleet_model::{
     Address, Kind, Looked, Origin, RelPath, SourceFile,
-    model::{BaseRef, ContainerfileRecipe, Image, Layer, LayeredRecipe, Recipe},
+    model::{BaseRef, ContainerfileRecipe, Image, Layer, LayeredRecipe, Recipe, Unpack},
 };
 use fleet_oci::{
     Compression, ImageConfig, ImageRecipe, LayerRecipe, Lock, Platform,
     engines,
-    lock::{LockError, NpmLock, PipAsked},
+    lock::{self, LockError, NpmLock, PipAsked},
     recipe::{FileEntry, FileWhat, HashInputs, User},
 };
 use fleet_objects::ImageSpec;
@@ -69,6 +69,14 @@ fn needs(image: &Image) -> Option<&str> {
         Recipe::Layers(_) => None,
         Recipe::Containerfile(recipe) => recipe.base_image.as_ref().map(|base| base.value.as_str()),
     }
+}
+
+/// What an `npm` node asks for.
+struct NpmAsked<'a> {
+    to: &'a str,
+    packages: &'a BTreeMap<String, String>,
+    unpack: &'a BTreeMap<String, Unpack>,
+    omit: &'a BTreeSet<String>,
 }
 
 struct Maker<'a> {
@@ -185,7 +193,10 @@ impl Maker<'_> {
                 let package = self.locked(lock.node(image, version, platform))?.clone();
                 LayerRecipe::Node { to: "/usr/local".to_owned(), package }
             }
-            Layer::Npm { to, packages } => self.npm(to, packages, platform, recipe)?,
+            Layer::Npm { to, packages, unpack, omit } => {
+                let asked = NpmAsked { to, packages, unpack, omit };
+                self.npm(&asked, platform, recipe)?
+            }
             Layer::Pip { to, python, packages } => {
                 let request = packages.iter().map(|(name, version)| format!("{name}=={version}")).collect();
                 let asked = PipAsked { python: python.clone(), request };
@@ -204,14 +215,13 @@ impl Maker<'_> {
         Ok((made, inputs))
     }
 
-    fn npm(
-        &self,
-        to: &str,
-        packages: &BTreeMap<String, String>,
-        platform: Platform,
-        recipe: &LayeredRecipe,
-    ) -> Result<LayerRecipe, Problem> {
-        let entry = self.locked(self.inputs.lock.npm(&self.image.name, to, packages))?;
+    fn npm(&self, asked: &NpmAsked<'_>, platform: Platform, recipe: &LayeredRecipe) -> Result<LayerRecipe, Problem> {
+        let unpack = asked
+            .unpack
+            .iter()
+            .map(|(name, u)| (name.clone(), lock::Unpack { version: u.version.clone(), at: u.at.clone() }))
+            .collect();
+        let entry = self.locked(self.inputs.lock.npm(&self.image.name, asked.to, asked.packages, &unpack))?;
         let node = recipe.layers.iter().find_map(|layer| match &layer.value {
             Layer::Node { version } => Some(version.as_str()),
             _ => None,
@@ -225,7 +235,12 @@ impl Maker<'_> {
                 "remove the platform from the image, or the package".to_owned(),
             )
         })?;
-        Ok(LayerRecipe::Npm { to: to.to_owned(), request: entry.request.clone(), packages })
+        Ok(LayerRecipe::Npm {
+            to: asked.to.to_owned(),
+            request: entry.request.clone(),
+            packages,
+            omit: asked.omit.iter().cloned().collect(),
+        })
     }
 
     /// What the asked-for packages declare to need of Node, held against the Node of the image, before anything is built.

@@ -6,13 +6,16 @@
 use std::collections::BTreeMap;
 
 use fleet_model::{
-    model::{Model, ModelProvider, ModelProviderKind},
+    model::{Model, ModelProvider, ModelProviderKind, SecretName, ServedModel},
     resolved::Agent,
 };
 use serde_json::{Map, Value, json};
 
 /// The port of OpenClaw's gateway inside an agent's container; loopback only.
-pub const GATEWAY_PORT: u16 = 20206;
+pub const GATEWAY_PORT: u16 = 18789;
+/// What wakes an agent: the instructions are a generated file, so that they are reviewed and hashed like all others.
+const HEARTBEAT_PROMPT: &str =
+    "This is your heartbeat. Read HEARTBEAT.md in your workspace and follow it. If nothing needs you, reply NO_REPLY.";
 /// How a container names the machine that runs the engine.
 pub const HOST_GATEWAY: &str = "host.docker.internal";
 
@@ -26,24 +29,37 @@ pub struct Surroundings<'a> {
     pub room_prompt: &'a str,
 }
 
-/// The configuration as text: keys sorted, two spaces, a line feed at the end.
+/// The configuration as text: keys sorted, two spaces, a line feed at the end. fleet-agent adds the tokens and ids.
 #[must_use]
 pub fn configuration(agent: &Agent, around: &Surroundings<'_>) -> String {
     let value = json!({
-        "gateway": {"mode": "local", "bind": "loopback", "port": GATEWAY_PORT},
-        "models": {"mode": "merge", "providers": providers(agent, around.model)},
-        "agents": {"defaults": {
-            "model": {"primary": agent.model.value.primary, "fallbacks": agent.model.value.fallbacks},
-            "heartbeat": {"every": format!("{}s", agent.heartbeat_seconds.value)},
-            "thinkingDefault": "off",
-            "verboseDefault": "off",
-        }},
-        "session": {"agentToAgent": {"maxPingPongTurns": 0}},
-        "tools": {"profile": "full", "alsoAllow": ["people"]},
-        "plugins": {
-            "allow": ["matrix", "people"],
-            "entries": {"matrix": {"enabled": true}, "people": {"enabled": true}},
+        "gateway": {
+            "mode": "local", "bind": "loopback", "port": GATEWAY_PORT,
+            "auth": {"mode": "token"}, "controlUi": {"enabled": false},
         },
+        "update": {"checkOnStart": false},
+        "discovery": {"mdns": {"mode": "off"}},
+        "models": {
+            "mode": "merge",
+            "catalogRefresh": {"enabled": false},
+            "providers": providers(agent, around.model),
+        },
+        "agents": {"defaults": defaults(agent, around.model)},
+        // Without `toolSearch: false` tools hide behind a search tool, and `people` is not offered to the model.
+        "tools": {"profile": "coding", "alsoAllow": ["people", "message"], "toolSearch": false},
+        // OpenClaw's own skills would crowd the prompt; an empty list would mean no filter.
+        "skills": {"allowBundled": ["none"]},
+        "plugins": {
+            "allow": ["matrix", "fleet-people", "memory-core"],
+            "load": {"paths": ["/opt/fleet/plugins/people"]},
+            "entries": {
+                "matrix": {"enabled": true},
+                "fleet-people": {"enabled": true, "config": {
+                    "endpoint": format!("http://127.0.0.1:{}/people", crate::container::TOOL_PORT),
+                }},
+            },
+        },
+        "messages": {"groupChat": {"visibleReplies": "automatic"}},
         "channels": {"matrix": matrix(agent, around)},
     });
     let mut text = format!("{value:#}");
@@ -51,20 +67,43 @@ pub fn configuration(agent: &Agent, around: &Surroundings<'_>) -> String {
     text
 }
 
+fn defaults(agent: &Agent, model: &Model) -> Value {
+    let choice = &agent.model.value;
+    let fallbacks: Vec<String> = choice.fallbacks.iter().map(|name| model_name(name, model)).collect();
+    json!({
+        "model": {"primary": model_name(&choice.primary, model), "fallbacks": fallbacks},
+        "workspace": "/data/workspace",
+        // The workspace is ours and the agent's: OpenClaw must not seed it.
+        "skipBootstrap": true,
+        // Without a target the heartbeat goes to an owner whom no agent has, and is skipped; OpenClaw itself no
+        // longer reads HEARTBEAT.md, so the prompt does.
+        "heartbeat": {
+            "every": match agent.heartbeat_seconds.value {
+                0 => "0m".to_owned(),
+                seconds => format!("{seconds}s"),
+            },
+            "target": "none",
+            "prompt": HEARTBEAT_PROMPT,
+        },
+        // Lets an agent end a conversation by saying nothing.
+        "silentReply": {"group": "allow"},
+        "thinkingDefault": "off",
+        "verboseDefault": "off",
+    })
+}
+
 fn matrix(agent: &Agent, around: &Surroundings<'_>) -> Value {
     json!({
         "enabled": true,
         "homeserver": around.homeserver,
         "network": {"dangerouslyAllowPrivateNetwork": true},
-        "userId": agent.matrix_id,
         "encryption": false,
         "autoJoin": "always",
         "joinIntro": false,
-        "threadReplies": "always",
-        "replyToMode": "all",
+        "threadReplies": "inbound",
         "groupPolicy": "open",
         "groups": {"*": {"requireMention": agent.require_mention.value, "systemPrompt": around.room_prompt}},
-        "dm": {"policy": "open", "allowFrom": ["*"]},
+        "dm": {"policy": "open", "allowFrom": ["*"], "sessionScope": "per-room", "threadReplies": "off"},
     })
 }
 
@@ -80,29 +119,76 @@ pub fn used_providers<'a>(agent: &Agent, model: &'a Model) -> BTreeMap<&'a str, 
         .collect()
 }
 
+/// A model as OpenClaw names it. Bedrock has two endpoints, so it becomes two providers there.
+fn model_name(name: &str, model: &Model) -> String {
+    match name.split_once('/') {
+        Some((provider, id)) => format!("{}/{id}", provider_name(provider, id, model)),
+        None => name.to_owned(),
+    }
+}
+
+fn provider_name(provider: &str, id: &str, model: &Model) -> String {
+    match model.providers.get(provider).map(|declared| &declared.kind) {
+        Some(ModelProviderKind::Bedrock { .. }) if !is_anthropic(id) => format!("{provider}-openai"),
+        _ => provider.to_owned(),
+    }
+}
+
+/// `anthropic.claude-…` and inference profiles of it: `global.anthropic.claude-…`.
+fn is_anthropic(id: &str) -> bool {
+    id.starts_with("anthropic.") || id.contains(".anthropic.")
+}
+
 fn providers(agent: &Agent, model: &Model) -> Value {
-    let mut all = Map::new();
-    for (name, provider) in used_providers(agent, model) {
-        if let ModelProviderKind::OpenAi { base_url, api_key, models } = &provider.kind {
-            let key = api_key.as_ref().map_or_else(|| json!("none"), |secret| json!(format!("${{{}}}", secret.0)));
-            let served: Vec<Value> = models
-                .iter()
-                .map(|(id, served)| {
-                    json!({
-                        "id": id, "name": id, "reasoning": false, "input": ["text"],
-                        "cost": {"input": 0, "output": 0, "cacheRead": 0, "cacheWrite": 0},
-                        "contextWindow": served.context, "maxTokens": served.max_tokens,
-                    })
-                })
-                .collect();
-            let reached = from_container(base_url);
-            all.insert(
-                name.to_owned(),
-                json!({"baseUrl": reached, "apiKey": key, "api": "openai-completions", "models": served}),
-            );
+    let mut all: Map<String, Value> = Map::new();
+    let choice = &agent.model.value;
+    for (provider, id) in std::iter::once(&choice.primary).chain(&choice.fallbacks).filter_map(|m| m.split_once('/')) {
+        let Some(declared) = model.providers.get(provider) else { continue };
+        let name = provider_name(provider, id, model);
+        let entry = all.entry(name).or_insert_with(|| match &declared.kind {
+            ModelProviderKind::Bedrock { region, api_key } => bedrock(region, api_key.as_ref(), is_anthropic(id)),
+            ModelProviderKind::OpenAi { base_url, api_key, .. } => open_ai(base_url, api_key.as_ref()),
+        });
+        let served = match &declared.kind {
+            ModelProviderKind::OpenAi { models, .. } => models.get(id).cloned(),
+            ModelProviderKind::Bedrock { .. } => None,
+        };
+        let served = served.unwrap_or(ServedModel { context: 200_000, max_tokens: 8192 });
+        if let Some(models) = entry["models"].as_array_mut() {
+            models.push(json!({
+                "id": id, "name": id, "reasoning": false, "input": ["text"],
+                "cost": {"input": 0, "output": 0, "cacheRead": 0, "cacheWrite": 0},
+                "contextWindow": served.context, "maxTokens": served.max_tokens,
+            }));
         }
     }
     Value::Object(all)
+}
+
+fn open_ai(base_url: &str, key: Option<&SecretName>) -> Value {
+    json!({
+        "baseUrl": from_container(base_url), "api": "openai-completions", "timeoutSeconds": 300,
+        "apiKey": key.map_or_else(|| json!("unused"), from_environment), "models": [],
+    })
+}
+
+/// Bedrock by API key through its Anthropic- and OpenAI-compatible endpoints (Amazon Bedrock user guide, "API keys").
+fn bedrock(region: &str, key: Option<&SecretName>, anthropic: bool) -> Value {
+    let host = format!("https://bedrock-mantle.{region}.api.aws");
+    let key = key.map_or_else(|| json!("unused"), from_environment);
+    let (path, api) = if anthropic { ("anthropic", "anthropic-messages") } else { ("v1", "openai-completions") };
+    let mut provider = json!({
+        "baseUrl": format!("{host}/{path}"), "api": api, "auth": "api-key", "apiKey": key, "models": [],
+    });
+    if anthropic {
+        provider["authHeader"] = json!(true);
+    }
+    provider
+}
+
+/// A reference that OpenClaw resolves itself: no key is ever in the file.
+fn from_environment(name: &SecretName) -> Value {
+    json!({"source": "env", "provider": "default", "id": name.0})
 }
 
 /// A URL on the operator's loopback as a container reaches it: through the host gateway.

@@ -59,6 +59,8 @@ pub struct ContainerSpec {
     pub size: Size,
     /// How to tell that it serves.
     pub health: Option<HealthProbe>,
+    /// Its own host name; constant over rolls, because OpenClaw tells a dead predecessor from a live rival by it.
+    pub hostname: String,
     /// Names under which other containers of the environment reach it.
     pub aliases: BTreeSet<String>,
     /// Give it a name for the machine that runs the engine (`host.docker.internal`).

@@ -127,7 +127,12 @@ impl Planning<'_> {
             return Some(if self.state.unseen.is_empty() { verdict } else { verdict.conditional() });
         };
         let mut reasons: Vec<Reason> = Vec::new();
-        let differences = observed.actual.as_ref().map_or_else(Vec::new, |actual| drift(actual, desired));
+        let differences = match &observed.actual {
+            Some(actual) => drift(actual, desired),
+            // Known only from the last generation: its hash is all there is to compare.
+            None if observed.hash == Some(derivation.hash()) => Vec::new(),
+            None => vec!["it derives from other inputs".to_owned()],
+        };
         if differences.is_empty() && observed.unfinished.is_none() {
             return None;
         }

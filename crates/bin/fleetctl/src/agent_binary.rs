@@ -1,0 +1,183 @@
+//! [`AgentBinary`]: where the agent runtime comes from: released beside this binary, or the sources of a checkout.
+//!
+//! Its bytes are an input of the images that ask for it and of nothing else. From sources its hash is that of the
+//! sources, lock file, toolchain and flags; paths are remapped, so that two checkouts agree on the bytes too.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+};
+
+use fleet_derivation::{Derivation, Hash};
+use fleet_model::{Address, Kind};
+use fleet_oci::{Digest, Platform};
+use fleet_store::{BlobId, RecordId, Store, combined_hash};
+use serde::{Deserialize, Serialize};
+
+/// What the runtime is compiled from, relative to the checkout.
+const SOURCES: [&str; 4] = ["Cargo.toml", "Cargo.lock", "crates/bin/fleet-agent", "crates/model/fleet-secret"];
+
+/// Where the runtime comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AgentBinary {
+    /// A released binary.
+    Released {
+        /// The file.
+        file: PathBuf,
+        /// Hash of its bytes.
+        hash: Hash,
+    },
+    /// To be compiled.
+    Sources {
+        /// The checkout.
+        checkout: PathBuf,
+        /// Hash of sources, lock file, toolchain and flags.
+        hash: Hash,
+    },
+}
+
+/// The binary in the blob store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Built {
+    /// SHA-256 of its bytes.
+    pub digest: Digest,
+    /// Its length.
+    pub size: u64,
+}
+
+/// Why there is no runtime.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentBinaryError {
+    /// Neither beside this binary nor in a checkout.
+    #[error("the agent runtime for {platform} was found neither beside fleetctl ({beside}) nor as sources")]
+    Absent {
+        /// For which platform.
+        platform: Platform,
+        /// Where it was looked for.
+        beside: PathBuf,
+    },
+    /// The sources cannot be compiled here.
+    #[error("the agent runtime cannot be compiled: {why}")]
+    Compile {
+        /// What the compiler said, its last lines.
+        why: String,
+    },
+    /// A file cannot be read.
+    #[error("{path}: {source}")]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Sources cannot be hashed.
+    #[error(transparent)]
+    Hash(#[from] fleet_store::HashError),
+    /// The store refuses.
+    #[error(transparent)]
+    Blob(#[from] fleet_store::BlobError),
+    /// The store refuses.
+    #[error(transparent)]
+    Object(#[from] fleet_store::ObjectError),
+}
+
+impl AgentBinary {
+    /// Looks beside this binary, then for the checkout it was built from.
+    ///
+    /// # Errors
+    /// [`AgentBinaryError::Absent`] and unreadable files.
+    pub fn find(files: &fleet_store::Project, platform: Platform) -> Result<Self, AgentBinaryError> {
+        let name = format!("fleet-agent-{}", platform.to_string().replace('/', "-"));
+        let beside = std::env::current_exe().unwrap_or_default().with_file_name(name);
+        if beside.is_file() {
+            let hash = files.cache().hash_file(&beside)?.hash;
+            return Ok(Self::Released { file: beside, hash });
+        }
+        let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(3).map(Path::to_owned);
+        match checkout.filter(|folder| folder.join(SOURCES[2]).is_dir()) {
+            Some(checkout) => {
+                let hash = hash_sources(files, &checkout, platform)?;
+                Ok(Self::Sources { checkout, hash })
+            }
+            None => Err(AgentBinaryError::Absent { platform, beside }),
+        }
+    }
+
+    /// What enters the derivation of images.
+    #[must_use]
+    pub const fn hash(&self) -> Hash {
+        match self {
+            Self::Released { hash, .. } | Self::Sources { hash, .. } => *hash,
+        }
+    }
+
+    /// The binary in the blob store, compiled if it is not there yet.
+    ///
+    /// # Errors
+    /// See [`AgentBinaryError`].
+    pub async fn build(&self, store: &Store, platform: Platform) -> Result<Built, AgentBinaryError> {
+        let record = RecordId { space: "agent-binary".to_owned(), key: self.hash().to_string() };
+        if let Some(built) = store.get_record::<Built>(&record)?
+            && BlobId::sha256(built.digest.hex()).is_ok_and(|id| store.blob_path(&id).is_some())
+        {
+            return Ok(built);
+        }
+        let file = match self {
+            Self::Released { file, .. } => file.clone(),
+            Self::Sources { checkout, .. } => compile(checkout, platform).await?,
+        };
+        let bytes = std::fs::read(&file).map_err(|source| AgentBinaryError::Read { path: file, source })?;
+        let built = Built { digest: Digest::sha256(&bytes), size: bytes.len() as u64 };
+        let blob = store.put_blob(fleet_store::Algorithm::Sha256, &bytes)?;
+        store.put_record(&record, &built, &[blob])?;
+        Ok(built)
+    }
+}
+
+fn hash_sources(files: &fleet_store::Project, checkout: &Path, platform: Platform) -> Result<Hash, AgentBinaryError> {
+    let mut all = Derivation::new(Address::new(Kind::Source, "fleet-agent"));
+    for source in SOURCES {
+        let hash = combined_hash(&files.cache().hash_path(&checkout.join(source))?);
+        all.value(source, hash.to_string(), None);
+    }
+    all.value("platform", platform.to_string(), None);
+    all.value("flags", rust_flags(Path::new("cargo-home"), Path::new("checkout")), None);
+    let rustc = std::process::Command::new("rustc").arg("-vV").output();
+    let toolchain = rustc.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+    all.value("toolchain", toolchain.unwrap_or_default(), None);
+    Ok(all.hash())
+}
+
+/// Flags separated as `CARGO_ENCODED_RUSTFLAGS` wants them. No path of this machine may enter the binary.
+fn rust_flags(cargo_home: &Path, checkout: &Path) -> String {
+    let remap = |from: &Path, to: &str| format!("--remap-path-prefix={}={to}", from.display());
+    [remap(cargo_home, "/cargo"), remap(checkout, "/fleetctl")].join("\u{1f}")
+}
+
+async fn compile(checkout: &Path, platform: Platform) -> Result<PathBuf, AgentBinaryError> {
+    if platform != crate::machine::own_platform() {
+        return Err(AgentBinaryError::Compile {
+            why: format!("this machine compiles for itself only; put a released fleet-agent for {platform} beside fleetctl"),
+        });
+    }
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let cargo_home = home.or_else(|| std::env::home_dir().map(|home| home.join(".cargo"))).unwrap_or_default();
+    let target = checkout.join("target/fleet-agent");
+    let output = tokio::process::Command::new("cargo")
+        .args(["build", "--release", "--locked", "--quiet", "-p", "fleet-agent", "--target-dir"])
+        .arg(&target)
+        .current_dir(checkout)
+        .env("CARGO_ENCODED_RUSTFLAGS", rust_flags(&cargo_home, checkout))
+        .env("CARGO_INCREMENTAL", "0")
+        .stdin(Stdio::null())
+        .output()
+        .await
+        .map_err(|error| AgentBinaryError::Compile { why: format!("cargo cannot be started: {error}") })?;
+    if !output.status.success() {
+        let text = String::from_utf8_lossy(&output.stderr);
+        let lines: Vec<&str> = text.lines().collect();
+        return Err(AgentBinaryError::Compile { why: lines[lines.len().saturating_sub(12)..].join("\n") });
+    }
+    Ok(target.join("release/fleet-agent"))
+}

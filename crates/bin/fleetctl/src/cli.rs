@@ -1,0 +1,263 @@
+//! The command line as types. What each command does is in `commands/`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Builds, reviews and rolls out organisations of AI agents from one fleet.kdl.
+#[derive(Debug, Parser)]
+#[command(name = "fleetctl", version, max_term_width = 100, disable_help_subcommand = true)]
+pub struct Cli {
+    /// Global options.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Clone, Debug, Args)]
+pub struct Global {
+    /// Folder of fleet.kdl; otherwise it is looked for here and in the folders above
+    #[arg(short = 'C', long, global = true, value_name = "DIR")]
+    pub project: Option<PathBuf>,
+    /// Output on stdout
+    #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
+    pub format: Format,
+    /// Colour and progress bars
+    #[arg(long, global = true, value_enum, default_value_t = Color::Auto)]
+    pub color: Color,
+    /// Write every event as a line of JSON to FILE, or to stderr with `-`
+    #[arg(long, global = true, value_name = "FILE")]
+    pub events: Option<PathBuf>,
+    /// Reread every file, whatever its times say
+    #[arg(long, global = true)]
+    pub no_stat_cache: bool,
+}
+
+/// Output formats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Text,
+    /// For programs; the shape carries a schema number.
+    Json,
+    /// Graphviz; only for `graph`.
+    Dot,
+}
+
+/// When to colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On a terminal, unless NO_COLOR is set.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// Which environment.
+#[derive(Clone, Debug, Args)]
+pub struct Environment {
+    /// The environment
+    #[arg(short, long, default_value = "local", value_name = "NAME")]
+    pub environment: String,
+}
+
+/// Commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Set up this machine and run environment `local`, step by step
+    Quickstart {
+        /// Install and start a container engine if there is none
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Write a small fleet.kdl into this folder
+    Init {
+        /// Name of the fleet: lower case, digits, dashes
+        #[arg(long, default_value = "my-fleet")]
+        name: String,
+        /// Matrix server name
+        #[arg(long, default_value = "fleet.example")]
+        domain: String,
+    },
+    /// Find every mistake in fleet.kdl, templates and the lock file
+    Check,
+    /// Put fleet.kdl and its includes into the standard layout
+    Fmt {
+        /// Change nothing; exit 1 when something would change
+        #[arg(long)]
+        check: bool,
+    },
+    /// Show what an environment is made of: agents, accounts, rooms
+    Show(Environment),
+    /// Pin what images are made of in fleet.lock; the only command that updates pins
+    Lock {
+        /// Only this image: image/NAME; may be given several times
+        #[arg(long, value_name = "ADDRESS")]
+        only: Vec<String>,
+        /// Change nothing; exit 1 when fleet.lock does not fit fleet.kdl
+        #[arg(long)]
+        check: bool,
+    },
+    /// Write names for counts: which people an organisation chart would deploy
+    Org {
+        /// What to do.
+        #[command(subcommand)]
+        command: OrgCommand,
+    },
+    /// Show the derivations of an environment
+    Graph(Environment),
+    /// Build the images of an environment without deploying anything
+    Build {
+        /// Which environment's images
+        #[command(flatten)]
+        environment: Environment,
+        /// Build everything twice, in different places, and compare
+        #[arg(long)]
+        check: bool,
+        /// Only these images
+        #[arg(value_name = "IMAGE")]
+        images: Vec<String>,
+    },
+    /// Show what would change and why; writes nothing
+    Plan(PlanArgs),
+    /// Show the full contents of what would change
+    Diff(PlanArgs),
+    /// Make it so
+    Apply {
+        /// A saved plan: exactly that is done, object by object
+        #[arg(value_name = "PLAN")]
+        plan: Option<PathBuf>,
+        /// Which environment
+        #[command(flatten)]
+        environment: Environment,
+        /// Do not ask
+        #[arg(long)]
+        auto_approve: bool,
+    },
+    /// Say why an object last changed, or would change
+    Why {
+        /// kind/name, for instance agent/aaron.phillips
+        address: String,
+        /// Which environment
+        #[command(flatten)]
+        environment: Environment,
+        /// The change made by this generation instead of the last one that touched it
+        #[arg(long, value_name = "N")]
+        generation: Option<u64>,
+    },
+    /// Show what runs
+    Status(Environment),
+    /// List what was applied and when
+    History(Environment),
+    /// Show what a container printed
+    Logs {
+        /// agent/NAME or service/NAME
+        address: String,
+        /// Which environment
+        #[command(flatten)]
+        environment: Environment,
+        /// Go on as it prints more
+        #[arg(short, long)]
+        follow: bool,
+        /// How many lines to begin with
+        #[arg(long, default_value_t = 100)]
+        tail: u32,
+    },
+    /// Say something in a room and show the answers
+    Say {
+        /// Alias of a room, for instance all-employees
+        room: String,
+        /// What to say; @name mentions somebody
+        text: String,
+        /// Which environment
+        #[command(flatten)]
+        environment: Environment,
+        /// Who says it; otherwise the highest-ranking human
+        #[arg(long = "as", value_name = "PERSON")]
+        speaker: Option<String>,
+        /// Seconds to wait for an answer; 0: do not wait
+        #[arg(long, default_value_t = 60)]
+        wait: u64,
+    },
+    /// Print a person's Matrix password, for logging in with a Matrix client
+    Password {
+        /// Person id
+        person: String,
+        /// Which environment
+        #[command(flatten)]
+        environment: Environment,
+    },
+    /// Remove an environment; memory and history stay until --purge
+    Destroy {
+        /// Which environment
+        #[command(flatten)]
+        environment: Environment,
+        /// Also remove volumes: agents' memory, all rooms, all accounts
+        #[arg(long)]
+        purge: bool,
+        /// Do not ask
+        #[arg(long)]
+        auto_approve: bool,
+    },
+    /// Remove from .fleet/ what no generation needs
+    Gc {
+        /// Generations of each environment that stay
+        #[arg(long, default_value_t = 10)]
+        keep: usize,
+    },
+    /// Explain a diagnostic code; without one, list them
+    Explain {
+        /// The code
+        code: Option<String>,
+    },
+    /// Print a completion script
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Options of `plan` and `diff`.
+#[derive(Clone, Debug, Args)]
+pub struct PlanArgs {
+    /// Which environment
+    #[command(flatten)]
+    pub environment: Environment,
+    /// Write the plan to FILE, for `apply FILE`
+    #[arg(short, long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Exit 2 when there are changes
+    #[arg(long)]
+    pub detailed_exitcode: bool,
+    /// Compare with what was last applied instead of what runs; needs no engine and no secret
+    #[arg(long)]
+    pub offline: bool,
+}
+
+/// Commands of `org`.
+#[derive(Debug, Subcommand)]
+pub enum OrgCommand {
+    /// Write the names that counts would pick, for a `deploy` node
+    Pick {
+        /// Department
+        #[arg(long)]
+        department: String,
+        /// How many VPs
+        #[arg(long, default_value_t = 1)]
+        vp: usize,
+        /// How many directors
+        #[arg(long, default_value_t = 0)]
+        directors: usize,
+        /// How many managers
+        #[arg(long, default_value_t = 0)]
+        managers: usize,
+        /// How many individual contributors
+        #[arg(long, default_value_t = 0)]
+        ics: usize,
+    },
+}

@@ -1,0 +1,103 @@
+//! [`Machine`]: what this process finds around itself, read once and handed in as values.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use fleet_apply::{Scope, Secrets};
+use fleet_model::model::{Model, ModelProviderKind};
+use fleet_oci::Platform;
+use fleet_secret::{FleetSecret, Secret};
+use fleet_store::private_file;
+
+use crate::{error::Failure, exit::Exit};
+
+/// Environment variables and folders.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// Where files of the operator go that must survive `.fleet/`: the fleet secret.
+    pub config: PathBuf,
+    /// Where files go that can be made again: access tokens.
+    pub state: PathBuf,
+}
+
+impl Machine {
+    /// Reads the environment.
+    ///
+    /// # Errors
+    /// When there is no home folder to keep a secret in.
+    pub fn read() -> Result<Self, Failure> {
+        let folder = |variable: &str, below_home: &str| {
+            let set = std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from);
+            set.or_else(|| std::env::home_dir().map(|home| home.join(below_home)))
+        };
+        match (folder("XDG_CONFIG_HOME", ".config"), folder("XDG_STATE_HOME", ".local/state")) {
+            (Some(config), Some(state)) => Ok(Self { config: config.join("fleetctl"), state: state.join("fleetctl") }),
+            _ => Err(Failure::new(Exit::Failed, "there is no home folder to keep the fleet secret and tokens in")
+                .hint("set HOME, or XDG_CONFIG_HOME and XDG_STATE_HOME")),
+        }
+    }
+
+    /// Where the fleet secret of an environment is kept when `FLEET_SECRET` does not give it.
+    #[must_use]
+    pub fn secret_file(&self, scope: &Scope) -> PathBuf {
+        self.config.join(scope.name("secret"))
+    }
+
+    /// Where the service account's access token is kept.
+    #[must_use]
+    pub fn token_file(&self, scope: &Scope) -> PathBuf {
+        self.state.join(scope.name("matrix-token"))
+    }
+
+    /// The secrets of an environment: `FLEET_SECRET`, else a file that is generated once.
+    ///
+    /// # Errors
+    /// A secret that is too short, or a file that others can read.
+    pub fn secrets(&self, scope: &Scope, model: &Model) -> Result<Secrets, Failure> {
+        let value = match std::env::var("FLEET_SECRET") {
+            Ok(value) if !value.is_empty() => Secret::new(value),
+            _ => {
+                let file = self.secret_file(scope);
+                private_file::create_once(&file, generate).map_err(|error| {
+                    Failure::caused(Exit::Failed, "the fleet secret cannot be read", &error)
+                })?
+            }
+        };
+        let fleet = FleetSecret::new(value).map_err(|error| {
+            Failure::caused(Exit::Failed, "the fleet secret is refused", &error)
+                .hint("unset FLEET_SECRET to have one generated, or set a longer one")
+        })?;
+        Ok(Secrets { fleet, operator: operator_secrets(model) })
+    }
+}
+
+/// 32 random bytes as hex.
+fn generate() -> Secret {
+    use std::io::Read as _;
+    let mut bytes = [0_u8; 32];
+    // The kernel's generator; where even that cannot be read nothing on this machine is safe, and the short
+    // result is refused by FleetSecret.
+    let read = std::fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes));
+    if read.is_err() { Secret::new(Vec::new()) } else { Secret::new(hex(&bytes)) }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Values of the variables that model providers name as their keys.
+fn operator_secrets(model: &Model) -> BTreeMap<String, Secret> {
+    model
+        .providers
+        .values()
+        .filter_map(|provider| match &provider.kind {
+            ModelProviderKind::Bedrock { api_key, .. } | ModelProviderKind::OpenAi { api_key, .. } => api_key.as_ref(),
+        })
+        .filter_map(|name| Some((name.0.clone(), Secret::new(std::env::var(&name.0).ok()?))))
+        .collect()
+}
+
+/// The platform of this machine's own processor; what a target without an answer of its own is assumed to run.
+#[must_use]
+pub fn own_platform() -> Platform {
+    if std::env::consts::ARCH == "aarch64" { Platform::LinuxArm64 } else { Platform::LinuxAmd64 }
+}

@@ -1,0 +1,136 @@
+//! [`Opened`]: a project on disk: its root, its store, and its files as far as anybody asked for them.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use fleet_model::{RelPath, SourceTree, model::Model};
+use fleet_oci::Lock;
+use fleet_store::{StatCache, Store};
+use miette::{GraphicalReportHandler, GraphicalTheme, Severity};
+
+use crate::{cli::Global, error::Failure, exit::Exit, ui::style::Style};
+
+/// Name of the file that makes a folder a project.
+pub const FLEET_KDL: &str = "fleet.kdl";
+/// Name of the lock file beside it.
+pub const FLEET_LOCK: &str = "fleet.lock";
+
+/// A project.
+pub struct Opened {
+    /// Folder of `fleet.kdl`.
+    pub root: PathBuf,
+    /// `.fleet/`.
+    pub store: Arc<Store>,
+    /// Reader of files, with the stat cache.
+    pub files: fleet_store::Project,
+    /// What was read.
+    pub tree: SourceTree,
+}
+
+impl Opened {
+    /// Finds the project, opens its store and reads every file that checking needs.
+    ///
+    /// # Errors
+    /// No project, or a store that cannot be used.
+    pub fn open(global: &Global) -> Result<Self, Failure> {
+        let root = find(global.project.as_deref())?;
+        let failed = |error: &dyn std::error::Error| Failure::caused(Exit::Failed, "the project cannot be opened", error);
+        let store = Arc::new(Store::open(&root).map_err(|error| failed(&error))?);
+        let cache = if global.no_stat_cache { StatCache::distrusting(&store) } else { StatCache::load(&store) };
+        let files = fleet_store::Project::open(&root, cache).map_err(|error| failed(&error))?;
+        let mut opened = Self { root, store, files, tree: SourceTree::default() };
+        opened.load();
+        // A cache that cannot be written costs time at the next run, nothing else.
+        let _ = opened.files.save_cache();
+        Ok(opened)
+    }
+
+    /// Asks the model what it wants to see until it wants nothing more.
+    fn load(&mut self) {
+        let root = root_file();
+        loop {
+            let wanted = fleet_model::wanted(&root, &self.tree);
+            if wanted.is_empty() {
+                return;
+            }
+            self.files.load(&wanted, &mut self.tree);
+            // Whatever was asked for and not found was recorded as missing, so this ends.
+        }
+    }
+
+    /// Checks everything; prints warnings; fails with every error at once.
+    ///
+    /// # Errors
+    /// When there is an error-level diagnostic.
+    pub fn model(&self, global: &Global) -> Result<Model, Failure> {
+        let checked = fleet_model::check(&root_file(), &self.tree);
+        let mut errors = 0;
+        for diagnostic in &checked.diagnostics {
+            if miette::Diagnostic::severity(diagnostic).unwrap_or(Severity::Error) == Severity::Error {
+                errors += 1;
+            }
+            eprint!("{}", report(diagnostic, global));
+        }
+        checked.model.ok_or_else(|| {
+            let noun = if errors == 1 { "error" } else { "errors" };
+            Failure::new(Exit::Failed, format!("{errors} {noun} in {FLEET_KDL}"))
+                .hint("`fleetctl explain CODE` tells more about each code")
+        })
+    }
+
+    /// `fleet.lock`; an empty one when there is none.
+    ///
+    /// # Errors
+    /// A file that cannot be read or understood.
+    pub fn lock(&self) -> Result<Lock, Failure> {
+        let path = self.root.join(FLEET_LOCK);
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Lock::parse(&text)
+                .map_err(|error| Failure::caused(Exit::Failed, format!("{FLEET_LOCK} cannot be used"), &error)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Lock::default()),
+            Err(error) => Err(Failure::caused(Exit::Failed, format!("{FLEET_LOCK} cannot be read"), &error)),
+        }
+    }
+}
+
+/// `fleet.kdl`, as the model names it.
+#[must_use]
+pub fn root_file() -> RelPath {
+    match RelPath::new(FLEET_KDL) {
+        Ok(path) => path,
+        Err(_) => unreachable!("a constant that is a path"),
+    }
+}
+
+/// A diagnostic as people see it.
+pub fn report(diagnostic: &dyn miette::Diagnostic, global: &Global) -> String {
+    let style = Style::stderr(global.color);
+    let theme = if style.is_on() { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
+    let mut text = String::new();
+    let handler = GraphicalReportHandler::new_themed(theme).with_width(100).with_links(false);
+    if handler.render_report(&mut text, diagnostic).is_err() {
+        text = diagnostic.to_string();
+    }
+    text
+}
+
+fn find(given: Option<&Path>) -> Result<PathBuf, Failure> {
+    let start = match given {
+        Some(folder) => folder.to_owned(),
+        None => std::env::current_dir()
+            .map_err(|error| Failure::caused(Exit::Failed, "the working folder cannot be used", &error))?,
+    };
+    let above = if given.is_some() { 1 } else { usize::MAX };
+    start
+        .ancestors()
+        .take(above)
+        .find(|folder| folder.join(FLEET_KDL).is_file())
+        .map(Path::to_owned)
+        .ok_or_else(|| {
+            Failure::new(Exit::Failed, format!("there is no {FLEET_KDL} in {}", start.display()))
+                .hint("go to the folder of a fleet, or name it with -C DIR")
+                .hint("`fleetctl init` writes a small fleet.kdl to begin with")
+        })
+}
