@@ -1,0 +1,143 @@
+//! [`EngineError`]: what can go wrong between us and a container engine, and its place among provider errors.
+
+use std::error::Error as _;
+
+use fleet_apply::ProviderError;
+use fleet_model::Address;
+
+/// Why the engine did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// No answer, or the connection broke: exit code 69.
+    #[error("the container engine at {endpoint} does not answer: {why}")]
+    Unreachable {
+        /// Where it was.
+        endpoint: String,
+        /// Why.
+        why: String,
+    },
+    /// The socket may not be opened by this user: exit code 77.
+    #[error("not allowed to use the container engine at {endpoint}: {why}")]
+    Denied {
+        /// Where it is.
+        endpoint: String,
+        /// Why.
+        why: String,
+    },
+    /// What was named does not exist.
+    #[error("{what}: not found: {why}")]
+    NotFound {
+        /// The call.
+        what: String,
+        /// The engine's words.
+        why: String,
+    },
+    /// Somebody else was faster, or a name is taken.
+    #[error("{what}: {why}")]
+    Conflict {
+        /// The call.
+        what: String,
+        /// The engine's words.
+        why: String,
+    },
+    /// The engine refused or failed.
+    #[error("{what}: {why}")]
+    Refused {
+        /// The call.
+        what: String,
+        /// The engine's words.
+        why: String,
+    },
+    /// This engine cannot do it at all.
+    #[error("{why}")]
+    Unsupported {
+        /// What is missing.
+        why: String,
+        /// What to do.
+        help: String,
+    },
+}
+
+impl EngineError {
+    /// Sorts a `bollard` error. `what` is the call, for people; `endpoint` where the engine is.
+    pub(crate) fn from_bollard(endpoint: &str, what: &str, error: bollard::errors::Error) -> Self {
+        use bollard::errors::Error as E;
+        let what = what.to_owned();
+        match error {
+            E::DockerResponseServerError { status_code: 404, message } => Self::NotFound { what, why: message },
+            E::DockerResponseServerError { status_code: 409, message } => Self::Conflict { what, why: message },
+            E::DockerResponseServerError { status_code: 401 | 403, message } => {
+                Self::Denied { endpoint: endpoint.to_owned(), why: message }
+            }
+            E::DockerResponseServerError { message, .. } => Self::Refused { what, why: message },
+            E::DockerStreamError { error } => Self::Refused { what, why: error },
+            E::RequestTimeoutError => {
+                Self::Unreachable { endpoint: endpoint.to_owned(), why: format!("{what}: no answer in time") }
+            }
+            other if denied(&other) => Self::Denied { endpoint: endpoint.to_owned(), why: causes(&other) },
+            other => Self::Unreachable { endpoint: endpoint.to_owned(), why: format!("{what}: {}", causes(&other)) },
+        }
+    }
+
+    /// As an error of the provider that works on `address`.
+    pub(crate) fn at(self, address: &Address) -> ProviderError {
+        match self {
+            Self::Unreachable { .. } | Self::Denied { .. } => self.anywhere(),
+            Self::Conflict { what, why } => {
+                ProviderError::Stale { address: address.clone(), why: format!("{what}: {why}") }
+            }
+            Self::Unsupported { why, help } => ProviderError::Failed {
+                address: address.clone(),
+                why,
+                help: Some(help),
+                last_lines: Vec::new(),
+            },
+            other => ProviderError::Failed {
+                address: address.clone(),
+                why: other.to_string(),
+                help: None,
+                last_lines: Vec::new(),
+            },
+        }
+    }
+
+    /// As an error of a provider that works on no object in particular.
+    pub(crate) fn anywhere(self) -> ProviderError {
+        let system = "docker".to_owned();
+        match self {
+            Self::Denied { why, endpoint } => ProviderError::Denied {
+                system,
+                why: format!("{endpoint}: {why}; run as root or join the group that owns the socket"),
+            },
+            Self::Unreachable { why, endpoint } => ProviderError::Unreachable { system, why: format!("{endpoint}: {why}") },
+            other => ProviderError::Unreachable { system, why: other.to_string() },
+        }
+    }
+}
+
+/// Some cause of it is a missing permission.
+fn denied(error: &bollard::errors::Error) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(this) = cause {
+        if this.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == std::io::ErrorKind::PermissionDenied) {
+            return true;
+        }
+        cause = this.source();
+    }
+    false
+}
+
+/// The whole chain in one line: the outermost message alone (`client error (Connect)`) tells nobody anything.
+fn causes(error: &bollard::errors::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(this) = cause {
+        let next = this.to_string();
+        if !text.contains(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        cause = this.source();
+    }
+    text
+}

@@ -1,0 +1,45 @@
+//! Labels that tell whose a container, volume or network is. Nothing secret, nothing else.
+
+use std::collections::{BTreeMap, HashMap};
+
+use fleet_apply::Scope;
+use fleet_derivation::Hash;
+use fleet_model::Address;
+
+/// Fleet name.
+pub const FLEET: &str = "dev.fleetctl.fleet";
+/// Environment name.
+pub const ENVIRONMENT: &str = "dev.fleetctl.environment";
+/// The address it belongs to.
+pub const ADDRESS: &str = "dev.fleetctl.address";
+/// The derivation hash that a container was made from.
+pub const HASH: &str = "dev.fleetctl.hash";
+
+/// Labels of an object of this scope.
+#[must_use]
+pub fn of(scope: &Scope, address: Option<&Address>, hash: Option<Hash>) -> HashMap<String, String> {
+    let mut labels = HashMap::from([
+        (FLEET.to_owned(), scope.fleet.clone()),
+        (ENVIRONMENT.to_owned(), scope.environment.clone()),
+    ]);
+    labels.extend(address.map(|a| (ADDRESS.to_owned(), a.to_string())));
+    labels.extend(hash.map(|h| (HASH.to_owned(), h.to_string())));
+    labels
+}
+
+/// A filter for list calls: everything of this scope, or of one address in it.
+pub(crate) fn filter(scope: &Scope, address: Option<&Address>) -> HashMap<String, Vec<String>> {
+    let mut wanted = vec![format!("{FLEET}={}", scope.fleet), format!("{ENVIRONMENT}={}", scope.environment)];
+    wanted.extend(address.map(|a| format!("{ADDRESS}={a}")));
+    HashMap::from([("label".to_owned(), wanted)])
+}
+
+/// The address among an object's labels.
+pub(crate) fn address(labels: &BTreeMap<String, String>) -> Option<Address> {
+    labels.get(ADDRESS)?.parse().ok()
+}
+
+/// The hash among an object's labels.
+pub(crate) fn hash(labels: &BTreeMap<String, String>) -> Option<Hash> {
+    labels.get(HASH)?.parse().ok()
+}
