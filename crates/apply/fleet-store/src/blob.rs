@@ -291,13 +291,7 @@ impl Store {
     pub fn verify_blob(&self, id: &BlobId) -> Result<bool, BlobError> {
         let path = self.blob_place(id);
         let Some(mut file) = self.open_blob(id)? else { return Ok(false) };
-        let mut hasher = Hasher::new(id.algorithm);
-        copy(&mut file, |bytes| {
-            hasher.update(bytes);
-            Ok(())
-        })
-        .map_err(BlobError::at("read", &path))?;
-        let right = hasher.finish() == *id;
+        let right = hash_of(&mut file, id.algorithm).map_err(BlobError::at("read", &path))? == *id;
         if !right {
             self.put_aside(&path, "its content is not what its name says");
         }
@@ -345,6 +339,30 @@ impl Store {
         writer.finish(Some(id)).map(drop)
     }
 
+    /// Makes a file from [`Store::scratch_file`] a blob, without copying it, after checking that its bytes have this name.
+    ///
+    /// # Errors
+    /// [`BlobError::Mismatch`] when they have another, [`BlobError::Io`].
+    pub fn adopt_blob(&self, id: &BlobId, scratch: tempfile::NamedTempFile) -> Result<PathBuf, BlobError> {
+        let found = hash_of(&mut File::open(scratch.path()).map_err(BlobError::at("read", scratch.path()))?, id.algorithm)
+            .map_err(BlobError::at("read", scratch.path()))?;
+        if found != *id {
+            return Err(BlobError::Mismatch { expected: id.clone(), found });
+        }
+        let path = self.blob_place(id);
+        let adopt = || {
+            if !self.refresh_blob(&path, scratch.as_file()) {
+                scratch.as_file().sync_all()?;
+                self.make_parent(&path)?;
+                scratch.persist(&path).map_err(|failed| failed.error)?;
+                sync_parent(&path)?;
+            }
+            Ok(())
+        };
+        adopt().map_err(BlobError::at("write", &path))?;
+        Ok(path)
+    }
+
     fn blob_place(&self, id: &BlobId) -> PathBuf {
         self.root().join("blobs").join(id.algorithm.as_str()).join(&id.hex[..2]).join(&id.hex)
     }
@@ -359,11 +377,16 @@ impl Store {
 
     /// Moves a finished temporary file to its place, making the folders on the way.
     pub(crate) fn place(&self, temporary: Temporary, path: &Path) -> io::Result<()> {
+        self.make_parent(path)?;
+        temporary.rename_to(path)
+    }
+
+    fn make_parent(&self, path: &Path) -> io::Result<()> {
         if let Some(parent) = path.parent().filter(|p| !p.is_dir()) {
             DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
             sync_parent(parent)?;
         }
-        temporary.rename_to(path)
+        Ok(())
     }
 
     /// Removes something damaged and says so: from now on it is missing.
@@ -375,6 +398,15 @@ impl Store {
         let shown = path.strip_prefix(self.root()).unwrap_or(path).display();
         self.note(format!("{}/{shown}: {why}; {end}", crate::DIRECTORY));
     }
+}
+
+fn hash_of(from: &mut impl Read, algorithm: Algorithm) -> io::Result<BlobId> {
+    let mut hasher = Hasher::new(algorithm);
+    copy(from, |bytes| {
+        hasher.update(bytes);
+        Ok(())
+    })?;
+    Ok(hasher.finish())
 }
 
 /// Reads to the end in large pieces.
@@ -423,6 +455,20 @@ mod tests {
         let refused = store.put_blob_expecting(&expected, b"what came");
         assert!(matches!(refused, Err(BlobError::Mismatch { .. })));
         assert_eq!(store.blob_path(&expected), None);
+        assert_eq!(fs::read_dir(store.root().join("tmp"))?.count(), 0);
+        Ok(())
+    }
+
+    #[test]
+    fn a_scratch_file_becomes_a_blob_when_its_bytes_are_right() -> Any {
+        let (_project, store) = store()?;
+        let id = BlobId::of(Algorithm::Sha512, b"package");
+        for (bytes, right) in [(&b"another"[..], false), (b"package", true), (b"package", true)] {
+            let mut scratch = store.scratch_file()?;
+            scratch.write_all(bytes)?;
+            assert_eq!(store.adopt_blob(&id, scratch).is_ok(), right);
+            assert_eq!(store.verify_blob(&id)?, right);
+        }
         assert_eq!(fs::read_dir(store.root().join("tmp"))?.count(), 0);
         Ok(())
     }

@@ -177,13 +177,13 @@ mod tests {
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("fleet/config/secret");
         let made = AtomicUsize::new(0);
+        let make = || {
+            let n = made.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            Secret::new(format!("value number {n:020}"))
+        };
         let values: Vec<Vec<u8>> = std::thread::scope(|scope| {
-            let make = || {
-                let n = made.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-                Secret::new(format!("value number {n:020}"))
-            };
             let threads: Vec<_> = (0..8)
-                .map(|_| scope.spawn(|| create_once(&path, make).map(|s| s.expose().to_vec())))
+                .map(|_| scope.spawn(|| create_once(&path, &make).map(|s| s.expose().to_vec())))
                 .collect();
             threads.into_iter().flat_map(|t| t.join()).collect::<Result<_, _>>()
         })?;

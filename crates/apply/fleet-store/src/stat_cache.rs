@@ -321,3 +321,128 @@ fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
     *rest = after;
     Some(*first)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    type Any = Result<(), Box<dyn std::error::Error>>;
+
+    struct Bench {
+        _project: tempfile::TempDir,
+        store: Store,
+        file: PathBuf,
+    }
+
+    fn bench(contents: &str) -> Result<Bench, Box<dyn std::error::Error>> {
+        let project = tempfile::tempdir()?;
+        let store = Store::open(project.path())?;
+        let file = fs::canonicalize(project.path())?.join("input");
+        fs::write(&file, contents)?;
+        Ok(Bench { _project: project, store, file })
+    }
+
+    /// A cache whose entries are all old enough to be believed, made without waiting: the file's own times cannot be
+    /// set (ctime), so the entry is put in as a later run would have done.
+    fn believing(bench: &Bench) -> Result<StatCache, Box<dyn std::error::Error>> {
+        let cache = StatCache::load(&bench.store);
+        let stamp = Stamp::of(&fs::metadata(&bench.file)?);
+        cache.remember(&bench.file, Entry { stamp, hash: *blake3::hash(&fs::read(&bench.file)?).as_bytes() });
+        cache.save()?;
+        Ok(StatCache::load(&bench.store))
+    }
+
+    #[test]
+    fn an_unchanged_file_is_not_read_again() -> Any {
+        let bench = bench("AAAA1111")?;
+        let cache = believing(&bench)?;
+        assert_eq!(cache.hash_file(&bench.file)?.hash, Hash::of(b"AAAA1111"));
+        assert_eq!(cache.contents_read(), 0);
+        let distrusting = StatCache::distrusting(&bench.store);
+        distrusting.hash_file(&bench.file)?;
+        assert_eq!(distrusting.contents_read(), 1);
+        Ok(())
+    }
+
+    #[test]
+    fn an_edit_of_the_same_size_with_its_mtime_put_back_is_seen() -> Any {
+        let bench = bench("AAAA1111")?;
+        let cache = believing(&bench)?;
+        let mtime = fs::metadata(&bench.file)?.modified()?;
+        std::thread::sleep(Duration::from_millis(20));
+        fs::write(&bench.file, "BBBB2222")?;
+        File::options().write(true).open(&bench.file)?.set_modified(mtime)?;
+        assert_eq!(cache.hash_file(&bench.file)?.hash, Hash::of(b"BBBB2222"));
+        Ok(())
+    }
+
+    #[test]
+    fn a_file_that_changed_a_moment_ago_is_not_remembered() -> Any {
+        let bench = bench("AAAA1111")?;
+        for _ in 0..2 {
+            let cache = StatCache::load(&bench.store);
+            cache.hash_file(&bench.file)?;
+            assert_eq!(cache.contents_read(), 1, "a second edit within the clock's tick would go unseen");
+            cache.save()?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_file_is_remembered_once_its_times_lie_back_far_enough() {
+        let stamp = |mtime, ctime| Stamp { size: 1, mtime, ctime, inode: 1, device: 1, executable: false };
+        let now = 10 * GRANULARITY;
+        assert!(stamp(now - GRANULARITY - 1, 0).settled(now));
+        assert!(!stamp(now - GRANULARITY, 0).settled(now));
+        assert!(!stamp(0, now - GRANULARITY).settled(now), "ctime counts as well");
+        assert!(!stamp(now + 1, 0).settled(now), "times in the future are never believed");
+    }
+
+    #[test]
+    fn the_execute_bit_is_part_of_what_is_compared() -> Any {
+        use std::os::unix::fs::PermissionsExt;
+        let bench = bench("#!/bin/sh")?;
+        let cache = believing(&bench)?;
+        fs::set_permissions(&bench.file, fs::Permissions::from_mode(0o755))?;
+        assert!(cache.hash_file(&bench.file)?.executable);
+        Ok(())
+    }
+
+    #[test]
+    fn a_damaged_cache_is_empty_and_an_unchanged_one_is_not_written_again() -> Any {
+        let bench = bench("AAAA1111")?;
+        let cache = believing(&bench)?;
+        let place = bench.store.root().join("stat-cache");
+        let inode = fs::metadata(&place)?.ino();
+        cache.hash_file(&bench.file)?;
+        cache.save()?;
+        assert_eq!(fs::metadata(&place)?.ino(), inode, "nothing was learned, so nothing is written");
+        let good = fs::read(&place)?;
+        for at in 0..good.len() {
+            let mut bad = good.clone();
+            bad[at] ^= 1;
+            assert_eq!(decode(&bad), None, "byte {at}");
+            assert_eq!(decode(&good[..at]), None, "cut at {at}");
+        }
+        fs::write(&place, &good[..good.len() - 1])?;
+        let cache = StatCache::load(&bench.store);
+        cache.hash_file(&bench.file)?;
+        assert_eq!(cache.contents_read(), 1);
+        Ok(())
+    }
+
+    #[test]
+    fn files_that_are_gone_leave_the_cache() -> Any {
+        let bench = bench("AAAA1111")?;
+        let cache = believing(&bench)?;
+        fs::remove_file(&bench.file)?;
+        let other = bench.file.with_file_name("other");
+        fs::write(&other, "x")?;
+        cache.remember(&other, Entry { stamp: Stamp::of(&fs::metadata(&other)?), hash: [0; 32] });
+        cache.save()?;
+        assert_eq!(StatCache::load(&bench.store).known.into_keys().collect::<Vec<_>>(), [other]);
+        Ok(())
+    }
+}

@@ -9,7 +9,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use crate::atomic::{Temporary, owner_of};
+use crate::{
+    atomic::{Temporary, owner_of},
+    objects::files_of,
+};
 
 /// Name of the store's folder beside `fleet.kdl`.
 pub const DIRECTORY: &str = ".fleet";
@@ -126,6 +129,15 @@ impl Store {
         tempfile::Builder::new().prefix(&prefix).tempdir_in(self.root.join("tmp"))
     }
 
+    /// An empty file on the store's file system, for [`Store::adopt_blob`]; removed as [`Store::scratch`] is.
+    ///
+    /// # Errors
+    /// When the file cannot be made.
+    pub fn scratch_file(&self) -> io::Result<tempfile::NamedTempFile> {
+        let prefix = format!("{}-scratch-", std::process::id());
+        tempfile::Builder::new().prefix(&prefix).tempfile_in(self.root.join("tmp"))
+    }
+
     /// Removes what processes that are gone left in `tmp/`. Best effort: the next process tries again.
     fn sweep_temporary(&self) {
         let Ok(entries) = fs::read_dir(self.root.join("tmp")) else { return };
@@ -135,6 +147,13 @@ impl Store {
             if old && gone {
                 let path = entry.path();
                 let _ = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+            }
+        }
+        // The object store stages beside the final name, as `<name>#<n>`, without a process id: age alone decides.
+        for path in files_of(&self.root.join("generations")).iter().flat_map(|folder| files_of(folder)) {
+            let staged = path.file_name().is_some_and(|name| name.to_string_lossy().contains(".zst#"));
+            if staged && fs::metadata(&path).is_ok_and(|m| older_than(&m, STALE)) {
+                let _ = fs::remove_file(path);
             }
         }
     }
@@ -205,6 +224,20 @@ mod tests {
         fs::create_dir(project.path().join(".fleet"))?;
         fs::write(project.path().join(".fleet/version"), "hello")?;
         assert!(matches!(Store::open(project.path()), Err(OpenError::NotAStore { .. })));
+        Ok(())
+    }
+
+    #[test]
+    fn what_the_object_store_staged_for_a_killed_process_is_swept() -> Any {
+        let project = tempfile::tempdir()?;
+        let folder = Store::open(project.path())?.root().join("generations/local");
+        fs::create_dir(&folder)?;
+        File::create(folder.join("00000001.json.zst#1"))?.set_modified(SystemTime::now() - 2 * STALE)?;
+        File::create(folder.join("00000001.json.zst#2"))?;
+        let store = Store::open(project.path())?;
+        let left: Vec<_> = fs::read_dir(&folder)?.flatten().map(|e| e.file_name()).collect();
+        assert_eq!(left, ["00000001.json.zst#2"]);
+        assert_eq!(store.generation_numbers("local")?, Vec::<u64>::new(), "a staged file is no generation");
         Ok(())
     }
 
