@@ -6,8 +6,8 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
-    io::{self, Write},
-    path::{Path, PathBuf},
+    io::BufWriter,
+    path::PathBuf,
     sync::Arc,
     time::Instant,
 };
@@ -15,12 +15,12 @@ use std::{
 use anyhow::{Context, Result, anyhow};
 use fleet_oci::{
     Compression, Image, ImageConfig, ImageRecipe, LayerRecipe, Lock, Platform,
-    export::{self, Named, Segment},
+    export::{self, Named},
     image::{self, Base},
     lock::Unpack,
     recipe::User,
 };
-use fleet_packages::{BlobCache, Event, FolderCache, Workshop, debian, npm, pip, realize_layer};
+use fleet_packages::{Event, FolderCache, Workshop, debian, npm, pip, realize_layer, write_archive};
 
 const PLATFORM: Platform = Platform::LinuxAmd64;
 const MATRIX_AT: &str = "node_modules/openclaw/dist/extensions/matrix";
@@ -47,7 +47,9 @@ async fn main() -> Result<()> {
         let name = format!("fleet-packages-example/{}:latest", recipe.name);
         let start = Instant::now();
         let archive = folder.join(format!("{}.tar", recipe.name));
-        write_archive(&image, &name, cache.as_ref(), &archive)?;
+        let names = [name];
+        let export = export::plan(&[Named { image: &image, names: &names }], &BTreeSet::new());
+        write_archive(cache.as_ref(), &export, &mut BufWriter::new(File::create(&archive)?))?;
         println!("{} {} ({:.1?} to write {})", recipe.name, image.digest, start.elapsed(), archive.display());
     }
     Ok(())
@@ -156,20 +158,4 @@ async fn build(workshop: &Workshop, recipe: &ImageRecipe) -> Result<Image> {
         layers.push(made.descriptor);
     }
     Ok(image::assemble(&Base::default(), recipe.platform, &recipe.config, &layers))
-}
-
-fn write_archive(image: &Image, name: &str, cache: &dyn BlobCache, to: &Path) -> Result<()> {
-    let names = [name.to_owned()];
-    let export = export::plan(&[Named { image, names: &names }], &BTreeSet::new());
-    let mut out = io::BufWriter::new(File::create(to)?);
-    for segment in export.segments {
-        match segment {
-            Segment::Bytes(bytes) => out.write_all(&bytes)?,
-            Segment::Blob { digest, .. } => {
-                let blob = cache.get(&digest).with_context(|| format!("no blob {digest}"))?;
-                io::copy(&mut File::open(blob)?, &mut out)?;
-            }
-        }
-    }
-    Ok(out.flush()?)
 }

@@ -10,6 +10,7 @@
 //!
 //! Deliberately absent: what an image is (`fleet-oci`), registries (`fleet-registry`), credentials.
 
+mod archive;
 mod cache;
 pub mod debian;
 mod fetch;
@@ -20,6 +21,7 @@ mod realize;
 mod sources;
 mod spill;
 
+pub use archive::{archive_stream, write_archive};
 pub use cache::{BlobCache, FolderCache};
 pub use fetch::{Event, FetchError, Fetcher, Progress, Wanted};
 pub use realize::{RealizeError, RealizedLayer, Workshop, realize_layer};

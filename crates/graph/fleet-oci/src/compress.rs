@@ -4,7 +4,7 @@
 //! The block size and level are part of the recipe ([`Compression`]): the compressor's version is pinned by
 //! `Cargo.lock`, and a golden digest in the tests tells when it changes the bytes.
 
-use std::io::{self, Write};
+use std::io::{self, BufRead, Read, Write};
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -60,6 +60,22 @@ impl Compression {
             }
         }
     }
+}
+
+/// The tar inside a layer's blob, by the layer's media type (OCI's and Docker's names).
+///
+/// # Errors
+/// When the decompressor cannot start, or the type is none of theirs.
+pub fn unpacked<'a>(media_type: &str, blob: impl BufRead + 'a) -> io::Result<Box<dyn Read + 'a>> {
+    Ok(match media_type.rsplit(['.', '+']).next() {
+        Some("zstd") => Box::new(zstd::Decoder::with_buffer(blob)?),
+        Some("gzip") => Box::new(flate2::bufread::MultiGzDecoder::new(blob)),
+        Some("tar") => Box::new(blob),
+        _ => {
+            let why = format!("layers of type {media_type} cannot be unpacked");
+            return Err(io::Error::new(io::ErrorKind::Unsupported, why));
+        }
+    })
 }
 
 /// What came out of a [`BlockWriter`].
@@ -158,8 +174,6 @@ impl<W: Write> Write for BlockWriter<W> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
-
     use super::*;
 
     fn sample() -> Vec<u8> {
@@ -190,11 +204,12 @@ mod tests {
     #[test]
     fn many_frames_are_read_back_as_one_stream() {
         let bytes = sample();
-        let (zstd, _) = compressed(&bytes, Compression::Zstd, bytes.len());
-        assert!(zstd::decode_all(&zstd[..]).unwrap() == bytes);
-        let (gzip, _) = compressed(&bytes, Compression::Gzip, bytes.len());
-        let mut back = Vec::new();
-        flate2::read::MultiGzDecoder::new(&gzip[..]).read_to_end(&mut back).unwrap();
-        assert!(back == bytes);
+        for compression in [Compression::Zstd, Compression::Gzip] {
+            let (frames, _) = compressed(&bytes, compression, bytes.len());
+            let mut back = Vec::new();
+            unpacked(compression.media_type(), &frames[..]).unwrap().read_to_end(&mut back).unwrap();
+            assert!(back == bytes);
+        }
+        assert!(unpacked("application/vnd.oci.image.layer.v1.tar+xz", &b""[..]).is_err());
     }
 }

@@ -1,8 +1,12 @@
 //! [`plan`]: an image as one tar stream that container engines load.
 //!
 //! The stream is a `docker save` archive and an OCI layout at once (as `docker save` writes since version 25), so
-//! that old engines, new engines and Podman each find the part they know. It is a list of [`Segment`]s: the caller
-//! streams blobs from wherever they lie, nothing is copied into one file first.
+//! that old engines, new engines and Podman each find the part they know. Layers stand in it unpacked: Docker 20.10
+//! loads no zstd, and over a local socket unpacking here is cheaper than having the engine unpack gzip. So the
+//! manifest in the stream differs from the one that registries get; the config, and with it the image's id in the
+//! engine, is the same.
+//!
+//! It is a list of [`Segment`]s: the caller streams layers from wherever they lie, nothing is copied first.
 
 use std::collections::BTreeSet;
 
@@ -10,22 +14,21 @@ use serde::Serialize;
 
 use crate::{
     digest::Digest,
-    image::{Descriptor, Image, MANIFEST_TYPE, json},
+    image::{Image, MANIFEST_TYPE, json, manifest},
+    layer::LayerDescriptor,
     write_tar::{member_end, member_start},
 };
+
+/// Media type of a layer that is not compressed.
+const TAR_TYPE: &str = "application/vnd.oci.image.layer.v1.tar";
 
 /// A part of the stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Segment {
     /// These bytes.
     Bytes(Vec<u8>),
-    /// The blob of this digest, exactly `size` bytes.
-    Blob {
-        /// SHA-256 of the blob.
-        digest: Digest,
-        /// Its length.
-        size: u64,
-    },
+    /// The tar inside this layer, exactly `uncompressed` bytes; [`crate::compress::unpacked`] reads it.
+    Layer(LayerDescriptor),
 }
 
 /// An image under the names it gets in the engine.
@@ -46,7 +49,7 @@ pub struct Export {
     pub length: u64,
 }
 
-/// Lays out the stream. Layers whose digest is in `omit` are left out: an engine that already has the chain of
+/// Lays out the stream. Layers whose diff id is in `omit` are left out: an engine that already has the chain of
 /// layers up to there does not read them (Docker's overlay2 store; not the containerd store, nor Podman).
 /// With anything omitted the stream is a `docker save` archive only.
 #[must_use]
@@ -56,10 +59,11 @@ pub fn plan(images: &[Named<'_>], omit: &BTreeSet<Digest>) -> Export {
         let image = named.image;
         stream.bytes(&blob_path(&image.config_digest), image.config_json.as_bytes());
         if omit.is_empty() {
-            stream.bytes(&blob_path(&image.digest), image.manifest_json.as_bytes());
+            let manifest = unpacked_manifest(image);
+            stream.bytes(&blob_path(&Digest::sha256(manifest.as_bytes())), manifest.as_bytes());
         }
-        for layer in image.layers.iter().filter(|layer| !omit.contains(&layer.digest)) {
-            stream.blob(&layer.digest, layer.size);
+        for layer in image.layers.iter().filter(|layer| !omit.contains(&layer.diff_id)) {
+            stream.layer(layer);
         }
     }
     stream.bytes("manifest.json", docker_manifest(images).as_bytes());
@@ -72,6 +76,17 @@ pub fn plan(images: &[Named<'_>], omit: &BTreeSet<Digest>) -> Export {
 
 fn blob_path(digest: &Digest) -> String {
     format!("blobs/{}/{}", digest.algorithm().name(), digest.hex())
+}
+
+/// The image's manifest with its layers as they stand in the stream.
+fn unpacked_manifest(image: &Image) -> String {
+    let unpacked = |layer: &LayerDescriptor| LayerDescriptor {
+        media_type: TAR_TYPE.to_owned(),
+        digest: layer.diff_id.clone(),
+        size: layer.uncompressed,
+        ..layer.clone()
+    };
+    manifest(image.config_json.len(), &image.config_digest, &image.layers.iter().map(unpacked).collect::<Vec<_>>())
 }
 
 fn docker_manifest(images: &[Named<'_>]) -> String {
@@ -87,7 +102,7 @@ fn docker_manifest(images: &[Named<'_>]) -> String {
         .map(|named| Entry {
             config: blob_path(&named.image.config_digest),
             repo_tags: named.names,
-            layers: named.image.layers.iter().map(|layer| blob_path(&layer.digest)).collect(),
+            layers: named.image.layers.iter().map(|layer| blob_path(&layer.diff_id)).collect(),
         })
         .collect();
     json(&entries)
@@ -102,9 +117,11 @@ fn oci_index(images: &[Named<'_>]) -> String {
         manifests: Vec<Entry<'a>>,
     }
     #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
     struct Entry<'a> {
-        #[serde(flatten)]
-        descriptor: Descriptor<'a>,
+        media_type: &'static str,
+        digest: Digest,
+        size: u64,
         platform: PlatformBlob,
         #[serde(skip_serializing_if = "Option::is_none")]
         annotations: Option<Annotations<'a>>,
@@ -124,15 +141,15 @@ fn oci_index(images: &[Named<'_>]) -> String {
     let mut manifests = Vec::new();
     for named in images {
         let image = named.image;
+        let manifest = unpacked_manifest(image);
+        let digest = Digest::sha256(manifest.as_bytes());
         // One descriptor for each name: an annotation holds only one.
         let names = named.names.iter().map(|name| Some(name.as_str()));
         let names = if named.names.is_empty() { vec![None] } else { names.collect() };
         manifests.extend(names.into_iter().map(|name| Entry {
-            descriptor: Descriptor {
-                media_type: MANIFEST_TYPE,
-                digest: &image.digest,
-                size: image.manifest_json.len() as u64,
-            },
+            media_type: MANIFEST_TYPE,
+            digest: digest.clone(),
+            size: manifest.len() as u64,
             platform: PlatformBlob { architecture: image.platform.architecture(), os: image.platform.os() },
             annotations: name.map(|name| Annotations {
                 name,
@@ -171,13 +188,13 @@ impl Stream {
         }
     }
 
-    fn blob(&mut self, digest: &Digest, size: u64) {
-        let path = blob_path(digest);
+    fn layer(&mut self, layer: &LayerDescriptor) {
+        let path = blob_path(&layer.diff_id);
         if self.is_new(&path) {
-            self.push(member_start(&path, size));
-            self.segments.push(Segment::Blob { digest: digest.clone(), size });
-            self.length += size;
-            self.push(member_end(size));
+            self.push(member_start(&path, layer.uncompressed));
+            self.segments.push(Segment::Layer(layer.clone()));
+            self.length += layer.uncompressed;
+            self.push(member_end(layer.uncompressed));
         }
     }
 

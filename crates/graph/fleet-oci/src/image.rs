@@ -137,17 +137,22 @@ pub fn assemble(base: &Base, platform: Platform, config: &ImageConfig, layers: &
     let layers: Vec<_> = base.layers.iter().chain(layers).cloned().collect();
     let config_json = json(&ConfigBlob::new(platform, &config, &layers));
     let config_digest = Digest::sha256(config_json.as_bytes());
-    let manifest_json = json(&Manifest {
+    let manifest_json = manifest(config_json.len(), &config_digest, &layers);
+    let digest = Digest::sha256(manifest_json.as_bytes());
+    Image { platform, config, layers, config_json, config_digest, manifest_json, digest }
+}
+
+/// A manifest's exact bytes.
+pub(crate) fn manifest(config_length: usize, config_digest: &Digest, layers: &[LayerDescriptor]) -> String {
+    json(&Manifest {
         schema_version: 2,
         media_type: MANIFEST_TYPE,
-        config: Descriptor { media_type: CONFIG_TYPE, digest: &config_digest, size: config_json.len() as u64 },
+        config: Descriptor { media_type: CONFIG_TYPE, digest: config_digest, size: config_length as u64 },
         layers: layers
             .iter()
             .map(|layer| Descriptor { media_type: &layer.media_type, digest: &layer.digest, size: layer.size })
             .collect(),
-    });
-    let digest = Digest::sha256(manifest_json.as_bytes());
-    Image { platform, config, layers, config_json, config_digest, manifest_json, digest }
+    })
 }
 
 /// A config blob from elsewhere that cannot be used.
@@ -288,10 +293,10 @@ struct Manifest<'a> {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Descriptor<'a> {
-    pub(crate) media_type: &'a str,
-    pub(crate) digest: &'a Digest,
-    pub(crate) size: u64,
+struct Descriptor<'a> {
+    media_type: &'a str,
+    digest: &'a Digest,
+    size: u64,
 }
 
 /// Our own types have only text keys, so this cannot fail; an empty blob would be refused by every reader.

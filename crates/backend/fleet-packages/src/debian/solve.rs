@@ -10,6 +10,10 @@ use super::{
     index::{Candidate, Index},
 };
 
+/// Our root is merged-/usr from the start (`fleet_oci::rootfs`): where Debian offers the choice between the tool that
+/// converts a system (with perl) and this statement that it is done, we take the statement.
+const MERGED_ALREADY: &str = "usr-is-merged";
+
 /// Breadth first in the order of the request: an alternative that is chosen already is kept, else the first that
 /// can be had, else the most important package that provides it. No back-tracking: in a released suite the newest
 /// version of each package fits the others.
@@ -33,7 +37,8 @@ pub(super) fn solve(index: &Index, request: Request<'_>) -> Result<Vec<DebPin>, 
             if alternatives.iter().any(|wanted| is_fulfilled(&chosen, wanted)) {
                 continue;
             }
-            let found = alternatives.iter().find_map(|wanted| index.best(wanted));
+            let ours = alternatives.iter().filter(|wanted| wanted.name == MERGED_ALREADY);
+            let found = ours.chain(alternatives).find_map(|wanted| index.best(wanted));
             let found = found.ok_or_else(|| unsatisfiable(request.suite, candidate, alternatives))?;
             chosen.insert(&found.pin.name, found);
             queue.push_back(found);

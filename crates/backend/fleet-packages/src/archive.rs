@@ -1,0 +1,82 @@
+//! An [`Export`] plan carried out: [`write_archive`] into any writer, [`archive_stream`] for an engine's request body.
+
+use std::{
+    fs::File,
+    io::{self, BufReader, BufWriter, Read, Write},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use fleet_oci::{
+    LayerDescriptor,
+    compress::unpacked,
+    export::{Export, Segment},
+};
+use futures::{Stream, stream};
+use tokio::sync::mpsc;
+
+use crate::cache::BlobCache;
+
+/// Bytes in one piece of the stream.
+const PIECE: usize = 1 << 20;
+/// Pieces that may wait for the engine.
+const AHEAD: usize = 4;
+
+/// Writes the whole archive; every layer's blob must be in the store.
+///
+/// # Errors
+/// When a blob is missing or unreadable, unpacks to another length than its descriptor says, or the writer refuses.
+pub fn write_archive(cache: &dyn BlobCache, export: &Export, out: &mut dyn Write) -> io::Result<()> {
+    for segment in &export.segments {
+        match segment {
+            Segment::Bytes(bytes) => out.write_all(bytes)?,
+            Segment::Layer(layer) => write_layer(cache, layer, out)?,
+        }
+    }
+    out.flush()
+}
+
+fn write_layer(cache: &dyn BlobCache, layer: &LayerDescriptor, out: &mut dyn Write) -> io::Result<()> {
+    let digest = &layer.digest;
+    let missing = || io::Error::new(io::ErrorKind::NotFound, format!("the layer {digest} is not in the store"));
+    let blob = File::open(cache.get(digest).ok_or_else(missing)?)?;
+    // One byte more than promised would be noticed, too.
+    let mut tar = unpacked(&layer.media_type, BufReader::new(blob))?.take(layer.uncompressed + 1);
+    let length = io::copy(&mut tar, out)?;
+    if length != layer.uncompressed {
+        let why = format!("the layer {digest} unpacks to {length} bytes, expected are {}", layer.uncompressed);
+        return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+    }
+    Ok(())
+}
+
+/// The archive as a stream of pieces, made on a blocking thread as fast as they are taken. Dropping it stops the work.
+pub fn archive_stream(
+    cache: Arc<dyn BlobCache>,
+    export: Export,
+) -> impl Stream<Item = io::Result<Bytes>> + Send + Unpin + 'static {
+    let (sender, receiver) = mpsc::channel(AHEAD);
+    tokio::task::spawn_blocking(move || {
+        let mut out = BufWriter::with_capacity(PIECE, Pieces(sender.clone()));
+        if let Err(error) = write_archive(cache.as_ref(), &export, &mut out) {
+            // Nobody listens any more when the receiver is gone: then there is nobody to tell.
+            let _ = sender.blocking_send(Err(error));
+        }
+    });
+    Box::pin(stream::unfold(receiver, |mut receiver| async { receiver.recv().await.map(|piece| (piece, receiver)) }))
+}
+
+/// Sends what is written to it.
+struct Pieces(mpsc::Sender<io::Result<Bytes>>);
+
+impl Write for Pieces {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        let gone = |_| io::Error::new(io::ErrorKind::BrokenPipe, "the receiver of the archive is gone");
+        self.0.blocking_send(Ok(Bytes::copy_from_slice(buffer))).map_err(gone)?;
+        Ok(buffer.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
