@@ -4,10 +4,7 @@
 //! one director a team, one manager for about five people. The names are ours. `org/people.csv` is this output:
 //! `cargo run --release -p fleet-model --example anycompany > org/people.csv`.
 
-use std::{
-    collections::BTreeSet,
-    io::{self, Write},
-};
+use std::{collections::BTreeSet, io};
 
 #[path = "anycompany/names.rs"]
 mod names;

@@ -93,6 +93,7 @@ fn model(ctx: &mut Context<'_>, root: &RelPath, parts: Parts) -> Option<Model> {
     images::check(ctx, &model);
     workspaces::check(ctx, &model);
     rooms::check(ctx, &model);
+    rooms::check_mentions(ctx, &model);
     sizes::check(ctx, &model);
     complete.then_some(model)
 }

@@ -125,14 +125,6 @@ impl Draft {
         self
     }
 
-    /// Adds help when there is some.
-    pub fn maybe_help(self, help: Option<String>) -> Self {
-        match help {
-            Some(help) => self.help(help),
-            None => self,
-        }
-    }
-
     fn first(&self) -> Option<Place> {
         self.labels.first().map(|(place, _)| *place).or(self.hidden_at)
     }

@@ -21,7 +21,7 @@ pub(crate) enum Arguments {
     /// Exactly these, named for messages.
     These(&'static [&'static str]),
     /// None or one.
-    Optional(&'static str),
+    Optional,
     /// One or more.
     Some(&'static str),
     /// Any number.
@@ -129,7 +129,7 @@ impl Context<'_> {
         let (most, least): (usize, &[&str]) = match arguments {
             Arguments::None => (0, &[]),
             Arguments::These(names) => (names.len(), names),
-            Arguments::Optional(_) => (1, &[]),
+            Arguments::Optional => (1, &[]),
             Arguments::Some(name) => (usize::MAX, &[name][..]),
             Arguments::Any => (usize::MAX, &[]),
         };

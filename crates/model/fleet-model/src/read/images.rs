@@ -22,7 +22,7 @@ const IMAGE: Shape = Shape {
     many: &["check", "env", "user", "debian", "node", "npm", "pip", "copy", "fleet-agent"],
 };
 const BASE: Shape = Shape {
-    arguments: Arguments::Optional("reference"),
+    arguments: Arguments::Optional,
     properties: Some(&["image"]),
     ..Shape::EMPTY
 };

@@ -1,0 +1,95 @@
+//! Projects for tests: from a folder as the tool reads it, or from texts.
+
+use std::{fs, path::Path};
+
+use fleet_model::{Checked, Looked, RelPath, SourceFile, SourceTree, check, wanted};
+
+pub fn path(text: &str) -> RelPath {
+    RelPath::new(text).expect("a path within the project")
+}
+
+/// The tree of `folder`, loaded by demand until `check` wants nothing more.
+pub fn load(folder: &Path) -> SourceTree {
+    let mut tree = SourceTree::default();
+    for _ in 0..64 {
+        let missing = wanted(&path("fleet.kdl"), &tree);
+        if missing.is_empty() {
+            return tree;
+        }
+        for one in missing {
+            look(folder, one, &mut tree);
+        }
+    }
+    panic!("still wanting files after 64 rounds: {folder:?}");
+}
+
+fn look(folder: &Path, at: RelPath, tree: &mut SourceTree) {
+    let full = folder.join(at.as_str());
+    // As the tool does it: a link that leaves the project is not followed.
+    if full.is_symlink() {
+        tree.insert(at, Looked::Unreadable("it is a link that leaves the project".into()));
+    } else if full.is_dir() {
+        for entry in fs::read_dir(&full).expect("a readable folder") {
+            let name = entry.expect("an entry").file_name();
+            look(folder, at.join(&name.to_string_lossy()).expect("a path"), tree);
+        }
+        tree.insert(at, Looked::Folder);
+    } else if full.is_file() {
+        let bytes = fs::read(&full).expect("a readable file");
+        tree.insert(at, Looked::File(SourceFile::new(bytes, false)));
+    } else {
+        tree.insert(at, Looked::Missing);
+    }
+}
+
+pub fn check_folder(folder: &Path) -> Checked {
+    check(&path("fleet.kdl"), &load(folder))
+}
+
+/// A tree of these texts; everything else is missing.
+pub fn tree(files: &[(&str, &str)]) -> SourceTree {
+    let mut tree = SourceTree::default();
+    for (name, text) in files {
+        let mut folder = *name;
+        while let Some((parent, _)) = folder.rsplit_once('/') {
+            tree.insert(path(parent), Looked::Folder);
+            folder = parent;
+        }
+        tree.insert(path(name), Looked::File(SourceFile::new(text.as_bytes(), false)));
+    }
+    tree
+}
+
+pub fn check_texts(files: &[(&str, &str)]) -> Checked {
+    check(&path("fleet.kdl"), &tree(files))
+}
+
+/// The codes found, in order.
+pub fn codes(checked: &Checked) -> Vec<&'static str> {
+    checked.diagnostics.iter().map(|one| one.code).collect()
+}
+
+/// Diagnostics as people see them, without colour, 100 columns wide.
+pub fn render(checked: &Checked) -> String {
+    let theme = miette::GraphicalTheme::unicode_nocolor();
+    let handler = miette::GraphicalReportHandler::new_themed(theme).with_width(100).with_links(false);
+    let mut out = String::new();
+    for one in &checked.diagnostics {
+        handler.render_report(&mut out, one).expect("a String takes everything");
+        out.push('\n');
+    }
+    let lines: Vec<&str> = out.lines().map(str::trim_end).collect();
+    format!("{}\n", lines.join("\n").trim_end())
+}
+
+/// Compares with a golden file; with FLEET_BLESS=1 writes it instead.
+pub fn golden(file: &Path, text: &str) -> Result<(), String> {
+    if std::env::var_os("FLEET_BLESS").is_some() {
+        fs::write(file, text).map_err(|error| error.to_string())?;
+    }
+    let expected = fs::read_to_string(file).unwrap_or_default();
+    if expected == text {
+        return Ok(());
+    }
+    Err(format!("{} differs; FLEET_BLESS=1 accepts what is now:\n{text}", file.display()))
+}
