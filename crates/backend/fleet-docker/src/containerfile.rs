@@ -4,16 +4,26 @@
 //! `ca` and proxies as the predefined build arguments, so that neither enters the image. Deliberately absent: hashing,
 //! pulling base images (bases are loaded or pulled by digest before), and engines without BuildKit.
 
-use std::{collections::BTreeMap, path::{Path, PathBuf}};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    path::{Path, PathBuf},
+};
 
 use bollard::grpc::{
+    BuildRef,
     build::{ImageBuildFrontendOptions, ImageBuildLoadInput, ImageBuildPlatform, SecretSource},
     driver::{Build as _, moby::Moby},
     error::GrpcError,
 };
 use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
 
-use crate::{Engine, EngineError};
+use crate::{Engine, EngineError, build_status};
+
+/// How many lines of a failed build are kept for its error.
+const LAST_LINES: usize = 20;
+/// How long the rest of the progress may take once the build has ended.
+const DRAIN: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// Name of the Containerfile in the context that is sent.
 const CONTAINERFILE: &str = ".fleetctl.Containerfile";
@@ -64,6 +74,8 @@ pub enum BuildError {
         tag: String,
         /// BuildKit's words.
         why: String,
+        /// The last lines that its steps printed.
+        last_lines: Vec<String>,
     },
     /// It ended well and the image is not there.
     #[error("the build of {tag} ended and left no image")]
@@ -73,11 +85,15 @@ pub enum BuildError {
     },
 }
 
-/// Builds and returns the image id. `progress` gets each line that BuildKit tells.
+/// Builds and returns the image id. `progress` gets a line for every step that begins and every line that one prints.
 ///
 /// # Errors
 /// See [`BuildError`]; a failed build leaves no tag.
-pub async fn build(engine: &Engine, request: &BuildRequest) -> Result<String, BuildError> {
+pub async fn build(
+    engine: &Engine,
+    request: &BuildRequest,
+    progress: &mut (dyn FnMut(String) + Send),
+) -> Result<String, BuildError> {
     if !engine.buildkit {
         return Err(EngineError::Unsupported {
             why: format!("{engine:?} does not build with BuildKit, which `containerfile` images need"),
@@ -87,6 +103,51 @@ pub async fn build(engine: &Engine, request: &BuildRequest) -> Result<String, Bu
         }
         .into());
     }
+    let reference = BuildRef::random();
+    let (lines_in, mut lines) = mpsc::unbounded_channel();
+    let watching = tokio::spawn(build_status::watch(engine.endpoint.clone(), reference.as_ref().to_owned(), lines_in));
+    let mut solving = solve(engine, request, reference)?;
+    let mut last_lines = VecDeque::new();
+    let mut told = |line: String| {
+        last_lines.push_back(line.clone());
+        if last_lines.len() > LAST_LINES {
+            last_lines.pop_front();
+        }
+        progress(line);
+    };
+    let built = loop {
+        tokio::select! {
+            built = &mut solving.result => break built,
+            Some(line) = lines.recv() => told(line),
+        }
+    };
+    let drained = async {
+        while let Some(line) = lines.recv().await {
+            told(line);
+        }
+    };
+    // Progress is for people: a build does not fail because the rest of it does not come.
+    let _ = tokio::time::timeout(DRAIN, drained).await;
+    watching.abort();
+    let failed =
+        |why: String| BuildError::Failed { tag: request.tag.clone(), why, last_lines: last_lines.into_iter().collect() };
+    match built {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => return Err(failed(words(&error))),
+        Err(_) => return Err(failed("the build ended without a result".to_owned())),
+    }
+    let id = engine.inspect_id(&request.tag).await?;
+    id.ok_or_else(|| BuildError::NoImage { tag: request.tag.clone() })
+}
+
+/// A build on its way; dropping it cancels it.
+struct Solving {
+    result: oneshot::Receiver<Result<(), GrpcError>>,
+    _cancel: oneshot::Sender<()>,
+}
+
+/// Sends the build to BuildKit. `bollard`'s build future cannot move between threads, so it gets one of its own.
+fn solve(engine: &Engine, request: &BuildRequest, reference: BuildRef) -> Result<Solving, BuildError> {
     let context = context(request).map_err(BuildError::Context)?;
     let mut options = ImageBuildFrontendOptions::builder()
         .dockerfile(Path::new(CONTAINERFILE))
@@ -97,12 +158,23 @@ pub async fn build(engine: &Engine, request: &BuildRequest) -> Result<String, Bu
     if let Some(ca) = &request.ca {
         options = options.set_secret("ca", &SecretSource::File(ca.clone()));
     }
-    let driver = Moby::new(&engine.client);
-    let built =
-        driver.docker_build(&request.tag, options.build(), ImageBuildLoadInput::Upload(context), None, None).await;
-    built.map_err(|error| BuildError::Failed { tag: request.tag.clone(), why: words(&error) })?;
-    let id = engine.inspect_id(&request.tag).await?;
-    id.ok_or_else(|| BuildError::NoImage { tag: request.tag.clone() })
+    let (driver, tag, options) = (Moby::new(&engine.client), request.tag.clone(), options.build());
+    let (cancel, cancelled) = oneshot::channel();
+    let (ended, result) = oneshot::channel();
+    let runtime = tokio::runtime::Handle::current();
+    tokio::task::spawn_blocking(move || {
+        runtime.block_on(async move {
+            let building = driver.docker_build(&tag, options, ImageBuildLoadInput::Upload(context), None, Some(reference));
+            tokio::select! {
+                built = building => {
+                    // Nobody waits any more: nothing to tell.
+                    let _ = ended.send(built);
+                }
+                _ = cancelled => {}
+            }
+        });
+    });
+    Ok(Solving { result, _cancel: cancel })
 }
 
 /// What BuildKit said, without the wrapping of gRPC.

@@ -277,3 +277,12 @@ mod tests {
         assert_eq!(looked_at[0].why, "there is no such socket");
     }
 }
+
+impl Engine {
+    /// The address under which containers reach this machine (`host-gateway`): the default bridge's. `None` where the
+    /// engine has no such bridge or does not tell.
+    pub async fn host_gateway(&self) -> Option<String> {
+        let network = self.client.inspect_network("bridge", None).await.ok()?;
+        network.ipam?.config?.into_iter().find_map(|config| config.gateway)
+    }
+}

@@ -9,6 +9,7 @@
 //!
 //! Deliberately absent: planning, hashing, assembling images (fleet-oci), registries, reading the environment.
 
+mod build_status;
 mod calls;
 pub mod containerfile;
 pub mod directory;

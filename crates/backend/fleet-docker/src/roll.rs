@@ -13,7 +13,7 @@ use crate::{
     files,
     observe::FORMER,
     recover::{Pair, Step},
-    spec::{Making, create_body},
+    spec::{Making, create_body, uploads},
     wait,
 };
 
@@ -162,9 +162,9 @@ impl Roll<'_> {
         let id = self.calls.create(&self.name, create_body(self.calls.engine, &making)).await?;
         self.current = Some(id.clone());
         self.made = true;
-        if !self.spec.files.is_empty() {
-            let tar = files::archive(&self.spec.files, self.ready.secrets).map_err(Trouble::Files)?;
-            self.calls.upload(&id, "/", tar).await?;
+        for (place, files) in uploads(self.spec) {
+            let tar = files::archive(&files, self.ready.secrets).map_err(Trouble::Files)?;
+            self.calls.upload(&id, &place, tar).await?;
         }
         self.calls.start(&id).await?;
         Ok(())
@@ -174,6 +174,13 @@ impl Roll<'_> {
     async fn back(&mut self, trouble: Trouble) -> ProviderError {
         let mut lines = vec![];
         if let Some(id) = &self.current {
+            // Removed by another run that works on the same object: it goes on, this one must not undo its work.
+            if let Ok(None) = self.calls.inspect(id).await {
+                return ProviderError::Stale {
+                    address: self.address.clone(),
+                    why: "its new container was removed by somebody else while it was starting".to_owned(),
+                };
+            }
             lines = self.calls.engine.last_lines(id).await;
         }
         let mut why = files::redact(vec![describe(&trouble)], &self.spec.files, self.ready.secrets).join("");

@@ -1,6 +1,6 @@
 //! [`create_body`]: a [`ContainerSpec`] as the engine's create call wants it. Pure.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bollard::models::{
     ContainerCreateBody, EndpointSettings, HealthConfig, HostConfig, HostConfigLogConfig, Mount, MountType, NetworkingConfig,
@@ -9,7 +9,7 @@ use bollard::models::{
 use fleet_apply::Scope;
 use fleet_derivation::Hash;
 use fleet_model::Address;
-use fleet_plan::{ContainerSpec, HealthProbe};
+use fleet_plan::{ContainerSpec, HealthProbe, PlacedFile};
 
 use crate::{Engine, EngineKind, labels};
 
@@ -105,14 +105,34 @@ fn writable_folders(spec: &ContainerSpec) -> BTreeSet<String> {
     if !spec.read_only_root {
         return BTreeSet::new();
     }
-    let folder = |path: &str| path.rsplit_once('/').map(|(folder, _)| folder.to_owned());
-    let mounted = |path: &str| spec.volumes.iter().any(|v| path.starts_with(&format!("{}/", v.path.trim_end_matches('/'))));
-    spec.files
-        .iter()
-        .filter(|file| !mounted(&file.path))
-        .filter_map(|file| folder(&file.path))
-        .filter(|folder| !folder.is_empty())
-        .collect()
+    spec.files.iter().filter(|f| mounted_at(spec, &f.path).is_none()).filter_map(|f| folder(&f.path)).collect()
+}
+
+/// Which files are unpacked where: all at `/`, or, under a read-only root, each in the volume that it lies in. The
+/// paths of the files are relative to that place and begin with `/`.
+pub(crate) fn uploads(spec: &ContainerSpec) -> BTreeMap<String, Vec<PlacedFile>> {
+    let mut uploads: BTreeMap<String, Vec<PlacedFile>> = BTreeMap::new();
+    for file in &spec.files {
+        let place = if spec.read_only_root {
+            mounted_at(spec, &file.path).map(str::to_owned).or_else(|| folder(&file.path)).unwrap_or_default()
+        } else {
+            String::new()
+        };
+        let path = file.path.strip_prefix(&place).unwrap_or(&file.path).to_owned();
+        let place = if place.is_empty() { "/".to_owned() } else { place };
+        uploads.entry(place).or_default().push(PlacedFile { path, ..file.clone() });
+    }
+    uploads
+}
+
+fn folder(path: &str) -> Option<String> {
+    path.rsplit_once('/').map(|(folder, _)| folder.to_owned()).filter(|folder| !folder.is_empty())
+}
+
+/// The declared volume that a path lies in.
+fn mounted_at<'a>(spec: &'a ContainerSpec, path: &str) -> Option<&'a str> {
+    let places = spec.volumes.iter().map(|v| v.path.trim_end_matches('/'));
+    places.filter(|place| path.strip_prefix(place).is_some_and(|rest| rest.starts_with('/'))).max_by_key(|p| p.len())
 }
 
 fn health(probe: &HealthProbe) -> HealthConfig {
