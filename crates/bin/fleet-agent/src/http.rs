@@ -1,0 +1,148 @@
+//! Plain HTTP/1.1 inside the fleet's network and on loopback: [`send`] and [`serve`].
+//!
+//! Deliberately absent: TLS (nothing that this program talks to has it), redirects, proxies, connection reuse.
+
+use std::{convert::Infallible, io, net::Ipv4Addr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream};
+
+/// Larger requests to our own endpoints are refused.
+const LARGEST_REQUEST: usize = 64 * 1024;
+/// Larger answers are refused.
+const LARGEST_ANSWER: usize = 64 * 1024 * 1024;
+
+/// A request got no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    /// Nobody listens, or the name is unknown.
+    #[error("cannot connect to {host}:{port}: {source}")]
+    Connect {
+        /// Host name or address.
+        host: String,
+        /// Port.
+        port: u16,
+        /// The system's words.
+        source: io::Error,
+    },
+    /// The connection broke or what came is not HTTP.
+    #[error("no proper answer: {0}")]
+    Protocol(String),
+    /// It took too long.
+    #[error("no answer within {} s", .0.as_secs())]
+    Timeout(Duration),
+}
+
+/// Sends one request to the host that its URI names and reads the answer.
+///
+/// # Errors
+/// [`SendError`]; no status is an error.
+pub async fn send(request: Request<Vec<u8>>, within: Duration) -> Result<Response<Bytes>, SendError> {
+    tokio::time::timeout(within, exchange(request)).await.unwrap_or(Err(SendError::Timeout(within)))
+}
+
+async fn exchange(request: Request<Vec<u8>>) -> Result<Response<Bytes>, SendError> {
+    let protocol = |e: &dyn std::fmt::Display| SendError::Protocol(e.to_string());
+    let (mut parts, body) = request.into_parts();
+    let authority = parts.uri.authority().ok_or_else(|| protocol(&"the URL names no host"))?.clone();
+    let (host, port) = (authority.host().trim_matches(['[', ']']).to_owned(), authority.port_u16().unwrap_or(80));
+    let stream = TcpStream::connect((host.as_str(), port))
+        .await
+        .map_err(|source| SendError::Connect { host, port, source })?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| protocol(&e))?;
+    let task = tokio::spawn(connection);
+    let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
+    parts.headers.insert(header::HOST, authority.as_str().parse().map_err(|e| protocol(&e))?);
+    parts.uri = target.parse().map_err(|e| protocol(&e))?;
+    let answer = sender.send_request(Request::from_parts(parts, Full::new(Bytes::from(body)))).await;
+    let (parts, body) = answer.map_err(|e| protocol(&e))?.into_parts();
+    let bytes = Limited::new(body, LARGEST_ANSWER).collect().await.map_err(|e| protocol(&e))?.to_bytes();
+    task.abort();
+    Ok(Response::from_parts(parts, bytes))
+}
+
+/// `GET` of a URL.
+///
+/// # Errors
+/// [`SendError`].
+pub async fn get(url: &str, within: Duration) -> Result<Response<Bytes>, SendError> {
+    let request = Request::get(url).body(Vec::new()).map_err(|e| SendError::Protocol(e.to_string()))?;
+    send(request, within).await
+}
+
+/// What an endpoint of ours answers: a status and JSON.
+pub struct Answer {
+    /// Status.
+    pub status: StatusCode,
+    /// A JSON document.
+    pub body: String,
+}
+
+/// Answers requests by method, path and body.
+pub type Handler = Arc<dyn Fn(&Method, &str, &[u8]) -> Answer + Send + Sync>;
+
+/// Listens on loopback and answers until the program ends.
+///
+/// # Errors
+/// When the port is taken.
+pub async fn serve(port: u16, handler: Handler) -> io::Result<()> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
+    tokio::spawn(async move {
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => drop(tokio::spawn(converse(stream, Arc::clone(&handler)))),
+                // Out of file descriptors, most likely: give the others time to finish.
+                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+            }
+        }
+    });
+    Ok(())
+}
+
+async fn converse(stream: TcpStream, handler: Handler) {
+    let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
+        let handler = Arc::clone(&handler);
+        async move {
+            let (parts, body) = request.into_parts();
+            let answer = match Limited::new(body, LARGEST_REQUEST).collect().await {
+                Ok(body) => handler(&parts.method, parts.uri.path(), &body.to_bytes()),
+                Err(_) => Answer { status: StatusCode::PAYLOAD_TOO_LARGE, body: "{}".to_owned() },
+            };
+            let mut response = Response::new(Full::new(Bytes::from(answer.body)));
+            *response.status_mut() = answer.status;
+            response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+            Ok::<_, Infallible>(response)
+        }
+    });
+    // A broken connection on loopback concerns nobody but the client.
+    let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_served_can_be_asked_for() {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let echo = |method: &Method, path: &str, body: &[u8]| Answer {
+            status: StatusCode::IM_A_TEAPOT,
+            body: format!("{method} {path} {}", String::from_utf8_lossy(body)),
+        };
+        serve(port, Arc::new(echo)).await.unwrap();
+        let request = Request::post(format!("http://127.0.0.1:{port}/people?x=1")).body(b"hello".to_vec()).unwrap();
+        let answer = send(request, Duration::from_secs(5)).await.unwrap();
+        assert_eq!((answer.status().as_u16(), answer.body().as_ref()), (418, b"POST /people hello".as_slice()));
+    }
+
+    #[tokio::test]
+    async fn nobody_listening_is_said_with_host_and_port() {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let error = get(&format!("http://127.0.0.1:{port}/"), Duration::from_secs(5)).await.unwrap_err();
+        assert!(error.to_string().starts_with(&format!("cannot connect to 127.0.0.1:{port}: ")), "{error}");
+    }
+}
