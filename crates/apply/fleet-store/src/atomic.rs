@@ -5,7 +5,7 @@ use std::{
     ffi::OsString,
     fs::{self, File, OpenOptions},
     io::{self, Write},
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
 };
@@ -40,8 +40,8 @@ pub(crate) fn remedy(error: &io::Error) -> &'static str {
 /// Writes a file so that its name shows either the former or the complete new contents, also after a power failure:
 /// a temporary file beside it is written, synced and renamed, then the folder is synced.
 ///
-/// `mode` (such as `0o644`) is given to a new file, less the process's umask; a file that exists keeps its own.
-/// A symbolic link is followed: what it points to is replaced. The folder must exist.
+/// `mode` (such as `0o644`) is given to a new file, less the process's umask; a file that exists keeps its own, and its
+/// owner where that is possible. A symbolic link is followed: what it points to is replaced. The folder must exist.
 ///
 /// # Errors
 /// [`WriteError`]; the former contents are still there then.
@@ -52,6 +52,8 @@ pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> Result<(), WriteErr
     if let Ok(former) = fs::metadata(path) {
         let kept = fs::Permissions::from_mode(former.permissions().mode() & 0o7777);
         fs::set_permissions(&temporary.path, kept).map_err(WriteError::at(path))?;
+        // Root in somebody's checkout: the file stays theirs. Others cannot give files away and need not.
+        let _ = std::os::unix::fs::chown(&temporary.path, Some(former.uid()), Some(former.gid()));
     }
     temporary.rename_to(path).map_err(WriteError::at(path))
 }

@@ -15,7 +15,7 @@ use fleet_derivation::{Hash, Input};
 
 use crate::{
     Algorithm, BlobId, GenerationError, NumberedGeneration, ObjectError, Pin, RecordId, Store,
-    objects::files_of,
+    objects::{files_of, unescaped},
     store::older_than,
 };
 
@@ -101,6 +101,7 @@ impl Store {
     /// What to start from, and the generations that are too many.
     fn roots(&self, keep: usize) -> Result<(Vec<Pin>, Vec<NumberedGeneration>), GcError> {
         let mut roots = self.pins()?;
+        roots.extend(self.young());
         let mut expired = Vec::new();
         for environment in self.generation_environments()? {
             let numbers = self.generation_numbers(&environment)?;
@@ -120,9 +121,26 @@ impl Store {
         Ok((roots, expired))
     }
 
+    /// What was written a moment ago, for a generation that is not there yet, is a root: what it needs may be old.
+    fn young(&self) -> Vec<Pin> {
+        let is_young = |path: &PathBuf| fs::metadata(path).is_ok_and(|metadata| !older_than(&metadata, YOUNG));
+        let mut young = Vec::new();
+        for folder in ["derivations", "outputs"] {
+            let files = self.object_files(folder).into_iter().filter(is_young);
+            young.extend(files.filter_map(|path| stem(&path).parse().ok()).map(Pin::Derivation));
+        }
+        for folder in files_of(&self.root().join("records")) {
+            let files = files_of(&folder).into_iter().flat_map(|shard| files_of(&shard)).filter(is_young);
+            let space = unescaped(&stem(&folder));
+            young.extend(files.map(|path| Pin::Record(RecordId { space: space.clone(), key: unescaped(&stem(&path)) })));
+        }
+        young
+    }
+
     fn reachable(&self, mut waiting: Vec<Pin>) -> Result<Live, GcError> {
         let mut live = Live::default();
-        let spaces: Vec<PathBuf> = files_of(&self.root().join("records"));
+        let spaces: Vec<String> =
+            files_of(&self.root().join("records")).iter().map(|path| unescaped(&stem(path))).collect();
         while let Some(next) = waiting.pop() {
             match next {
                 Pin::Blob(blob) => drop(live.blobs.insert(blob)),
@@ -143,7 +161,7 @@ impl Store {
     }
 
     /// What one derivation needs directly.
-    fn needed_by(&self, hash: &Hash, spaces: &[PathBuf]) -> Result<Vec<Pin>, GcError> {
+    fn needed_by(&self, hash: &Hash, spaces: &[String]) -> Result<Vec<Pin>, GcError> {
         let mut needed = Vec::new();
         for input in self.derivation(hash)?.into_iter().flat_map(|d| d.inputs.into_values()) {
             match input {
@@ -158,8 +176,8 @@ impl Store {
             needed.extend(output.records.into_iter().map(Pin::Record));
             needed.extend(output.blobs.into_iter().map(Pin::Blob));
         }
-        for space in spaces.iter().filter_map(|path| path.file_name()?.to_str()) {
-            let id = RecordId { space: space.to_owned(), key: hash.to_string() };
+        for space in spaces {
+            let id = RecordId { space: space.clone(), key: hash.to_string() };
             if self.record_place(&id).exists() {
                 needed.push(Pin::Record(id));
             }
@@ -168,11 +186,10 @@ impl Store {
     }
 
     fn sweep(&self, live: &Live, collected: &mut Collected) -> Result<(), GcError> {
-        let named = |path: &Path| path.file_stem().and_then(|s| s.to_str()).map(str::to_owned).unwrap_or_default();
         let derivations: BTreeSet<String> = live.derivations.iter().map(ToString::to_string).collect();
         for folder in ["derivations", "outputs"] {
             for path in self.object_files(folder) {
-                remove_unless(derivations.contains(&named(&path)), &path, collected)?;
+                remove_unless(derivations.contains(&stem(&path)), &path, collected)?;
             }
         }
         let records: BTreeSet<PathBuf> = live.records.iter().map(|id| self.record_place(id)).collect();
@@ -192,6 +209,11 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// A file's name without its extension; empty when it is not text.
+fn stem(path: &Path) -> String {
+    path.file_stem().and_then(|stem| stem.to_str()).map(str::to_owned).unwrap_or_default()
 }
 
 fn remove_unless(keep: bool, path: &Path, collected: &mut Collected) -> Result<(), GcError> {

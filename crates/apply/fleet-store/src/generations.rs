@@ -6,7 +6,7 @@ use fleet_plan::Generation;
 use futures::{StreamExt, executor::block_on};
 use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, PutPayload, local::LocalFileSystem, path::Path};
 
-use crate::Store;
+use crate::{Store, objects::unescaped};
 
 /// How hard to compress: generations are small and written once.
 const LEVEL: i32 = 9;
@@ -155,21 +155,6 @@ impl Store {
 /// Eight digits keep a listing by name in order.
 fn place(environment: &str, number: u64) -> Path {
     Path::from_iter([environment.to_owned(), format!("{number:08}.json.zst")])
-}
-
-/// Undoes what [`Path`] does to characters that file names cannot have: `%2F` is `/`.
-fn unescaped(part: &str) -> String {
-    let mut bytes = Vec::with_capacity(part.len());
-    let mut rest = part.as_bytes();
-    while let Some((&first, after)) = rest.split_first() {
-        let mut byte = [first];
-        rest = after;
-        if first == b'%' && after.len() >= 2 && hex::decode_to_slice(&after[..2], &mut byte).is_ok() {
-            rest = &after[2..];
-        }
-        bytes.push(byte[0]);
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 fn encode(generation: &Generation) -> Result<Vec<u8>, GenerationError> {

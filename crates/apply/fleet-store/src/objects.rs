@@ -293,6 +293,21 @@ pub(crate) fn file_name(name: &str) -> String {
     safe
 }
 
+/// Undoes [`file_name`], and what an object store does to the same end: `%2F` is `/`.
+pub(crate) fn unescaped(part: &str) -> String {
+    let mut bytes = Vec::with_capacity(part.len());
+    let mut rest = part.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        let mut byte = [first];
+        rest = after;
+        if first == b'%' && after.len() >= 2 && hex::decode_to_slice(&after[..2], &mut byte).is_ok() {
+            rest = &after[2..];
+        }
+        bytes.push(byte[0]);
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use fleet_model::{Address, Kind};
@@ -343,7 +358,10 @@ mod tests {
         let id = RecordId { space: "layers".into(), key: "../../../escape".into() };
         store.put_record(&id, &1, &[])?;
         assert_eq!(store.get_record::<u8>(&id)?, Some(1));
-        assert!(store.record_place(&id).starts_with(store.root().join("records/layers")));
+        let place = store.record_place(&id);
+        assert!(place.starts_with(store.root().join("records/layers")));
+        let name = place.file_stem().and_then(|stem| stem.to_str()).ok_or("no name")?;
+        assert_eq!(unescaped(name), id.key);
         Ok(())
     }
 }

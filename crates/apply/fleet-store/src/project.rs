@@ -124,6 +124,9 @@ impl Project {
         let kind = fs::metadata(&real).map_err(|error| error.to_string())?.file_type();
         match kind {
             kind if kind.is_file() => Ok(Place::File(real)),
+            kind if kind.is_dir() && walk::never_used(&self.root, &real) => Err(
+                "`.git` and the project's `target` are part of no folder; put what is needed into a folder of its own".to_owned(),
+            ),
             kind if kind.is_dir() => Ok(Place::Folder(real)),
             other => Err(walk::special(other)),
         }

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
     time::{Duration, SystemTime},
@@ -77,6 +77,9 @@ impl Store {
         let io = |source| OpenError::Io { path: root.clone(), source };
         DirBuilder::new().recursive(true).mode(0o700).create(&root).map_err(io)?;
         check_version(&root)?;
+        if fs::metadata(&root).map_err(io)?.permissions().mode() & 0o077 != 0 {
+            fs::set_permissions(&root, fs::Permissions::from_mode(0o700)).map_err(io)?;
+        }
         let lock = OpenOptions::new()
             .read(true)
             .write(true)
@@ -192,8 +195,6 @@ fn check_version(root: &Path) -> Result<(), OpenError> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     type Any = Result<(), Box<dyn std::error::Error>>;

@@ -134,6 +134,22 @@ fn what_was_written_within_the_hour_stays() -> Any {
 }
 
 #[test]
+fn what_a_fresh_output_needs_stays_though_it_is_old() -> Any {
+    let project = tempfile::tempdir()?;
+    let store = Store::open(project.path())?;
+    let old = store_fleet(&store, "old")?;
+    age(store.root())?;
+    // An apply that reuses an old layer writes its output, and dies before it writes a generation.
+    let output = Output { digest: "sha256:2".to_owned(), records: vec![old.record.clone()], ..Output::default() };
+    store.put_output(&Hash::of(b"a new image"), &output)?;
+    store.gc(1)?;
+    assert_eq!(store.get_record::<String>(&old.record)?.as_deref(), Some("descriptor"));
+    assert!(store.verify_blob(&old.layer)?);
+    assert_eq!(store.blob_path(&old.source), None);
+    Ok(())
+}
+
+#[test]
 fn collection_refuses_while_another_process_uses_the_store_and_works_afterwards() -> Any {
     let project = tempfile::tempdir()?;
     let (store, other) = (Store::open(project.path())?, Store::open(project.path())?);

@@ -109,6 +109,16 @@ fn a_link_to_the_project_brings_neither_git_nor_the_store_nor_build_output() -> 
 }
 
 #[test]
+fn build_output_is_named_file_by_file_or_not_at_all() -> Any {
+    let root = tempfile::tempdir()?;
+    write(root.path(), &[("target/release/tool", "")])?;
+    let tree = load(root.path(), &["target/release", "target/release/tool"])?;
+    assert_eq!(files(&tree), ["target/release/tool"]);
+    assert!(unreadable(&tree, "target/release")?.contains("part of no folder"), "an empty folder would be a silent loss");
+    Ok(())
+}
+
+#[test]
 fn pipes_and_sockets_are_refused_without_being_opened() -> Any {
     let root = tempfile::tempdir()?;
     write(root.path(), &[("img/a", "")])?;
