@@ -1,0 +1,189 @@
+//! The repository's own `fleet.kdl` and templates: sound, complete, and rendered so that a change reaches exactly the
+//! agents it is about.
+
+use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt as _, path::Path};
+
+use fleet_graph::{
+    template::Renderer,
+    workspace::{FILES, ROOM_PROMPT, Workspaces},
+};
+use fleet_model::{Looked, RelPath, SourceFile, SourceTree, check, model::Model, resolve, resolved::Resolved, wanted};
+use serde_json::json;
+
+const LEVELS: [&str; 5] = ["ceo", "vp", "director", "manager", "ic"];
+
+/// A file of the project with another text than on disk.
+type Edit<'e> = (&'e str, &'e dyn Fn(&str) -> String);
+
+fn path(text: &str) -> RelPath {
+    RelPath::new(text).expect("a path of this test")
+}
+
+fn look(tree: &mut SourceTree, root: &Path, at: &RelPath) {
+    let full = root.join(at.as_str());
+    let Ok(meta) = fs::metadata(&full) else {
+        tree.insert(at.clone(), Looked::Missing);
+        return;
+    };
+    if meta.is_file() {
+        let bytes = fs::read(&full).expect("a file of the project");
+        tree.insert(at.clone(), Looked::File(SourceFile::new(bytes, meta.permissions().mode() & 0o100 != 0)));
+        return;
+    }
+    tree.insert(at.clone(), Looked::Folder);
+    for entry in fs::read_dir(&full).expect("a folder of the project") {
+        let name = entry.expect("an entry").file_name();
+        look(tree, root, &at.join(name.to_str().expect("UTF-8")).expect("a path"));
+    }
+}
+
+/// The project's files, one of them perhaps edited.
+fn project(edit: Option<Edit<'_>>) -> SourceTree {
+    let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    let (kdl, mut tree) = (path("fleet.kdl"), SourceTree::default());
+    look(&mut tree, root, &kdl);
+    let mut edit = edit;
+    loop {
+        if let Some((file, change)) = edit
+            && let Some(text) = tree.file(&path(file)).and_then(SourceFile::text)
+        {
+            let changed = SourceFile::new(change(text).into_bytes(), false);
+            tree.insert(path(file), Looked::File(changed));
+            edit = None;
+        }
+        let missing: Vec<RelPath> = wanted(&kdl, &tree).into_iter().filter(|at| !tree.knows(at)).collect();
+        if missing.is_empty() {
+            assert!(edit.is_none(), "the file to edit was never read");
+            return tree;
+        }
+        missing.iter().for_each(|at| look(&mut tree, root, at));
+    }
+}
+
+fn sound(tree: &SourceTree) -> Model {
+    let checked = check(&path("fleet.kdl"), tree);
+    let found: Vec<String> = checked.diagnostics.iter().map(|d| format!("{} {}", d.code, d.message)).collect();
+    assert!(found.is_empty(), "{found:#?}");
+    checked.model.expect("a model where nothing is wrong")
+}
+
+fn environment(model: &Model, name: &str) -> Resolved {
+    resolve(model, name).expect("a declared environment")
+}
+
+/// Every agent's generated files, of both environments: `local/aaron.phillips` → path → text.
+fn workspaces(tree: &SourceTree) -> BTreeMap<String, BTreeMap<String, String>> {
+    let model = sound(tree);
+    let renderer = Renderer::new(tree, &model.templates.value);
+    let all = Workspaces { model: &model, sources: tree, homeserver: "http://homeserver:6167", renderer };
+    let mut made = BTreeMap::new();
+    for name in model.environments.keys() {
+        for agent in environment(&model, name).agents.values() {
+            let workspace = all.workspace(agent).unwrap_or_else(|problem| panic!("{}: {}", agent.id, problem.what));
+            made.insert(format!("{name}/{}", agent.id), workspace.files);
+        }
+    }
+    made
+}
+
+/// Whose files differ after an edit, of environment `dev`.
+fn touched(edit: Edit<'_>) -> Vec<String> {
+    let before = workspaces(&project(None));
+    let after = workspaces(&project(Some(edit)));
+    let differs = |(name, files): &(&String, &BTreeMap<String, String>)| before.get(*name) != Some(*files);
+    let names = after.iter().filter(differs).filter_map(|(name, _)| name.strip_prefix("dev/").map(str::to_owned));
+    names.collect()
+}
+
+#[test]
+fn the_shipped_fleet_has_nothing_wrong_with_it_and_is_in_the_standard_layout() {
+    let tree = project(None);
+    let model = sound(&tree);
+    assert_eq!(model.org.people.len(), 1001);
+    let text = tree.file(&path("fleet.kdl")).and_then(SourceFile::text).expect("fleet.kdl").to_owned();
+    assert_eq!(fleet_model::format(&text).expect("it parses"), text);
+}
+
+#[test]
+fn nine_agents_talk_in_four_rooms_and_twenty_five_direct_conversations() {
+    let dev = environment(&sound(&project(None)), "dev");
+    assert_eq!(dev.agents.len(), 9);
+    let rooms: Vec<&str> = dev.rooms.keys().map(String::as_str).collect();
+    assert_eq!(rooms, ["all-employees", "engineering-leadership", "frontend-team", "infrastructure-team"]);
+    assert_eq!(dev.direct_messages.len(), 25);
+    let local = environment(&sound(&project(None)), "local");
+    assert_eq!(local.agents.keys().collect::<Vec<_>>(), ["aaron.phillips", "austin.bailey"]);
+    assert_eq!(local.direct_messages.len(), 2);
+}
+
+#[test]
+fn every_template_renders_for_every_level_in_every_department_and_in_none() {
+    let tree = project(None);
+    let model = sound(&tree);
+    let renderer = Renderer::new(&tree, &model.templates.value);
+    let departments = model.org.departments.values().map(|d| Some((d.name.as_str(), d.alias.as_str())));
+    for department in departments.chain([None]) {
+        for level in LEVELS {
+            for full in [true, false] {
+                let some = |text: &'static str| full.then_some(text);
+                let skills = if full { vec!["matrix-messaging", "people", "task-management"] } else { vec![] };
+                let context = json!({
+                    "agent": {
+                        "id": "sam.okafor", "name": "Sam Okafor", "first_name": "Sam", "title": "Somebody", "level": level,
+                        "department": department.map(|d| d.0), "department_slug": department.map(|d| d.1),
+                        "team": some("Blue"), "matrix_id": "@sam.okafor:x.y", "reports_to": some("kim.lee"),
+                        "reports_to_matrix_id": some("@kim.lee:x.y"), "require_mention": full,
+                        "heartbeat_minutes": if full { 5 } else { 0 },
+                    },
+                    "fleet": {"name": "fleet", "domain": "x.y"}, "skills": skills,
+                    "role_template": format!("roles/{level}.md"),
+                });
+                for name in FILES.iter().chain([&ROOM_PROMPT]) {
+                    let (text, _) = renderer.render(name, &context).unwrap_or_else(|e| panic!("{level} {department:?}: {e}"));
+                    assert!(text.len() > 100, "{name} is next to empty");
+                    // OpenClaw cuts longer files, and small models drown much earlier.
+                    assert!(text.len() < 8_000, "{name} has {} bytes", text.len());
+                    assert!(!text.contains("\n\n\n") && !text.contains("{%") && !text.contains("{{"), "{name}:\n{text}");
+                    assert_eq!(text.contains("kim.lee"), full && (*name == "IDENTITY.md" || *name == "AGENTS.md"), "{name}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn no_workspace_names_anybody_but_its_agent_and_whom_that_reports_to() {
+    let tree = project(None);
+    let dev = environment(&sound(&tree), "dev");
+    let all = workspaces(&tree);
+    for agent in dev.agents.values() {
+        let others = dev.agents.values().filter(|o| o.id != agent.id && Some(&o.id) != agent.reports_to.as_ref());
+        for other in others {
+            for (file, text) in &all[&format!("dev/{}", agent.id)] {
+                assert!(!text.contains(&other.id) && !text.contains(&other.name), "{}'s {file} names {}", agent.id, other.id);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_hire_changes_no_workspace_but_the_new_one() {
+    let hire = |text: &str| {
+        let team = "        team \"Frontend\" {\n";
+        let person = "            person \"sam.okafor\" name=\"Sam Okafor\" title=\"Engineer\" level=\"ic\" reports-to=\"allison.butler\"\n";
+        assert!(text.contains(team) && text.contains("\"beau.martinez\"\n    rollout"), "fleet.kdl changed its shape");
+        text.replace(team, &format!("{team}{person}"))
+            .replace("\"beau.martinez\"\n    rollout", "\"beau.martinez\" \"sam.okafor\"\n    rollout")
+    };
+    assert_eq!(touched(("fleet.kdl", &hire)), ["sam.okafor"]);
+}
+
+#[test]
+fn a_template_reaches_exactly_those_it_is_about() {
+    let more = |text: &str| format!("{text}\nOne line more.\n");
+    assert_eq!(touched(("templates/roles/director.md", &more)), ["austin.bailey", "evelyn.thompson"]);
+    assert_eq!(touched(("templates/levels/manager.md", &more)), ["allison.butler", "allison.lopez"]);
+    assert_eq!(touched(("templates/departments/engineering.md", &more)).len(), 9);
+    assert_eq!(touched(("templates/departments/legal.md", &more)), [""; 0]);
+    assert_eq!(touched(("templates/skills/people/SKILL.md", &more)).len(), 9);
+}
