@@ -67,7 +67,7 @@ fn templates(parts: &Parts, root: &RelPath) -> Declared<RelPath> {
 }
 
 fn model(ctx: &mut Context<'_>, root: &RelPath, parts: Parts) -> Option<Model> {
-    if parts.fleet.is_none() && !ctx.partial && ctx.found.is_empty() {
+    if !parts.has_fleet && !ctx.partial {
         ctx.report(
             Draft::error(code::MISSING_NODE, format!("{root} declares no fleet"))
                 .help("start it with fleet \"<name>\" domain=\"<Matrix server name>\""),

@@ -21,6 +21,8 @@ use crate::{
 /// The columns of a row, in the order of [`Row`].
 pub(crate) const COLUMNS: [&str; 7] = ["id", "name", "title", "level", "department", "team", "reports_to"];
 
+const SYNTAX_HELP: &str = "mend this place; the rows before it were read, those after it were not";
+
 /// One row: the value of each of [`COLUMNS`], empty when not given.
 type Row<'r> = [&'r str; 7];
 
@@ -70,7 +72,7 @@ fn csv(ctx: &mut Context<'_>, file: u16, text: &str, org: &mut OrgPart) {
             Ok(true) => {}
             Err(error) => {
                 let place = line_at(file, text, start);
-                ctx.report(Draft::error(code::DIRECTORY_SYNTAX, format!("this is not CSV: {error}")).at(place, "from here"));
+                ctx.report(Draft::error(code::DIRECTORY_SYNTAX, format!("this is not CSV: {error}")).at(place, "from here").help(SYNTAX_HELP));
                 ctx.partial = true;
                 break;
             }
@@ -102,7 +104,7 @@ fn csv(ctx: &mut Context<'_>, file: u16, text: &str, org: &mut OrgPart) {
         }
         add(ctx, row, place, org);
     }
-    if header.is_none() && !ctx.partial {
+    if header.is_none() && text.trim().is_empty() {
         ctx.report(
             Draft::error(code::DIRECTORY_COLUMN, "the directory has no header line")
                 .at(line_at(file, text, 0), "the file is empty")
@@ -170,8 +172,8 @@ fn json(ctx: &mut Context<'_>, file: u16, text: &str, org: &mut OrgPart) {
             None => break,
         };
         let end = at + values.byte_offset();
-        let first = line_at(file, text, at);
-        let place = Place { len: first.len.min(count(end - at)), ..first };
+        // Only this row is searched for its first line's end: a whole directory may stand on one line.
+        let place = line_at(file, &text[..end], at);
         object(ctx, &row, place, org);
         let next = skip(text, end, "");
         at = skip(text, end, ",");
@@ -197,11 +199,12 @@ fn skip(text: &str, at: usize, also: &str) -> usize {
 
 fn broken(ctx: &mut Context<'_>, place: Place, message: &str) {
     ctx.partial = true;
-    ctx.report(Draft::error(code::DIRECTORY_SYNTAX, message).at(place, "here"));
+    ctx.report(Draft::error(code::DIRECTORY_SYNTAX, message).at(place, "here").help(SYNTAX_HELP));
 }
 
 fn object(ctx: &mut Context<'_>, fields: &BTreeMap<String, serde_json::Value>, place: Place, org: &mut OrgPart) {
     let mut row: Row<'_> = [""; 7];
+    let mut sound = true;
     for (name, value) in fields {
         let Some(column) = COLUMNS.iter().position(|known| known == name) else {
             unknown_column(ctx, name, place, false);
@@ -210,14 +213,21 @@ fn object(ctx: &mut Context<'_>, fields: &BTreeMap<String, serde_json::Value>, p
         match value {
             serde_json::Value::String(text) => row[column] = text.trim(),
             serde_json::Value::Null => {}
-            _ => ctx.report(
-                Draft::error(code::DIRECTORY_ROW, format!("`{name}` of this row is not a text"))
-                    .at(place, "this row")
-                    .help("put it in quotes, or leave it out"),
-            ),
+            _ => {
+                sound = false;
+                ctx.report(
+                    Draft::error(code::DIRECTORY_ROW, format!("`{name}` of this row is not a text"))
+                        .at(place, "this row")
+                        .help("put it in quotes, or leave it out"),
+                );
+            }
         }
     }
-    add(ctx, row, place, org);
+    if sound {
+        add(ctx, row, place, org);
+    } else {
+        ctx.partial = true;
+    }
 }
 
 /// Adds one row: a person, and the department and team it introduces.
@@ -241,11 +251,13 @@ fn add(ctx: &mut Context<'_>, row: Row<'_>, place: Place, org: &mut OrgPart) {
         introduce(ctx, department, team, place, org);
     }
     let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    let known = some(level).and_then(|level| ctx.word_of("level", (&level, place), &words::LEVELS));
     let part = PersonPart {
         place,
         name: some(name),
         title: some(title),
-        level: some(level).and_then(|level| ctx.word_of("level", (&level, place), &words::LEVELS)),
+        level: known,
+        refused: !level.is_empty() && known.is_none(),
         department: some(department),
         team: some(team),
         reports_to: some(reports_to).map(|manager| (manager, place)),

@@ -124,7 +124,8 @@ impl Layout {
 
     /// Ends the line before, if one is open, and starts this one.
     fn start_line(&mut self, depth: usize) {
-        let blank = self.newlines > 1 && !self.continued && !self.out.is_empty() && !self.out.ends_with("{\n");
+        let first = self.out.is_empty() || self.out.ends_with('{');
+        let blank = self.newlines > 1 && !self.continued && !first;
         if !self.out.is_empty() && !self.out.ends_with('\n') {
             self.out.push('\n');
         }

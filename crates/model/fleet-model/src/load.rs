@@ -107,8 +107,17 @@ fn parse(ctx: &mut Context<'_>, file: u16, text: &str) -> Option<KdlDocument> {
     };
     ctx.partial = true;
     for one in &error.diagnostics {
-        let message = one.message.clone().unwrap_or_else(|| "this is not KDL".to_owned());
         let place = clamp(file, text, one.span.offset(), one.span.len());
+        let found = text.get(place.start as usize..(place.start + place.len) as usize).unwrap_or_default();
+        if matches!(found, "true" | "false" | "null") {
+            ctx.report(
+                Draft::error(code::SYNTAX, format!("`{found}` is not a value in KDL 2"))
+                    .at(place, "a # is missing here")
+                    .help(format!("write #{found}, or \"{found}\" if the text is meant")),
+            );
+            continue;
+        }
+        let message = one.message.clone().unwrap_or_else(|| "this is not KDL".to_owned());
         let label = one.label.clone().unwrap_or_else(|| "here".to_owned());
         let help = one.help.clone().unwrap_or_else(|| "see https://kdl.dev for the syntax".to_owned());
         ctx.report(Draft::error(code::SYNTAX, message).at(place, label).help(help));

@@ -33,6 +33,8 @@ pub(crate) const TOP: Shape = Shape {
 #[derive(Debug, Default)]
 pub(crate) struct Parts {
     pub fleet: Option<(Fleet, Place)>,
+    /// There is a `fleet` node, be it a wrong one.
+    pub has_fleet: bool,
     pub templates: Option<(Declared<RelPath>, Place)>,
     pub org: org::OrgPart,
     pub providers: BTreeMap<String, ModelProvider>,
@@ -59,6 +61,7 @@ impl Parts {
 
     fn read_fleet(&mut self, ctx: &mut Context<'_>, node: Node<'_>) {
         let fleet = fleet::read(ctx, node);
+        self.has_fleet = true;
         if let Some((_, first)) = &self.fleet {
             once(ctx, node, *first);
         } else {

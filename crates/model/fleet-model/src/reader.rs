@@ -134,11 +134,15 @@ impl Context<'_> {
             Arguments::Any => (usize::MAX, &[]),
         };
         if let Some(missing) = least.get(given..).filter(|missing| !missing.is_empty()) {
-            let list = missing.join("` and `");
+            let list = missing.join(" and its ");
+            let example: Vec<String> = least
+                .iter()
+                .map(|name| if name.starts_with('#') { "#true".to_owned() } else { format!("\"<{name}>\"") })
+                .collect();
             self.report(
                 Draft::error(code::MISSING_ARGUMENT, format!("`{}` needs its {list}", node.word()))
-                    .at(node.place(), format!("the {list} is missing after this"))
-                    .help(format!("write {} \"<{}>\"", node.word(), least.join(">\" \"<"))),
+                    .at(node.place(), "missing after this")
+                    .help(format!("write {} {}", node.word(), example.join(" "))),
             );
         }
         for extra in node.arguments().skip(most) {

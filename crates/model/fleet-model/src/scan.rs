@@ -147,19 +147,38 @@ pub(crate) fn too_deep(text: &str) -> Option<usize> {
     None
 }
 
+/// What must stay of a broken line so that braces still pair: nothing, or the opening of a node that is left out.
+/// `None` when the line cannot be left out.
+fn left_of(line: &str) -> Option<&'static str> {
+    const OPENING: &str = "/-_{";
+    let code = line.split("//").next().unwrap_or_default();
+    let depth = code.chars().fold(0_i32, |depth, c| match c {
+        '{' => depth + 1,
+        '}' => depth - 1,
+        _ => depth,
+    });
+    match depth {
+        0 => Some(""),
+        1 if line.len() >= OPENING.len() => Some(OPENING),
+        _ => None,
+    }
+}
+
 /// The text with the lines at these offsets blanked, byte for byte, so that all other offsets stay.
 pub(crate) fn without_lines(text: &str, offsets: &[usize]) -> String {
     let mut out = String::with_capacity(text.len());
     let mut start = 0;
     for line in text.split_inclusive('\n') {
         let end = start + line.len();
-        let braces = line.contains(['{', '}']);
-        if !braces && offsets.iter().any(|at| (start..end).contains(at)) {
-            let blank = line.trim_end_matches(['\n', '\r']).len();
-            out.extend(std::iter::repeat_n(' ', blank));
-            out.push_str(&line[blank..]);
-        } else {
-            out.push_str(line);
+        let body = line.trim_end_matches(['\n', '\r']);
+        let broken = offsets.iter().any(|at| (start..end).contains(at));
+        match left_of(body).filter(|_| broken) {
+            Some(rest) => {
+                out.extend(std::iter::repeat_n(' ', body.len() - rest.len()));
+                out.push_str(rest);
+                out.push_str(&line[body.len()..]);
+            }
+            None => out.push_str(line),
         }
         start = end;
     }

@@ -149,11 +149,10 @@ fn homeserver(ctx: &mut Context<'_>, model: &Model, part: Option<HomeserverPart>
     let declared = part.as_ref().map(|part| ctx.origin(part.place));
     let image = part.as_ref().and_then(|part| part.image.clone());
     if image.is_none() && !model.images.contains_key(HOMESERVER_IMAGE) && !ctx.partial {
-        let known = model.images.keys().map(String::as_str);
         ctx.report(
             Draft::error(code::UNKNOWN_IMAGE, format!("there is no image `{HOMESERVER_IMAGE}` for the homeserver"))
                 .at(part.as_ref().map_or(place, |part| part.place), "no other image is named here")
-                .help(did_you_mean_or_known(HOMESERVER_IMAGE, known, "declare it in images, or name another: homeserver image=\"…\"")),
+                .help("declare it in images, or name another: homeserver image=\"…\""),
         );
     }
     let image = image.unwrap_or_else(|| HOMESERVER_IMAGE.to_owned());
@@ -179,7 +178,7 @@ fn ports(ctx: &mut Context<'_>, environment: &Environment) {
     let Some(web) = environment.web.as_ref().filter(|web| web.port == environment.homeserver.port) else { return };
     let homeserver = environment.homeserver.origin.as_ref().and_then(|origin| ctx.files.place_of(origin));
     ctx.report(
-        Draft::error(code::PORT_CONFLICT, format!("in {}, the homeserver and the web client both want port {}", environment.name, web.port))
+        Draft::error(code::PORT_CONFLICT, format!("in environment `{}`, the homeserver and the web client both want port {}", environment.name, web.port))
             .maybe_at(ctx.files.place_of(&web.origin), "the web client's")
             .maybe_at(homeserver, "the homeserver's")
             .help("give one of them another port=…"),
@@ -193,6 +192,10 @@ fn deploy(ctx: &mut Context<'_>, model: &Model, selectors: &[Selector]) -> BTree
         let (place, chosen): (Place, Vec<&Person>) = match selector {
             Selector::Everybody(place) => (*place, model.org.people.values().collect()),
             Selector::Attributes { department, team, levels, place } => {
+                // What does not exist is reported as a reference.
+                if !exists(model, department.as_deref(), team.as_deref()) {
+                    continue;
+                }
                 let fits = |person: &&Person| {
                     department.as_ref().is_none_or(|name| person.department.as_ref() == Some(name))
                         && team.as_ref().is_none_or(|name| person.team.as_ref() == Some(name))
@@ -220,6 +223,12 @@ fn deploy(ctx: &mut Context<'_>, model: &Model, selectors: &[Selector]) -> BTree
         }
     }
     deploy
+}
+
+fn exists(model: &Model, department: Option<&str>, team: Option<&str>) -> bool {
+    let mut departments = model.org.departments.values().filter(|known| department.is_none_or(|name| known.name == name));
+    departments.any(|known| team.is_none_or(|name| known.teams.contains_key(name)))
+        || (department.is_none() && team.is_none())
 }
 
 fn deploys_human(ctx: &mut Context<'_>, person: &Person, place: Place) {

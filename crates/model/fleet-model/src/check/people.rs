@@ -62,6 +62,7 @@ fn over(node: PersonPart, row: PersonPart) -> PersonPart {
         name: node.name.or(row.name),
         title: node.title.or(row.title),
         level: node.level.or(row.level),
+        refused: node.refused || row.refused,
         team: node.team.or(row.team.filter(|_| !moved)),
         department: node.department.or(row.department),
         reports_to: node.reports_to.or(row.reports_to),
@@ -72,6 +73,9 @@ fn over(node: PersonPart, row: PersonPart) -> PersonPart {
 
 fn person(ctx: &mut Context<'_>, id: &str, part: PersonPart) -> Option<Person> {
     let Some(level) = part.level else {
+        if part.refused {
+            return None;
+        }
         ctx.report(
             Draft::error(code::MISSING_PROPERTY, format!("`{id}` has no level"))
                 .at(part.place, "level is missing here")

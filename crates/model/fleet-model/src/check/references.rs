@@ -37,7 +37,8 @@ fn unknown<'a>(
     otherwise: &str,
 ) -> Draft {
     let words = known.into_iter().map(String::as_str).collect::<Vec<&str>>();
-    Draft::error(code, format!("there is no {what} `{}`", reference.name.escape_debug()))
+    let (what, whose) = what.split_once(" of ").map_or((what, String::new()), |(what, whose)| (what, format!(" of {whose}")));
+    Draft::error(code, format!("there is no {what} `{}`{whose}", reference.name.escape_debug()))
         .at(reference.place, "not declared")
         .help(did_you_mean_or_known(&reference.name, words.iter().copied(), otherwise))
 }
@@ -94,5 +95,5 @@ fn served_model(model: &Model, reference: &Reference) -> Option<Draft> {
     }
     let used = Reference { name: id.to_owned(), ..reference.clone() };
     let otherwise = format!("declare it within provider \"{provider}\": model \"{id}\" context=32768");
-    Some(unknown(code::UNKNOWN_MODEL, &format!("model of {provider} called"), &used, models.keys(), &otherwise))
+    Some(unknown(code::UNKNOWN_MODEL, &format!("model of {provider}"), &used, models.keys(), &otherwise))
 }

@@ -22,14 +22,17 @@ pub(crate) fn check(ctx: &mut Context<'_>, model: &Model) {
         let expanded = rooms::expand(model, environment);
         for (first, second) in expanded.collisions {
             let message = format!(
-                "in {}, {} and {} would both be the room #{}",
+                "in environment `{}`, {} and {} would both be the room #{}",
                 environment.name, first.of, second.of, first.alias
             );
             let here = |ctx: &Context<'_>, origin: &Origin| ctx.files.place_of(origin);
             let draft = Draft::error(code::ALIAS_COLLISION, message)
                 .maybe_at(here(ctx, &second.origin), format!("{} makes #{}", second.of, second.alias))
                 .maybe_at(here(ctx, &first.origin), format!("{} makes #{} too", first.of, first.alias))
-                .help("give one of them alias=\"…\", or put {department} into the alias of the rule");
+                .help(match first.of.starts_with("room") && second.of.starts_with("room") {
+                    true => "give one of the rules another alias",
+                    false => "give one of them alias=\"…\"; in a rule for teams, {department} in the alias helps too",
+                });
             ctx.report(draft);
         }
     }

@@ -20,6 +20,8 @@ use crate::{
 pub(crate) struct OrgPart {
     pub defaults: Overrides,
     pub departments: BTreeMap<String, Department>,
+    /// Where departments (with an empty second part) and teams are declared by nodes.
+    pub places: BTreeMap<(String, String), Place>,
     /// From `person` and `human` nodes.
     pub nodes: BTreeMap<PersonId, PersonPart>,
     /// From directory files.
@@ -33,6 +35,8 @@ pub(crate) struct PersonPart {
     pub name: Option<String>,
     pub title: Option<String>,
     pub level: Option<Level>,
+    /// A level was given and refused; that it is missing is then not worth saying.
+    pub refused: bool,
     pub department: Option<String>,
     pub team: Option<String>,
     pub reports_to: Option<(PersonId, Place)>,
@@ -102,10 +106,8 @@ fn department(ctx: &mut Context<'_>, node: Node<'_>, org: &mut OrgPart) {
     let named = ctx.argument(node, 0);
     let name = named.map(|(name, _)| name);
     if let Some((name, place)) = named {
-        let declared = org.departments.get(name).map(|other| other.origin.clone());
-        if let Some(first) = declared {
-            let first = ctx.files.place_of(&first);
-            taken(ctx, "departments", name, place, first);
+        if let Some(first) = org.places.insert((name.to_owned(), String::new()), place) {
+            taken(ctx, "departments", name, place, Some(first));
         } else {
             let department = Department {
                 name: name.to_owned(),
@@ -133,14 +135,12 @@ fn team(ctx: &mut Context<'_>, node: Node<'_>, department: Option<&str>, org: &m
     let named = ctx.argument(node, 0);
     if let Some((name, place)) = named {
         let team = Team { name: name.to_owned(), alias: alias(ctx, node, (name, place)), origin: ctx.origin(place) };
-        let teams = department.and_then(|department| org.departments.get_mut(department)).map(|d| &mut d.teams);
-        if let Some(first) = teams.and_then(|teams| {
-            let first = teams.get(name).map(|team| team.origin.clone());
-            teams.entry(name.to_owned()).or_insert(team);
-            first
-        }) {
-            let first = ctx.files.place_of(&first);
-            taken(ctx, "teams of this department", name, place, first);
+        if let Some(home) = department.and_then(|department| org.departments.get_mut(department)) {
+            let first = org.places.insert((home.name.clone(), name.to_owned()), place);
+            home.teams.entry(name.to_owned()).or_insert(team);
+            if first.is_some() {
+                taken(ctx, "teams of this department", name, place, first);
+            }
         }
     }
     for child in node.all("human").chain(node.all("person")) {
@@ -190,12 +190,15 @@ fn person(ctx: &mut Context<'_>, node: Node<'_>, (department, team): (Option<&st
         (false, false) => &PERSON,
     };
     ctx.expect(node, shape);
+    let level = ctx.text(node, "level");
+    let known = level.and_then(|given| ctx.word_of("level", given, &words::LEVELS));
     let own = |ctx: &mut Context<'_>, key: &str| ctx.text(node, key).map(|(text, _)| text.to_owned());
     let mut part = PersonPart {
         place: node.place(),
         name: own(ctx, "name"),
         title: own(ctx, "title"),
-        level: ctx.text(node, "level").and_then(|given| ctx.word_of("level", given, &words::LEVELS)),
+        level: known,
+        refused: node.property("level").is_some() && known.is_none(),
         department: department.map(str::to_owned),
         team: team.map(str::to_owned),
         reports_to: ctx.text(node, "reports-to").map(|(id, place)| (id.to_owned(), place)),
@@ -239,7 +242,7 @@ pub(crate) fn person_id(ctx: &mut Context<'_>, (id, place): (&str, Place)) -> bo
         let help = if level {
             "level words name everybody of that level; use the person's name, such as maria.silva".to_owned()
         } else {
-            let better: Vec<String> = id.split(['.', '_']).map(slug).filter(|part| !part.is_empty()).collect();
+            let better: Vec<String> = id.split(['.', '_', ' ']).map(slug).filter(|part| !part.is_empty()).collect();
             let example = if better.is_empty() { "maria.silva".to_owned() } else { better.join(".") };
             format!("use lower-case letters, digits, dots, dashes and underscores, for instance `{example}`")
         };

@@ -90,7 +90,9 @@ fn room(ctx: &mut Context<'_>, node: Node<'_>, each: Each) -> Option<RoomRule> {
         );
         return None;
     }
-    repeats(ctx, alias, place, each);
+    if fine {
+        repeats(ctx, alias, place, each);
+    }
     fine.then(|| RoomRule {
         alias: alias.to_owned(),
         name: name.map(|(text, _)| text.to_owned()),

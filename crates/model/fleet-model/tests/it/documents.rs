@@ -22,6 +22,17 @@ fn the_reference_of_diagnostics_is_what_explain_says() {
     project::golden(&docs().join("diagnostics.md"), &text).unwrap_or_else(|error| panic!("{error}"));
 }
 
+#[test]
+fn the_fleet_of_this_repository_passes_check() {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../..");
+    let checked = project::check_folder(&root);
+    assert!(checked.diagnostics.is_empty(), "{}", project::render(&checked));
+    let model = checked.model.expect("no diagnostics, so a model");
+    for name in model.environments.keys() {
+        fleet_model::resolve(&model, name).unwrap_or_else(|error| panic!("{name}: {error}"));
+    }
+}
+
 /// Each ```kdl block of the language reference is a whole project, or a part of one named by its first comment.
 #[test]
 fn every_example_of_the_language_reference_passes_check() {

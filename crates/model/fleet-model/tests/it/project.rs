@@ -64,11 +64,6 @@ pub fn check_texts(files: &[(&str, &str)]) -> Checked {
     check(&path("fleet.kdl"), &tree(files))
 }
 
-/// The codes found, in order.
-pub fn codes(checked: &Checked) -> Vec<&'static str> {
-    checked.diagnostics.iter().map(|one| one.code).collect()
-}
-
 /// Diagnostics as people see them, without colour, 100 columns wide.
 pub fn render(checked: &Checked) -> String {
     let theme = miette::GraphicalTheme::unicode_nocolor();
