@@ -1,0 +1,425 @@
+//! [`ImageProvider`]: images as a provider on the docker target: layers are made from packages into the store, put
+//! together, loaded into the engine, checked there, and only then tagged with the derivation's hash.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use fleet_apply::{Applied, Event, Events, Provider, ProviderError, Ready};
+use fleet_derivation::{Derivation, Hash};
+use fleet_docker::{Engine, EngineError};
+use fleet_model::{Address, Kind, RelPath, SourceTree};
+use fleet_oci::{
+    Image, LayerDescriptor, LayerRecipe,
+    export::{self, Named},
+    image::{self, Base},
+    recipe::{FileEntry, FileWhat},
+};
+use fleet_packages::Workshop;
+use fleet_plan::{Change, Desired, ImageSpec, State};
+use fleet_store::{BlobId, Output, RecordId, Store};
+
+use crate::{
+    agent_binary::AgentBinary,
+    blobs::{StoreCache, blob_id},
+};
+
+/// Seconds that one `check` of an image may take.
+const CHECK_SECONDS: u64 = 120;
+
+/// Makes images for a container engine.
+pub struct ImageProvider {
+    /// The engine.
+    pub engine: Engine,
+    /// Fleet name: the first part of repositories.
+    pub fleet: String,
+    /// Layers, packages, records.
+    pub store: Arc<Store>,
+    /// Files for Containerfile contexts.
+    pub sources: Arc<SourceTree>,
+    /// The agent runtime.
+    pub agent: AgentBinary,
+}
+
+/// What is known of a layer, by its derivation's hash.
+type LayerRecord = LayerDescriptor;
+
+#[async_trait]
+impl Provider for ImageProvider {
+    fn name(&self) -> &'static str {
+        "images"
+    }
+
+    fn owns(&self, address: &Address) -> bool {
+        address.kind == Kind::Image
+    }
+
+    async fn observe(&self, _: &[Address]) -> Result<State, ProviderError> {
+        let images = self.engine.list_fleet_images(&self.fleet).await.map_err(unreachable_engine)?;
+        let outputs = images.into_iter().map(|((_, hash), id)| (hash, id)).collect();
+        Ok(State { outputs, ..State::default() })
+    }
+
+    async fn apply(&self, change: &Change, _: &Ready<'_>, events: &dyn Events) -> Result<Applied, ProviderError> {
+        let (Some(Desired::Image(spec)), Some(derivation)) = (&change.desired, &change.derivation) else {
+            return Err(failed(&change.address, "the plan has no recipe for it"));
+        };
+        let making = Making { provider: self, address: &change.address, spec, derivation, events };
+        making.run().await
+    }
+}
+
+impl ImageProvider {
+    /// The tag that says: this derivation was built, loaded and checked here.
+    #[must_use]
+    pub fn tag(&self, image: &str, hash: Hash) -> String {
+        fleet_docker::images::tag(&self.fleet, image, hash)
+    }
+
+    /// Makes an image without loading it anywhere: its layers are in the store afterwards.
+    ///
+    /// # Errors
+    /// [`ProviderError::Failed`].
+    pub async fn assemble(
+        &self,
+        spec: &ImageSpec,
+        derivation: &Derivation,
+        events: &dyn Events,
+    ) -> Result<Image, ProviderError> {
+        Making { provider: self, address: &derivation.address, spec, derivation, events }.assemble().await
+    }
+}
+
+struct Making<'a> {
+    provider: &'a ImageProvider,
+    address: &'a Address,
+    spec: &'a ImageSpec,
+    derivation: &'a Derivation,
+    events: &'a dyn Events,
+}
+
+impl Making<'_> {
+    async fn run(&self) -> Result<Applied, ProviderError> {
+        let engine = &self.provider.engine;
+        let tag = self.provider.tag(&self.spec.name, self.derivation.hash());
+        if let Some(id) = engine.inspect_id(&tag).await.map_err(unreachable_engine)? {
+            return Ok(Applied::Unchanged { output: Some(id) });
+        }
+        // Loaded and checked under a passing name; only what passed its checks gets the name that plans look for.
+        let trial = format!("{}/{}:trial-{}", self.provider.fleet, self.spec.name, self.derivation.hash().short());
+        let id = match self.spec.recipe.layers.as_slice() {
+            [LayerRecipe::Containerfile { .. }] => self.build_containerfile(&trial).await?,
+            _ => self.load(&self.assemble().await?, &trial).await?,
+        };
+        let checked = self.check(&id).await;
+        if checked.is_ok() {
+            self.call(format!("tag {tag}"));
+            engine.tag(&id, &tag).await.map_err(|error| self.failed(&error))?;
+            self.record(&id)?;
+        }
+        self.call(format!("untag {trial}"));
+        engine.remove_image_tag(&trial).await.map_err(|error| self.failed(&error))?;
+        checked?;
+        Ok(Applied::Changed { output: Some(id) })
+    }
+
+    fn record(&self, id: &str) -> Result<(), ProviderError> {
+        let layers = self.layer_keys().into_iter().map(|hash| layer_record(&hash)).collect();
+        let output = Output { digest: id.to_owned(), records: layers, ..Output::default() };
+        self.provider.store.put_output(&self.derivation.hash(), &output).map_err(|error| self.failed(&error))
+    }
+
+    /// Keys of the layers made here: the hashes of their derivations, in order.
+    fn layer_keys(&self) -> Vec<Hash> {
+        let mut keys: BTreeMap<usize, Hash> = BTreeMap::new();
+        for (name, input) in &self.derivation.inputs {
+            let index = name.strip_prefix("layer.").and_then(|rest| rest.split('.').next()?.parse().ok());
+            if let (Some(index), fleet_derivation::Input::Derivation { hash, .. }) = (index, input) {
+                keys.insert(index, *hash);
+            }
+        }
+        keys.into_values().collect()
+    }
+
+    async fn assemble(&self) -> Result<Image, ProviderError> {
+        let recipe = &self.spec.recipe;
+        let mut base = Base::default();
+        let mut layers = Vec::new();
+        let mut keys = self.layer_keys().into_iter();
+        for layer in &recipe.layers {
+            match layer {
+                LayerRecipe::Image { name, .. } => base = self.other(name)?,
+                LayerRecipe::Base { reference, digest } => {
+                    self.progress(format!("pulling {reference}"));
+                    base = self.pull(reference, digest).await?;
+                }
+                _ => {
+                    let key = keys.next().ok_or_else(|| self.failed_with("its derivation does not name its layers"))?;
+                    layers.push(self.layer(layer, key).await?);
+                }
+            }
+        }
+        let image = image::assemble(&base, recipe.platform, &recipe.config, &layers);
+        let whole = RecordId { space: "images".to_owned(), key: self.derivation.hash().to_string() };
+        let blobs: Vec<BlobId> = image.layers.iter().filter_map(|layer| blob_id(&layer.digest)).collect();
+        self.provider.store.put_record(&whole, &image, &blobs).map_err(|error| self.failed(&error))?;
+        Ok(image)
+    }
+
+    /// One layer made here: from the store when it was made before.
+    async fn layer(&self, recipe: &LayerRecipe, key: Hash) -> Result<LayerDescriptor, ProviderError> {
+        let store = &self.provider.store;
+        let id = layer_record(&key);
+        let known = store.get_record::<LayerRecord>(&id).map_err(|error| self.failed(&error))?;
+        if let Some(known) = known
+            && blob_id(&known.digest).is_some_and(|blob| store.blob_path(&blob).is_some())
+        {
+            return Ok(known);
+        }
+        let replaced = match recipe {
+            LayerRecipe::FleetAgent { to, .. } => Some(self.agent_files(to).await?),
+            _ => None,
+        };
+        let recipe = replaced.as_ref().unwrap_or(recipe);
+        self.progress(format!("making the {} layer", recipe.kind()));
+        let made = {
+            let (sender, mut told) = tokio::sync::mpsc::unbounded_channel();
+            let progress: fleet_packages::Progress = Arc::new(move |event| drop(sender.send(event)));
+            let workshop = Workshop::new(Arc::new(StoreCache(Arc::clone(store))), progress)
+                .map_err(|error| self.failed(&error))?;
+            let making =
+                fleet_packages::realize_layer(&workshop, &self.spec.name, recipe, self.spec.recipe.compression);
+            self.watch(making, &mut told).await.map_err(|error| self.failed(&error))?
+        };
+        for note in &made.notes {
+            self.progress(note.clone());
+        }
+        let blobs: Vec<BlobId> = blob_id(&made.descriptor.digest).into_iter().collect();
+        store.put_record(&id, &made.descriptor, &blobs).map_err(|error| self.failed(&error))?;
+        Ok(made.descriptor)
+    }
+
+    /// Waits for a layer and passes on what is told meanwhile.
+    async fn watch<T>(
+        &self,
+        making: impl Future<Output = T>,
+        told: &mut tokio::sync::mpsc::UnboundedReceiver<fleet_packages::Event>,
+    ) -> T {
+        let mut making = std::pin::pin!(making);
+        let (mut fetched, mut wanted) = (0_usize, 0_usize);
+        loop {
+            let done = tokio::time::timeout(Duration::from_millis(200), &mut making).await;
+            while let Ok(event) = told.try_recv() {
+                match event {
+                    fleet_packages::Event::Started { blobs, .. } => wanted = blobs,
+                    fleet_packages::Event::Fetched { .. } => {
+                        fetched += 1;
+                        self.progress(format!("downloaded {fetched} of {wanted} packages"));
+                    }
+                    fleet_packages::Event::Retrying { name, why } => self.progress(format!("{name}: {why}; again")),
+                    fleet_packages::Event::Packing { name } => self.progress(format!("packing {name}")),
+                }
+            }
+            if let Ok(done) = done {
+                return done;
+            }
+        }
+    }
+
+    async fn agent_files(&self, to: &str) -> Result<LayerRecipe, ProviderError> {
+        self.progress("compiling the agent runtime".to_owned());
+        let built = self
+            .provider
+            .agent
+            .build(&self.provider.store, self.spec.recipe.platform)
+            .await
+            .map_err(|error| self.failed(&error))?;
+        let what = FileWhat::Blob { digest: built.digest, size: built.size };
+        let entry = FileEntry { path: to.to_owned(), mode: 0o755, uid: 0, gid: 0, what };
+        Ok(LayerRecipe::Files { entries: vec![entry] })
+    }
+
+    /// The layers and settings of another image of the fleet, made earlier in this run or an earlier one.
+    fn other(&self, name: &str) -> Result<Base, ProviderError> {
+        let hash = match self.derivation.inputs.get("base") {
+            Some(fleet_derivation::Input::Derivation { hash, .. }) => *hash,
+            _ => return Err(self.failed_with("its derivation does not name its base")),
+        };
+        let id = RecordId { space: "images".to_owned(), key: hash.to_string() };
+        match self.provider.store.get_record::<Image>(&id) {
+            Ok(Some(image)) => Ok(Base::from(&image)),
+            Ok(None) => Err(self.failed_with(&format!(
+                "image {name} is in the engine but its layers are not in .fleet/; run `fleetctl build {name}`"
+            ))),
+            Err(error) => Err(self.failed(&error)),
+        }
+    }
+
+    async fn pull(&self, reference: &str, digest: &fleet_oci::Digest) -> Result<Base, ProviderError> {
+        let store = Arc::clone(&self.provider.store);
+        fleet_registry::pull(reference, digest, self.spec.recipe.platform, store)
+            .await
+            .map_err(|error| self.failed(&error))
+    }
+
+    async fn load(&self, image: &Image, name: &str) -> Result<String, ProviderError> {
+        let names = [name.to_owned()];
+        let export = export::plan(&[Named { image, names: &names }], &BTreeSet::new());
+        self.progress(format!("loading {} MB into the engine", export.length >> 20));
+        let cache = Arc::new(StoreCache(Arc::clone(&self.provider.store)));
+        self.call(format!("load {name}"));
+        let archive = fleet_packages::archive_stream(cache, export);
+        self.provider.engine.load(archive).await.map_err(|error| self.failed(&error))?;
+        self.id_of(name).await
+    }
+
+    async fn id_of(&self, name: &str) -> Result<String, ProviderError> {
+        let found = self.provider.engine.inspect_id(name).await.map_err(|error| self.failed(&error))?;
+        found.ok_or_else(|| self.failed_with("the engine took the image and does not have it"))
+    }
+
+    async fn build_containerfile(&self, tag: &str) -> Result<String, ProviderError> {
+        let [LayerRecipe::Containerfile { path, args, bases, .. }] = self.spec.recipe.layers.as_slice() else {
+            return Err(self.failed_with("a Containerfile cannot be mixed with layers"));
+        };
+        let file = RelPath::new(path).map_err(|error| self.failed(&error))?;
+        let text = self.provider.sources.file(&file).and_then(|f| f.text()).unwrap_or_default();
+        let request = fleet_docker::containerfile::BuildRequest {
+            containerfile: pinned(text, bases),
+            files: self.context(),
+            args: args.clone(),
+            proxies: proxies(),
+            ca: host_ca(),
+            platform: self.spec.recipe.platform.to_string(),
+            tag: tag.to_owned(),
+        };
+        self.progress(format!("building {path} with BuildKit"));
+        self.call(format!("build {tag}"));
+        let mut told = |line: String| self.progress(line);
+        let built = fleet_docker::containerfile::build(&self.provider.engine, &request, &mut told).await;
+        built.map_err(|error| match error {
+            fleet_docker::containerfile::BuildError::Failed { why, last_lines, .. } => {
+                ProviderError::Failed { address: self.address.clone(), why, help: None, last_lines }
+            }
+            other => self.failed(&other),
+        })
+    }
+
+    /// Files of the build context: those that the derivation names.
+    fn context(&self) -> Vec<fleet_docker::containerfile::ContextFile> {
+        let paths: Vec<&RelPath> = self
+            .derivation
+            .inputs
+            .values()
+            .filter_map(|input| match input {
+                fleet_derivation::Input::File { path, .. } => Some(path),
+                _ => None,
+            })
+            .collect();
+        let recipe_folder = match self.spec.recipe.layers.as_slice() {
+            [LayerRecipe::Containerfile { path, .. }] => {
+                Path::new(path).parent().map(|folder| format!("{}/", folder.display())).unwrap_or_default()
+            }
+            _ => String::new(),
+        };
+        paths
+            .into_iter()
+            .filter_map(|path| {
+                let file = self.provider.sources.file(path)?;
+                Some(fleet_docker::containerfile::ContextFile {
+                    path: path.as_str().strip_prefix(&recipe_folder).unwrap_or(path.as_str()).to_owned(),
+                    mode: if file.executable { 0o755 } else { 0o644 },
+                    bytes: Bytes::copy_from_slice(&file.bytes),
+                })
+            })
+            .collect()
+    }
+
+    /// Runs the declared checks in the image, without a network.
+    async fn check(&self, id: &str) -> Result<(), ProviderError> {
+        for argv in &self.spec.checks {
+            self.progress(format!("checking: {}", argv.join(" ")));
+            self.call(format!("run check in {id}"));
+            let timeout = Duration::from_secs(CHECK_SECONDS);
+            let result = self.provider.engine.run_check(id, argv, timeout).await.map_err(|e| self.failed(&e))?;
+            if result.exit_code != Some(0) {
+                let how = result.exit_code.map_or_else(
+                    || format!("did not end within {CHECK_SECONDS} s"),
+                    |code| format!("ended with exit code {code}"),
+                );
+                return Err(ProviderError::Failed {
+                    address: self.address.clone(),
+                    why: format!("its check `{}` {how}", argv.join(" ")),
+                    help: Some("nothing was rolled; mend the image".to_owned()),
+                    last_lines: result.last_lines,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn progress(&self, what: String) {
+        self.events.emit(Event::Progress { address: self.address.clone(), what });
+    }
+
+    fn call(&self, call: String) {
+        self.events.emit(Event::Call { system: "docker".to_owned(), call, write: true });
+    }
+
+    fn failed(&self, error: &dyn std::error::Error) -> ProviderError {
+        self.failed_with(&crate::error::chain(error))
+    }
+
+    fn failed_with(&self, why: &str) -> ProviderError {
+        failed(self.address, why)
+    }
+}
+
+fn layer_record(key: &Hash) -> RecordId {
+    RecordId { space: "layers".to_owned(), key: key.to_string() }
+}
+
+fn failed(address: &Address, why: &str) -> ProviderError {
+    ProviderError::Failed { address: address.clone(), why: why.to_owned(), help: None, last_lines: Vec::new() }
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "used as a function for map_err")]
+fn unreachable_engine(error: EngineError) -> ProviderError {
+    ProviderError::Unreachable { system: "the container engine".to_owned(), why: crate::error::chain(&error) }
+}
+
+/// A Containerfile whose `FROM` lines name digests.
+fn pinned(text: &str, bases: &BTreeMap<String, fleet_oci::Digest>) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    for line in text.lines() {
+        let from = line.split_whitespace().next().is_some_and(|word| word.eq_ignore_ascii_case("from"));
+        let base = bases.iter().find(|(name, _)| from && line.split_whitespace().any(|word| word == name.as_str()));
+        lines.push(match base {
+            Some((name, digest)) => line.replacen(name.as_str(), &format!("{name}@{digest}"), 1),
+            None => line.to_owned(),
+        });
+    }
+    lines.push(String::new());
+    lines.join("\n")
+}
+
+/// Proxies of this machine, offered to builds and kept out of images by BuildKit.
+fn proxies() -> BTreeMap<String, String> {
+    ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"]
+        .into_iter()
+        .filter_map(|name| Some((name.to_owned(), std::env::var(name).ok()?)))
+        .collect()
+}
+
+/// This machine's CA bundle, offered to builds as the secret `ca`.
+fn host_ca() -> Option<std::path::PathBuf> {
+    let set = std::env::var_os("SSL_CERT_FILE").map(std::path::PathBuf::from);
+    set.into_iter()
+        .chain(["/etc/ssl/certs/ca-certificates.crt".into(), "/etc/pki/tls/certs/ca-bundle.crt".into()])
+        .find(|path| path.is_file())
+}
