@@ -376,12 +376,12 @@ impl Store {
     }
 
     /// Moves a finished temporary file to its place, making the folders on the way.
-    pub(crate) fn place(&self, temporary: Temporary, path: &Path) -> io::Result<()> {
+    fn place(&self, temporary: Temporary, path: &Path) -> io::Result<()> {
         self.make_parent(path)?;
         temporary.rename_to(path)
     }
 
-    fn make_parent(&self, path: &Path) -> io::Result<()> {
+    pub(crate) fn make_parent(&self, path: &Path) -> io::Result<()> {
         if let Some(parent) = path.parent().filter(|p| !p.is_dir()) {
             DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
             sync_parent(parent)?;

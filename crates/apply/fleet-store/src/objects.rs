@@ -10,7 +10,7 @@ use std::{
 use fleet_derivation::{Derivation, Hash};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{BlobId, Store};
+use crate::{BlobId, Store, atomic::sync_parent};
 
 /// What a derivation produced.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,8 +88,8 @@ impl ObjectError {
 
 impl Store {
     /// Stores derivations under their hashes and returns the hashes, in the order given. Those already there are not
-    /// written again. One sync at the end covers all: a file that a power failure tears does not match its name and
-    /// counts as missing.
+    /// written again. They are not synced one by one, which would take seconds for a thousand: a file that a power failure
+    /// tears does not match its name and counts as missing.
     ///
     /// # Errors
     /// [`ObjectError`].
@@ -98,18 +98,13 @@ impl Store {
         derivations: impl IntoIterator<Item = &'a Derivation>,
     ) -> Result<Vec<Hash>, ObjectError> {
         let mut hashes = Vec::new();
-        let mut written = false;
         for derivation in derivations {
             let hash = derivation.hash();
             let path = self.object_place("derivations", &hash.to_string());
             if !path.exists() {
                 self.put_json(&path, derivation, &derivation.address.to_string())?;
-                written = true;
             }
             hashes.push(hash);
-        }
-        if written {
-            self.sync_all()?;
         }
         Ok(hashes)
     }
@@ -135,7 +130,7 @@ impl Store {
     pub fn put_output(&self, derivation: &Hash, output: &Output) -> Result<(), ObjectError> {
         let path = self.object_place("outputs", &derivation.to_string());
         self.put_json(&path, output, &format!("the output of {derivation}"))?;
-        sync_file(&path)
+        sync(&path)
     }
 
     /// What the derivation with this hash produced, as far as it is known here.
@@ -172,7 +167,7 @@ impl Store {
         let path = self.record_place(id);
         let record = Envelope { blobs: blobs.to_vec(), value };
         self.put_json(&path, &record, &format!("record {}/{}", id.space, id.key))?;
-        sync_file(&path)
+        sync(&path)
     }
 
     /// What [`Store::put_record`] stored; `None` when there is nothing or it has another shape (an older tool's), which is noted.
@@ -202,7 +197,7 @@ impl Store {
             };
         }
         self.put_json(&path, pins, name)?;
-        sync_file(&path)
+        sync(&path)
     }
 
     /// Everything pinned under any name.
@@ -236,13 +231,15 @@ impl Store {
         self.note(format!("{}/{shown} is not a file of this store; it was left alone", crate::DIRECTORY));
     }
 
+    /// Whole or not at all, but not synced: see [`sync`].
     fn put_json<T: Serialize + ?Sized>(&self, path: &Path, value: &T, what: &str) -> Result<(), ObjectError> {
         let bytes = serde_json::to_vec(value)
             .map_err(|error| ObjectError::NotJson { what: what.to_owned(), why: error.to_string() })?;
         let temporary = self.temporary();
         let mut file = temporary.create(0o600).map_err(ObjectError::at("write", path))?;
         io::Write::write_all(&mut file, &bytes).map_err(ObjectError::at("write", path))?;
-        self.place(temporary, path).map_err(ObjectError::at("write", path))
+        self.make_parent(path).map_err(ObjectError::at("write", path))?;
+        fs::rename(&temporary.path, path).map_err(ObjectError::at("write", path))
     }
 
     /// `None` when it is not there; what does not parse is removed, noted, and `None`.
@@ -260,16 +257,12 @@ impl Store {
             }
         }
     }
-
-    fn sync_all(&self) -> Result<(), ObjectError> {
-        let root = self.root();
-        let folder = File::open(root).map_err(ObjectError::at("write", root))?;
-        rustix::fs::syncfs(&folder).map_err(|errno| ObjectError::at("write", root)(errno.into()))
-    }
 }
 
-fn sync_file(path: &Path) -> Result<(), ObjectError> {
-    File::open(path).and_then(|file| file.sync_all()).map_err(ObjectError::at("write", path))
+/// Makes a file and its name last through a power failure.
+fn sync(path: &Path) -> Result<(), ObjectError> {
+    let sync = File::open(path).and_then(|file| file.sync_all()).and_then(|()| sync_parent(path));
+    sync.map_err(ObjectError::at("write", path))
 }
 
 /// The entries of a folder in byte order; none when it is not there.

@@ -6,7 +6,7 @@
 
 use std::{
     collections::BTreeMap,
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     fs::{self, File, Metadata},
     io::{self, Read},
     os::unix::{
@@ -96,8 +96,9 @@ pub struct HashError {
 #[derive(Debug, Default)]
 pub struct StatCache {
     file: Option<PathBuf>,
-    known: BTreeMap<PathBuf, Entry>,
-    seen: Mutex<BTreeMap<PathBuf, Entry>>,
+    /// By path, as bytes: paths compare part by part, which costs more than the look-up is worth.
+    known: BTreeMap<OsString, Entry>,
+    learned: Mutex<BTreeMap<OsString, Entry>>,
     contents_read: AtomicUsize,
 }
 
@@ -136,8 +137,7 @@ impl StatCache {
         let failed = |error: io::Error| HashError { path: path.to_owned(), why: error.to_string() };
         let metadata = fs::metadata(path).map_err(failed)?;
         let stamp = Stamp::of(&metadata);
-        if let Some(entry) = self.known.get(path).filter(|entry| entry.stamp == stamp) {
-            self.remember(path, *entry);
+        if let Some(entry) = self.known.get(path.as_os_str()).filter(|entry| entry.stamp == stamp) {
             return Ok(hashed(entry));
         }
         let entry = self.read(path, |file| {
@@ -198,15 +198,15 @@ impl StatCache {
     /// # Errors
     /// [`WriteError`].
     pub fn save(&self) -> Result<(), WriteError> {
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(file) = &self.file else { return Ok(()) };
-        if seen.iter().all(|(path, entry)| self.known.get(path) == Some(entry)) {
+        if learned.iter().all(|(path, entry)| self.known.get(path) == Some(entry)) {
             return Ok(());
         }
-        let mut all: BTreeMap<&PathBuf, &Entry> = seen.iter().collect();
+        let mut all: BTreeMap<&OsStr, &Entry> = learned.iter().map(|(path, entry)| (path.as_os_str(), entry)).collect();
         for (path, entry) in &self.known {
-            // Files of other folders stay; those that are gone do not, or the cache would only grow.
-            if !seen.contains_key(path) && path.exists() {
+            // Files that nobody asked for this time stay; those that are gone do not, or the cache would only grow.
+            if !learned.contains_key(path) && Path::new(path).exists() {
                 all.insert(path, entry);
             }
         }
@@ -245,7 +245,7 @@ impl StatCache {
     }
 
     fn remember(&self, path: &Path, entry: Entry) {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned(), entry);
+        self.learned.lock().unwrap_or_else(PoisonError::into_inner).insert(path.as_os_str().to_owned(), entry);
     }
 }
 
@@ -272,10 +272,10 @@ fn now() -> i128 {
 
 /// [`MAGIC`], the entries, and BLAKE3 of all before it. An entry is the path's length (4 bytes) and bytes, six numbers and
 /// the hash; numbers are little endian.
-fn encode(entries: &BTreeMap<&PathBuf, &Entry>) -> Vec<u8> {
+fn encode(entries: &BTreeMap<&OsStr, &Entry>) -> Vec<u8> {
     let mut bytes = MAGIC.to_vec();
     for (path, Entry { stamp, hash }) in entries {
-        let path = path.as_os_str().as_bytes();
+        let path = path.as_bytes();
         let Ok(length) = u32::try_from(path.len()) else { continue };
         bytes.extend(length.to_le_bytes());
         bytes.extend(path);
@@ -292,7 +292,7 @@ fn encode(entries: &BTreeMap<&PathBuf, &Entry>) -> Vec<u8> {
     bytes
 }
 
-fn decode(bytes: &[u8]) -> Option<BTreeMap<PathBuf, Entry>> {
+fn decode(bytes: &[u8]) -> Option<BTreeMap<OsString, Entry>> {
     let (body, sum) = bytes.split_last_chunk::<32>()?;
     if blake3::hash(body).as_bytes() != sum {
         return None;
@@ -311,7 +311,7 @@ fn decode(bytes: &[u8]) -> Option<BTreeMap<PathBuf, Entry>> {
             device: u64::from_le_bytes(take(&mut rest)?),
             executable: take::<1>(&mut rest)? == [1],
         };
-        entries.insert(PathBuf::from(OsStr::from_bytes(path)), Entry { stamp, hash: take(&mut rest)? });
+        entries.insert(OsStr::from_bytes(path).to_owned(), Entry { stamp, hash: take(&mut rest)? });
     }
     Some(entries)
 }
@@ -442,7 +442,7 @@ mod tests {
         fs::write(&other, "x")?;
         cache.remember(&other, Entry { stamp: Stamp::of(&fs::metadata(&other)?), hash: [0; 32] });
         cache.save()?;
-        assert_eq!(StatCache::load(&bench.store).known.into_keys().collect::<Vec<_>>(), [other]);
+        assert_eq!(StatCache::load(&bench.store).known.into_keys().collect::<Vec<_>>(), [other.into_os_string()]);
         Ok(())
     }
 }

@@ -96,13 +96,15 @@ impl Walker<'_> {
     /// Adds what is in the real folder `real`, whose name below the root is `name`. `inside` are the real folders that we
     /// are in, so that a link back to one of them is seen.
     fn enter(&mut self, real: &Path, name: &str, inside: &mut Vec<PathBuf>) -> io::Result<()> {
+        let at_top = real == self.boundary;
         for entry in fs::read_dir(real)? {
             let entry = entry?;
             let file_name = entry.file_name();
             let shown = file_name.to_string_lossy();
             let below = if name.is_empty() { shown.to_string() } else { format!("{name}/{shown}") };
             let path = real.join(&file_name);
-            if never_used(self.boundary, &path) || (name.is_empty() && IGNORE_FILES.contains(&shown.as_ref())) {
+            let never = shown == NEVER || (at_top && NEVER_AT_TOP.contains(&shown.as_ref()));
+            if never || (name.is_empty() && IGNORE_FILES.contains(&shown.as_ref())) {
                 continue;
             }
             if file_name.to_str().is_none_or(|text| text.contains('\\')) {
