@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{
     check::base_of,
     model::{Environment, Level, Model, Overrides, Pairing, Person, PersonId, Size},
-    origin::Declared,
+    origin::{Declared, Origin},
     resolved::{Account, Agent, DirectoryEntry, Resolved, Room},
     rooms,
     source::{BadPath, RelPath},
@@ -61,7 +61,7 @@ pub fn resolve(model: &Model, environment: &str) -> Result<Resolved, ResolveErro
             agents.insert(id.clone(), agent(model, declared, person)?);
         }
     }
-    let rooms = rooms::expand(model, declared).rooms;
+    let rooms = rooms::expand(model, declared);
     let candidates = rooms::candidates(model, declared);
     let direct_messages = pairs(model, &candidates, &agents);
     let accounts = accounts(model, &agents, &rooms, &direct_messages);
@@ -70,22 +70,43 @@ pub fn resolve(model: &Model, environment: &str) -> Result<Resolved, ResolveErro
     Ok(Resolved { environment: environment.to_owned(), agents, accounts, rooms, direct_messages, directory, images })
 }
 
-/// What is set for a person: defaults < department < person < environment, per field.
-pub(crate) fn overrides(model: &Model, environment: &Environment, person: &Person) -> Overrides {
-    let department = person.department.as_ref().and_then(|name| model.org.departments.get(name));
-    let department = department.map(|department| department.defaults.clone()).unwrap_or_default();
-    let layers = [department, person.overrides.clone(), environment.overrides.clone()];
-    layers.into_iter().fold(model.org.defaults.clone(), Overrides::under)
-}
+/// The agent's image when nobody names one.
+const IMAGE: &str = "agent";
+/// The agent's size when nobody says one.
+const SIZE: Size = Size { cpu: 1024, memory_mib: 2048 };
+const HEARTBEAT_SECONDS: u32 = 300;
 
-/// The agent's image; `agent` when nobody says otherwise.
-pub(crate) fn image(overrides: &Overrides) -> Declared<String> {
-    overrides.image.clone().unwrap_or_else(|| Declared::built_in("agent".to_owned()))
-}
+/// The declarations that reach a person, the nearest first: environment, person, department, organisation.
+///
+/// Borrowed: a check looks at ten thousand people and keeps nothing of them.
+pub(crate) struct Layers<'m>([Option<&'m Overrides>; 4]);
 
-/// The agent's size; one core and 2 GiB when nobody says otherwise.
-pub(crate) fn size(overrides: &Overrides) -> Declared<Size> {
-    overrides.size.clone().unwrap_or_else(|| Declared::built_in(Size { cpu: 1024, memory_mib: 2048 }))
+impl<'m> Layers<'m> {
+    pub fn of(model: &'m Model, environment: &'m Environment, person: &'m Person) -> Self {
+        let department = person.department.as_ref().and_then(|name| model.org.departments.get(name));
+        Self([
+            Some(&environment.overrides),
+            Some(&person.overrides),
+            department.map(|department| &department.defaults),
+            Some(&model.org.defaults),
+        ])
+    }
+
+    /// The nearest declaration of one field.
+    pub fn nearest<T>(&self, field: impl Fn(&'m Overrides) -> &'m Option<T>) -> Option<&'m T> {
+        self.0.iter().flatten().find_map(|layer| field(layer).as_ref())
+    }
+
+    /// The image's name, and where it was declared.
+    pub fn image(&self) -> (&'m str, Option<&'m Origin>) {
+        let declared = self.nearest(|layer| &layer.image);
+        declared.map_or((IMAGE, None), |image| (image.value.as_str(), image.origin.as_ref()))
+    }
+
+    /// The size, and where it was declared.
+    pub fn size(&self) -> (Size, Option<&'m Origin>) {
+        self.nearest(|layer| &layer.size).map_or((SIZE, None), |size| (size.value, size.origin.as_ref()))
+    }
 }
 
 /// `<templates>/roles/<level>.md`.
@@ -98,7 +119,8 @@ fn matrix_id(model: &Model, id: &str) -> String {
 }
 
 fn agent(model: &Model, environment: &Environment, person: &Person) -> Result<Agent, ResolveError> {
-    let overrides = overrides(model, environment, person);
+    let layers = Layers::of(model, environment, person);
+    let ((image, image_origin), (size, size_origin)) = (layers.image(), layers.size());
     Ok(Agent {
         id: person.id.clone(),
         matrix_id: matrix_id(model, &person.id),
@@ -108,18 +130,25 @@ fn agent(model: &Model, environment: &Environment, person: &Person) -> Result<Ag
         department: person.department.clone(),
         team: person.team.clone(),
         reports_to: person.reports_to.clone(),
-        image: image(&overrides),
-        size: size(&overrides),
-        template: match overrides.template {
-            Some(own) => own,
+        image: Declared { value: image.to_owned(), origin: image_origin.cloned() },
+        size: Declared { value: size, origin: size_origin.cloned() },
+        template: match layers.nearest(|layer| &layer.template) {
+            Some(own) => own.clone(),
             None => Declared::built_in(role_template(model, person.level)?),
         },
-        model: overrides.model.ok_or_else(|| ResolveError::NoModel { agent: person.id.clone() })?,
-        skills: overrides.skills.unwrap_or_else(|| Declared::built_in(BTreeSet::new())),
-        heartbeat_seconds: overrides.heartbeat_seconds.unwrap_or_else(|| Declared::built_in(300)),
-        require_mention: overrides.require_mention.unwrap_or_else(|| Declared::built_in(true)),
+        model: layers
+            .nearest(|layer| &layer.model)
+            .cloned()
+            .ok_or_else(|| ResolveError::NoModel { agent: person.id.clone() })?,
+        skills: or_built_in(layers.nearest(|layer| &layer.skills), BTreeSet::new()),
+        heartbeat_seconds: or_built_in(layers.nearest(|layer| &layer.heartbeat_seconds), HEARTBEAT_SECONDS),
+        require_mention: or_built_in(layers.nearest(|layer| &layer.require_mention), true),
         origin: person.origin.clone(),
     })
+}
+
+fn or_built_in<T: Clone>(declared: Option<&Declared<T>>, built_in: T) -> Declared<T> {
+    declared.cloned().unwrap_or_else(|| Declared::built_in(built_in))
 }
 
 /// The pairs with a direct-message room: each in id order, at least one of them an agent.

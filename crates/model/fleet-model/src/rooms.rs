@@ -1,6 +1,6 @@
-//! [`expand`]: the rooms that an environment's rules really make.
+//! [`claims`] and [`expand`]: the rooms that an environment's rules really make.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
 use crate::{
     model::{Each, Environment, Level, MemberRule, Model, Person, PersonId, RoomRule},
@@ -9,23 +9,28 @@ use crate::{
     slug::title_case,
 };
 
-/// Rooms by alias, and the pairs of rooms that want one alias.
-pub(crate) struct Expanded {
-    pub rooms: BTreeMap<String, Room>,
-    pub collisions: Vec<(Claim, Claim)>,
+/// Who wants which alias, and the pairs who want the same.
+pub(crate) struct Claims<'m> {
+    pub claims: BTreeMap<String, Claim<'m>>,
+    pub collisions: Vec<(Claim<'m>, Claim<'m>)>,
 }
 
 /// Who wants an alias.
 #[derive(Clone)]
-pub(crate) struct Claim {
+pub(crate) struct Claim<'m> {
     pub alias: String,
     /// For messages: ``team `Platform` of Product``.
     pub of: String,
     /// The department, the team, or the rule itself.
     pub origin: Origin,
+    rule: &'m RoomRule,
+    scope: Scope<'m>,
+    /// The people of the scope.
+    own: Vec<&'m Person>,
 }
 
 /// What one repetition of a rule is at.
+#[derive(Clone, Copy)]
 struct Scope<'m> {
     department: Option<&'m str>,
     team: Option<&'m str>,
@@ -39,43 +44,60 @@ pub(crate) fn candidates<'m>(model: &'m Model, environment: &Environment) -> Vec
     model.org.people.values().filter(in_it).collect()
 }
 
-/// Expands every rule. A room exists when at least one deployed agent of its scope is a member by its rule.
-pub(crate) fn expand(model: &Model, environment: &Environment) -> Expanded {
+/// The rooms that the rules make, without their members. A room exists when at least one deployed agent of its scope
+/// is a member by its rule.
+pub(crate) fn claims<'m>(model: &'m Model, environment: &Environment) -> Claims<'m> {
     let candidates = candidates(model, environment);
-    let mut expanded = Expanded { rooms: BTreeMap::new(), collisions: Vec::new() };
-    let mut claims: BTreeMap<String, Claim> = BTreeMap::new();
+    let mut found = Claims { claims: BTreeMap::new(), collisions: Vec::new() };
     for rule in &model.rooms.rules {
         for (scope, own) in scopes(model, rule, &candidates) {
-            let everywhere = || candidates.iter().copied();
-            let exists = own.iter().any(|person| !person.human && matches(&rule.members, person, &scope));
-            if !exists {
+            if !own.iter().any(|person| !person.human && matches(&rule.members, person, &scope)) {
                 continue;
             }
             let alias = fill(&rule.alias, scope.aliases);
-            let claim = Claim { alias: alias.clone(), of: describe(rule, &scope), origin: scope.origin.clone() };
-            if let Some(first) = claims.get(&alias) {
-                expanded.collisions.push((first.clone(), claim));
-                continue;
+            let claim =
+                Claim { alias: alias.clone(), of: describe(rule, &scope), origin: scope.origin.clone(), rule, scope, own };
+            match found.claims.entry(alias) {
+                Entry::Occupied(first) => found.collisions.push((first.get().clone(), claim)),
+                Entry::Vacant(free) => drop(free.insert(claim)),
             }
-            let ids = |rules: &[MemberRule]| -> BTreeSet<PersonId> {
-                everywhere().filter(|person| matches(rules, person, &scope)).map(|person| person.id.clone()).collect()
-            };
-            let names = (scope.department.unwrap_or_default(), scope.team.unwrap_or_default());
-            let members = ids(&rule.members);
-            let room = Room {
-                name: rule.name.as_deref().map_or_else(|| title_case(&alias), |name| fill(name, names)),
-                topic: rule.topic.as_deref().map_or_else(String::new, |topic| fill(topic, names)),
-                moderators: ids(&rule.moderators).intersection(&members).cloned().collect(),
-                members,
-                public: rule.public,
-                origin: rule.origin.clone(),
-                alias: alias.clone(),
-            };
-            claims.insert(alias.clone(), claim);
-            expanded.rooms.insert(alias, room);
         }
     }
-    expanded
+    found
+}
+
+/// The rooms of an environment with their members, by alias.
+pub(crate) fn expand(model: &Model, environment: &Environment) -> BTreeMap<String, Room> {
+    let candidates = candidates(model, environment);
+    let heads: Vec<&Person> = candidates.iter().copied().filter(|person| person.level == Level::Ceo).collect();
+    let claims = claims(model, environment).claims;
+    claims.into_iter().map(|(alias, claim)| (alias, room(claim, &candidates, &heads))).collect()
+}
+
+fn room(claim: Claim<'_>, candidates: &[&Person], heads: &[&Person]) -> Room {
+    let Claim { alias, rule, scope, own, .. } = claim;
+    let ids = |rules: &[MemberRule]| -> BTreeSet<PersonId> {
+        // A rule that is bound to its scope and names nobody else is answered by the scope's people and the heads.
+        let local = rules.iter().all(|rule| {
+            let names_only_heads = rule.ids.iter().all(|id| id == Level::Ceo.as_str());
+            !rule.everyone && names_only_heads && (rule.in_scope || rule.levels.iter().all(|level| *level == Level::Ceo))
+                && (rule.in_scope || (rule.department.is_none() && rule.team.is_none()))
+        });
+        let asked: Vec<&Person> =
+            if local { own.iter().chain(heads).copied().collect() } else { candidates.to_vec() };
+        asked.into_iter().filter(|person| matches(rules, person, &scope)).map(|person| person.id.clone()).collect()
+    };
+    let names = (scope.department.unwrap_or_default(), scope.team.unwrap_or_default());
+    let members = ids(&rule.members);
+    Room {
+        name: rule.name.as_deref().map_or_else(|| title_case(&alias), |name| fill(name, names)),
+        topic: rule.topic.as_deref().map_or_else(String::new, |topic| fill(topic, names)),
+        moderators: ids(&rule.moderators).intersection(&members).cloned().collect(),
+        members,
+        public: rule.public,
+        origin: rule.origin.clone(),
+        alias,
+    }
 }
 
 /// Every repetition of a rule, with the people who belong to it.

@@ -12,7 +12,7 @@ use crate::{
     },
     origin::Origin,
     read::environment::{EnvironmentPart, HomeserverPart, Selector, WebPart, kind_by_image},
-    resolve,
+    resolve::Layers,
     text::Place,
     words::did_you_mean_or_known,
 };
@@ -257,15 +257,15 @@ fn agent_images(ctx: &mut Context<'_>, model: &Model, environment: &Environment)
     if ctx.partial {
         return;
     }
-    let mut images: BTreeMap<String, Option<Origin>> = BTreeMap::new();
+    let mut images: BTreeMap<&str, Option<&Origin>> = BTreeMap::new();
     for id in environment.deploy.keys() {
         let Some(person) = model.org.people.get(id) else { continue };
-        let image = resolve::image(&resolve::overrides(model, environment, person));
-        images.entry(image.value).or_insert(image.origin);
+        let (image, origin) = Layers::of(model, environment, person).image();
+        images.entry(image).or_insert(origin);
     }
     for (name, origin) in images {
-        let place = origin.as_ref().or(Some(&environment.origin)).and_then(|origin| ctx.files.place_of(origin));
-        match model.images.get(&name) {
+        let place = origin.or(Some(&environment.origin)).and_then(|origin| ctx.files.place_of(origin));
+        match model.images.get(name) {
             Some(image) if !starts(model, image) => ctx.report(
                 Draft::error(code::NO_ENTRYPOINT, format!("the image `{name}` is used for agents and has no entrypoint"))
                     .maybe_at(ctx.files.place_of(&image.origin), "no entrypoint here")

@@ -19,8 +19,7 @@ pub(crate) fn check(ctx: &mut Context<'_>, model: &Model) {
         return;
     }
     for environment in model.environments.values() {
-        let expanded = rooms::expand(model, environment);
-        for (first, second) in expanded.collisions {
+        for (first, second) in rooms::claims(model, environment).collisions {
             let message = format!(
                 "in environment `{}`, {} and {} would both be the room #{}",
                 environment.name, first.of, second.of, first.alias
@@ -43,7 +42,7 @@ pub(crate) fn check_mentions(ctx: &mut Context<'_>, model: &Model) {
     let Some(environment) = model.environments.values().next().filter(|_| !ctx.partial) else { return };
     let mut everybody = environment.clone();
     everybody.deploy = model.org.people.values().filter(|person| !person.human).map(|person| (person.id.clone(), None)).collect();
-    let known: BTreeSet<String> = rooms::expand(model, &everybody).rooms.into_keys().collect();
+    let known: BTreeSet<String> = rooms::claims(model, &everybody).claims.into_keys().collect();
     let tree = ctx.tree;
     for (path, file) in tree.files_below(&model.templates.value).filter(|(path, _)| path.as_str().ends_with(".md")) {
         let Some(text) = file.text() else { continue };

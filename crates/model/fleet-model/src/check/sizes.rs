@@ -8,7 +8,7 @@ use crate::{
     diagnostic::Draft,
     model::{Environment, Model, Size, Target},
     origin::Origin,
-    resolve,
+    resolve::Layers,
 };
 
 /// What OpenClaw needs to start and to hold a conversation, in MiB.
@@ -32,28 +32,28 @@ pub(crate) fn check(ctx: &mut Context<'_>, model: &Model) {
         return;
     }
     for environment in model.environments.values() {
-        let mut sizes: BTreeMap<(Option<Origin>, u32, u32), bool> = BTreeMap::new();
+        let mut sizes: BTreeMap<(Option<&Origin>, u32, u32), bool> = BTreeMap::new();
         for id in environment.deploy.keys() {
             let Some(person) = model.org.people.get(id) else { continue };
-            let size = resolve::size(&resolve::overrides(model, environment, person));
-            sizes.insert((size.origin, size.value.cpu, size.value.memory_mib), true);
+            let (size, origin) = Layers::of(model, environment, person).size();
+            sizes.insert((origin, size.cpu, size.memory_mib), true);
         }
         let homeserver = &environment.homeserver;
-        let services = [(homeserver.origin.clone(), homeserver.size)];
-        let web = environment.web.iter().map(|web| (Some(web.origin.clone()), web.size));
+        let services = [(homeserver.origin.as_ref(), homeserver.size)];
+        let web = environment.web.iter().map(|web| (Some(&web.origin), web.size));
         for (origin, size) in services.into_iter().chain(web) {
             sizes.entry((origin, size.cpu, size.memory_mib)).or_insert(false);
         }
         for ((origin, cpu, memory_mib), agent) in sizes {
-            one(ctx, environment, &(origin, Size { cpu, memory_mib }), agent);
+            one(ctx, environment, (origin, Size { cpu, memory_mib }), agent);
         }
     }
 }
 
-fn one(ctx: &mut Context<'_>, environment: &Environment, (origin, size): &(Option<Origin>, Size), agent: bool) {
-    let origin = origin.as_ref().unwrap_or(&environment.origin);
+fn one(ctx: &mut Context<'_>, environment: &Environment, (origin, size): (Option<&Origin>, Size), agent: bool) {
+    let origin = origin.unwrap_or(&environment.origin);
     let place = ctx.files.place_of(origin);
-    if let (Target::Aws { .. }, Err(help)) = (&environment.target, fargate(*size)) {
+    if let (Target::Aws { .. }, Err(help)) = (&environment.target, fargate(size)) {
         ctx.report(
             Draft::error(code::BAD_SIZE, format!("Fargate has no size of {} CPU units with {} MiB", size.cpu, size.memory_mib))
                 .maybe_at(place, format!("used in environment `{}`", environment.name))

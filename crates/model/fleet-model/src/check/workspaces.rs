@@ -6,9 +6,8 @@ use crate::{
     code,
     context::{Context, Reference},
     diagnostic::Draft,
-    model::{Environment, Model, PersonId},
-    resolve,
-    source::RelPath,
+    model::{Environment, Level, Model, Person},
+    resolve::{self, Layers},
     words::did_you_mean_or_known,
 };
 
@@ -45,29 +44,28 @@ pub(crate) fn check(ctx: &mut Context<'_>, model: &Model) {
     if ctx.partial {
         return;
     }
-    let mut templates: BTreeMap<RelPath, (&str, PersonId)> = BTreeMap::new();
+    let mut levels: BTreeMap<Level, &Person> = BTreeMap::new();
     for environment in model.environments.values() {
         let mut without_model: Vec<&str> = Vec::new();
         for id in environment.deploy.keys() {
             let Some(person) = model.org.people.get(id) else { continue };
-            let overrides = resolve::overrides(model, environment, person);
-            if overrides.model.is_none() {
+            let layers = Layers::of(model, environment, person);
+            if layers.nearest(|layer| &layer.model).is_none() {
                 without_model.push(id);
             }
-            if overrides.template.is_none()
-                && let Ok(path) = resolve::role_template(model, person.level)
-            {
-                templates.entry(path).or_insert((person.level.as_str(), id.clone()));
+            if layers.nearest(|layer| &layer.template).is_none() {
+                levels.entry(person.level).or_insert(person);
             }
         }
         no_model(ctx, environment, &without_model);
     }
-    for (path, (level, id)) in templates {
+    for (level, person) in levels {
+        let Ok(path) = resolve::role_template(model, level) else { continue };
         if ctx.tree.file(&path).is_none() {
-            let place = model.org.people.get(&id).and_then(|person| ctx.files.place_of(&person.origin));
+            let message = format!("there is no template for people of level {}: {path}", level.as_str());
             ctx.report(
-                Draft::error(code::MISSING_TEMPLATE, format!("there is no template for people of level {level}: {path}"))
-                    .maybe_at(place, "deployed with this level")
+                Draft::error(code::MISSING_TEMPLATE, message)
+                    .maybe_at(ctx.files.place_of(&person.origin), "deployed with this level")
                     .help("write that file, or give the person a template \"…\" of their own"),
             );
         }
