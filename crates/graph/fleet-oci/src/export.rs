@@ -203,3 +203,104 @@ impl Stream {
         Export { segments: self.segments, length: self.length }
     }
 }
+
+/// Layers that an engine will not read because it has their chain: those that `image` shares, from the bottom, with an
+/// image of the engine. `chains` are the engine's `RootFS.Layers` (diff ids, bottom to top), image by image. Only for
+/// [`plan`]'s `omit` with Docker's own layer store (`Driver: overlay2`): others read every layer.
+#[must_use]
+pub fn already_there(image: &Image, chains: &[Vec<Digest>]) -> BTreeSet<Digest> {
+    let ours: Vec<&Digest> = image.layers.iter().map(|layer| &layer.diff_id).collect();
+    let shared = |chain: &Vec<Digest>| ours.iter().zip(chain).take_while(|(own, theirs)| **own == *theirs).count();
+    let most = chains.iter().map(shared).max().unwrap_or(0);
+    let known: BTreeSet<Digest> = ours[..most].iter().copied().cloned().collect();
+    // A layer that comes again above the shared part is read there.
+    ours[most..].iter().fold(known, |mut known, above| {
+        known.remove(*above);
+        known
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        image::{Base, ImageConfig, assemble},
+        platform::Platform,
+    };
+
+    fn layer(name: &str) -> LayerDescriptor {
+        LayerDescriptor {
+            media_type: "application/vnd.oci.image.layer.v1.tar+zstd".into(),
+            digest: Digest::sha256(name.as_bytes()),
+            diff_id: Digest::sha256(format!("{name} unpacked").as_bytes()),
+            size: 3,
+            uncompressed: 1025,
+        }
+    }
+
+    fn image(names: &[&str]) -> Image {
+        let layers: Vec<_> = names.iter().map(|name| layer(name)).collect();
+        assemble(&Base::default(), Platform::LinuxAmd64, &ImageConfig::default(), &layers)
+    }
+
+    /// The stream with every layer as zeros.
+    fn bytes(export: &Export) -> Vec<u8> {
+        let parts = export.segments.iter().map(|segment| match segment {
+            Segment::Bytes(bytes) => bytes.clone(),
+            Segment::Layer(layer) => vec![0; layer.uncompressed as usize],
+        });
+        parts.collect::<Vec<_>>().concat()
+    }
+
+    fn members(export: &Export) -> Vec<(String, Vec<u8>)> {
+        use std::io::Read as _;
+        let bytes = bytes(export);
+        let mut archive = tar::Archive::new(&bytes[..]);
+        let entries = archive.entries().unwrap().map(|entry| {
+            let mut entry = entry.unwrap();
+            let mut content = Vec::new();
+            entry.read_to_end(&mut content).unwrap();
+            (entry.path().unwrap().to_str().unwrap().to_owned(), content)
+        });
+        entries.collect()
+    }
+
+    #[test]
+    fn an_engine_of_any_age_finds_what_it_reads() {
+        let names = ["fleet/a:d-1".to_owned(), "fleet/a:d-2".to_owned()];
+        let (one, two) = (image(&["base", "a"]), image(&["base", "b"]));
+        let images = [Named { image: &one, names: &names }, Named { image: &two, names: &[] }];
+        let export = plan(&images, &BTreeSet::new());
+        assert_eq!(export.length, bytes(&export).len() as u64);
+        let members = members(&export);
+        let find = |path: &str| members.iter().find(|(name, _)| name == path).map(|(_, content)| &content[..]);
+        let docker: serde_json::Value = serde_json::from_slice(find("manifest.json").unwrap()).unwrap();
+        assert_eq!(docker[0]["RepoTags"], serde_json::json!(names));
+        for path in docker[0]["Layers"].as_array().unwrap() {
+            assert_eq!(find(path.as_str().unwrap()).unwrap().len(), 1025);
+        }
+        let index = oci_spec::image::ImageIndex::from_reader(find("index.json").unwrap()).unwrap();
+        assert_eq!(index.manifests().len(), 3, "one for each name, one for the image without");
+        for entry in index.manifests() {
+            let path = format!("blobs/sha256/{}", entry.digest().digest());
+            let manifest = oci_spec::image::ImageManifest::from_reader(find(&path).unwrap()).unwrap();
+            for blob in manifest.layers().iter().chain([manifest.config()]) {
+                let stored = find(&format!("blobs/sha256/{}", blob.digest().digest())).unwrap();
+                assert_eq!(stored.len() as u64, blob.size());
+            }
+        }
+        let shared = export.segments.iter().filter(|segment| matches!(segment, Segment::Layer(_))).count();
+        assert_eq!(shared, 3, "a shared layer is sent once");
+    }
+
+    #[test]
+    fn layers_the_engine_has_from_the_bottom_up_are_not_sent() {
+        let image = image(&["base", "a", "b"]);
+        let chain = |names: &[&str]| names.iter().map(|name| layer(name).diff_id).collect::<Vec<_>>();
+        assert_eq!(already_there(&image, &[chain(&["a", "base"]), chain(&["other"])]), BTreeSet::new());
+        let omit = already_there(&image, &[chain(&["base"]), chain(&["base", "a", "c"])]);
+        assert_eq!(omit, chain(&["base", "a"]).into_iter().collect());
+        let export = plan(&[Named { image: &image, names: &[] }], &omit);
+        assert_eq!(members(&export).iter().filter(|(_, content)| content.len() == 1025).count(), 1);
+    }
+}

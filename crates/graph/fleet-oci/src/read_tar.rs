@@ -37,6 +37,9 @@ pub enum ReadTarError {
     /// A name that is not UTF-8.
     #[error("the entry {0:?} has a name that is not UTF-8")]
     NotText(String),
+    /// Extended header records that are broken or hold a line feed.
+    #[error("the entry {0:?} has extended records that cannot be read")]
+    Records(String),
     /// A device, socket or something unknown.
     #[error("the entry {path:?} is {what}; only files, folders and links are unpacked")]
     Kind {
@@ -76,6 +79,7 @@ pub fn read_tar(
         if kind == EntryType::XGlobalHeader {
             continue;
         }
+        check_records(&mut entry)?;
         let path = text(&entry.path_bytes())?;
         let Some(target) = place(&path) else { continue };
         let meta = meta(entry.header(), modes, kind)?;
@@ -98,6 +102,19 @@ pub fn read_tar(
         tree.insert(&target, node)?;
     }
     Ok(tree)
+}
+
+/// The `tar` crate passes over PAX records that it cannot read, and takes the truncated name of the header instead:
+/// values with a line feed are such. A wrong name is worse than none.
+fn check_records<R: Read>(entry: &mut tar::Entry<'_, R>) -> Result<(), ReadTarError> {
+    let unreadable = match entry.pax_extensions()? {
+        Some(mut records) => records.any(|record| record.is_err()),
+        None => false,
+    };
+    if unreadable {
+        return Err(ReadTarError::Records(String::from_utf8_lossy(&entry.path_bytes()).into_owned()));
+    }
+    Ok(())
 }
 
 fn meta(header: &tar::Header, modes: Modes, kind: EntryType) -> io::Result<Meta> {

@@ -4,7 +4,7 @@
 //! Entries in byte order of their path; every parent is emitted once, before what it holds.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     io::{self, Write},
 };
 
@@ -30,18 +30,18 @@ const LARGEST_OCTAL_ID: u64 = 0o7_777_777;
 /// When a content cannot be read or the writer refuses.
 pub fn write_tar(tree: &Tree, out: &mut dyn Write) -> io::Result<()> {
     let links = HardlinkGroups::of(tree);
-    let mut emitted = BTreeSet::new();
+    let parents = implied_parents(tree);
+    let mut parents = parents.iter().map(|(path, node)| (*path, node)).peekable();
     for (path, node) in tree.iter() {
-        write_parents(tree, path, &mut emitted, out)?;
+        while let Some((parent, folder)) = parents.next_if(|(parent, _)| *parent < path) {
+            write_node(parent, folder, out)?;
+        }
         match links.role(path, node) {
             Role::Plain => write_node(path, node, out)?,
             Role::Lead(meta, content) => write_file(path, meta, content, out)?,
             Role::Follows(first) => {
                 write_entry(&Entry { path, kind: b'1', meta: Meta::root(0o644), size: 0, link: first }, out)?;
             }
-        }
-        if matches!(node, Node::Dir(_)) {
-            emitted.insert(path.to_owned());
         }
     }
     out.write_all(&[0; 2 * BLOCK])
@@ -88,17 +88,19 @@ impl<'a> HardlinkGroups<'a> {
     }
 }
 
-fn write_parents(tree: &Tree, path: &str, emitted: &mut BTreeSet<String>, out: &mut dyn Write) -> io::Result<()> {
-    for (at, _) in path.match_indices('/') {
-        let parent = &path[..at];
-        if emitted.contains(parent) || tree.get(parent).is_some() {
-            continue;
+/// Parents that nobody declared. All sort before what they hold, so a merge in byte order has them in time.
+fn implied_parents(tree: &Tree) -> BTreeMap<&str, Node> {
+    let mut parents = BTreeMap::new();
+    for (path, _) in tree.iter() {
+        for (at, _) in path.match_indices('/') {
+            let parent = &path[..at];
+            if !parents.contains_key(parent) && tree.get(parent).is_none() {
+                let known = KNOWN_PARENTS.iter().find(|(known, _)| *known == parent);
+                parents.insert(parent, Node::Dir(Meta::root(known.map_or(0o755, |(_, mode)| *mode))));
+            }
         }
-        let mode = KNOWN_PARENTS.iter().find(|(known, _)| *known == parent).map_or(0o755, |(_, mode)| *mode);
-        write_node(parent, &Node::Dir(Meta::root(mode)), out)?;
-        emitted.insert(parent.to_owned());
     }
-    Ok(())
+    parents
 }
 
 fn write_node(path: &str, node: &Node, out: &mut dyn Write) -> io::Result<()> {
