@@ -61,3 +61,9 @@ impl Failure {
         text
     }
 }
+
+/// An error with what caused it, on one line.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    Failure::caused(Exit::Failed, "", error).causes.join(": ")
+}

@@ -101,3 +101,9 @@ fn operator_secrets(model: &Model) -> BTreeMap<String, Secret> {
 pub fn own_platform() -> Platform {
     if std::env::consts::ARCH == "aarch64" { Platform::LinuxArm64 } else { Platform::LinuxAmd64 }
 }
+
+/// Whether this process may install packages.
+#[must_use]
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}

@@ -1,2 +1,107 @@
-//! To be written.
-fn main() {}
+//! fleetctl: reads one fleet.kdl, shows what would change and why, and makes it so.
+//!
+//! Start reading at [`pipeline`]. stdout is data, stderr everything else; exit codes are [`exit::Exit`].
+
+mod agent_binary;
+mod blobs;
+mod cli;
+mod commands;
+mod context;
+mod error;
+mod exit;
+mod images;
+mod machine;
+mod pipeline;
+mod project;
+mod ui;
+mod world;
+
+use std::time::Duration;
+
+use clap::Parser as _;
+
+use crate::{
+    cli::{Cli, Command},
+    commands::talk::Saying,
+    context::Context,
+    error::{Failure, Outcome},
+    exit::Exit,
+};
+
+fn main() -> Exit {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            // clap's own code for mistakes is 2, which means "changes are present" here.
+            return if error.use_stderr() { Exit::Usage } else { Exit::Done };
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let outcome = match runtime {
+        Ok(runtime) => runtime.block_on(run(cli)),
+        Err(error) => Err(Failure::caused(Exit::Failed, "no threads can be started", &error)),
+    };
+    outcome.unwrap_or_else(|failure| {
+        eprint!("{}", failure.text());
+        failure.exit
+    })
+}
+
+async fn run(cli: Cli) -> Outcome {
+    let global = &cli.global;
+    match &cli.command {
+        Command::Init { name, domain } => return commands::files::init(global, name, domain),
+        Command::Explain { code } => return commands::inspect::explain(code.as_deref()),
+        Command::Completions { shell } => return commands::inspect::completions(*shell),
+        Command::Gc { keep } => return commands::build::gc(global, *keep),
+        _ => {}
+    }
+    let context = Context::new(global)?;
+    let outcome = dispatch(&context, &cli.command).await;
+    if let Err(failure) = &outcome {
+        context.console.end(failure.exit as u8, &serde_json::json!({"error": failure.message, "causes": failure.causes}));
+    }
+    outcome
+}
+
+async fn dispatch(context: &Context, command: &Command) -> Outcome {
+    match command {
+        Command::Quickstart { yes } => commands::quickstart::quickstart(context, *yes).await,
+        Command::Check => commands::files::check(context),
+        Command::Fmt { check } => commands::files::fmt(context, *check),
+        Command::Show(environment) => commands::inspect::show(context, &environment.environment),
+        Command::Lock { only, check } => commands::lock::lock(context, only, *check).await,
+        Command::Org { command } => commands::org::org(context, command),
+        Command::Graph(environment) => commands::inspect::graph(context, &environment.environment),
+        Command::Build { environment, check, images } => {
+            commands::build::build(context, &environment.environment, images, *check).await
+        }
+        Command::Plan(args) => commands::plan::plan(context, args).await,
+        Command::Diff(args) => commands::plan::diff(context, args).await,
+        Command::Apply { plan, environment, auto_approve } => {
+            commands::apply::apply(context, plan.as_deref(), &environment.environment, *auto_approve).await
+        }
+        Command::Why { address, environment, generation } => {
+            commands::why::why(context, address, &environment.environment, *generation)
+        }
+        Command::Status(environment) => commands::status::status(context, &environment.environment).await,
+        Command::History(environment) => commands::inspect::history(context, &environment.environment),
+        Command::Logs { address, environment, follow, tail } => {
+            commands::talk::logs(context, &environment.environment, address, *follow, *tail).await
+        }
+        Command::Say { room, text, environment, speaker, wait } => {
+            let saying = Saying { room, text, speaker: speaker.as_deref(), wait: Duration::from_secs(*wait) };
+            commands::talk::say(context, &environment.environment, &saying).await
+        }
+        Command::Password { person, environment } => {
+            commands::talk::password(context, &environment.environment, person)
+        }
+        Command::Destroy { environment, purge, auto_approve } => {
+            commands::destroy::destroy(context, &environment.environment, *purge, *auto_approve).await
+        }
+        Command::Init { .. } | Command::Explain { .. } | Command::Completions { .. } | Command::Gc { .. } => {
+            Ok(Exit::Done)
+        }
+    }
+}

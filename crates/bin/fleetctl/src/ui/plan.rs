@@ -123,7 +123,8 @@ fn change_of(input: &str, before: Option<&Input>, after: Option<&Input>) -> Stri
 }
 
 /// An input's value in a few words: long values are cut, files show their hash.
-fn value(input: &Input) -> String {
+#[must_use]
+pub fn value(input: &Input) -> String {
     match input {
         Input::Value { text } if text.is_empty() => "nothing".to_owned(),
         Input::Value { text } if text.chars().count() > 60 => {

@@ -1,0 +1,14 @@
+//! One module per command, or per group of commands that share everything.
+
+pub mod apply;
+pub mod build;
+pub mod destroy;
+pub mod files;
+pub mod inspect;
+pub mod lock;
+pub mod org;
+pub mod plan;
+pub mod quickstart;
+pub mod status;
+pub mod talk;
+pub mod why;

@@ -1,0 +1,274 @@
+//! `lock`: the only command that asks registries for versions. It pins everything that images take from elsewhere.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use fleet_apply::{Event, Events as _};
+use fleet_model::{
+    Address, Kind,
+    model::{BaseRef, Image, Layer, LayeredRecipe, Model, Recipe},
+};
+use fleet_oci::{
+    Lock, Platform,
+    lock::{BasePin, Unpack},
+};
+use fleet_packages::{Progress, Workshop, debian, npm, pip};
+use fleet_store::write_atomic;
+
+use crate::{
+    blobs::StoreCache,
+    context::{Context, print_out},
+    error::{Failure, Outcome},
+    exit::Exit,
+    project::{FLEET_LOCK, Opened},
+};
+
+/// glibc of Debian releases that images can stand on; wheels must not need a newer one.
+const GLIBC: [(&str, &str); 3] = [("bullseye", "2.31"), ("bookworm", "2.36"), ("trixie", "2.41")];
+
+/// `fleetctl lock`.
+///
+/// # Errors
+/// What cannot be resolved; the lock file is untouched then.
+pub async fn lock(context: &Context, only: &[String], check: bool) -> Outcome {
+    let opened = Opened::open(&context.global)?;
+    let model = opened.model(&context.global)?;
+    let old = opened.lock()?;
+    if check {
+        return fits(&model, &old);
+    }
+    let images = chosen(&model, only)?;
+    let progress: Progress = Arc::new(|_| {});
+    let workshop = Workshop::new(Arc::new(StoreCache(Arc::clone(&opened.store))), progress)
+        .map_err(|error| Failure::caused(Exit::Failed, "packages cannot be looked up", &error))?;
+    let mut locking = Locking { context, workshop, new: old.clone(), unreachable: Vec::new() };
+    if only.is_empty() {
+        locking.forget_absent(&model);
+    }
+    for image in images {
+        locking.image(image).await?;
+    }
+    let text = locking.new.to_text();
+    if text == old.to_text() {
+        print_out(&format!("{FLEET_LOCK} was up to date\n"));
+    } else {
+        write_atomic(&opened.root.join(FLEET_LOCK), text.as_bytes(), 0o644)
+            .map_err(|error| Failure::caused(Exit::Failed, format!("{FLEET_LOCK} cannot be written"), &error))?;
+        print_out(&format!("{FLEET_LOCK} written\n"));
+    }
+    for line in &locking.unreachable {
+        eprintln!("warning: {line}");
+    }
+    Ok(Exit::Done)
+}
+
+fn chosen<'m>(model: &'m Model, only: &[String]) -> Result<Vec<&'m Image>, Failure> {
+    if only.is_empty() {
+        return Ok(model.images.values().collect());
+    }
+    only.iter()
+        .map(|text| {
+            let name = match text.parse::<Address>() {
+                Ok(address) if address.kind == Kind::Image => address.name,
+                _ => text.clone(),
+            };
+            model.images.get(&name).ok_or_else(|| {
+                let known: Vec<String> = model.images.keys().map(|name| format!("image/{name}")).collect();
+                Failure::new(Exit::Usage, format!("there is no image `{name}`"))
+                    .hint(format!("there are: {}", known.join(", ")))
+            })
+        })
+        .collect()
+}
+
+/// Says whether every image is pinned as declared, without asking anybody.
+fn fits(model: &Model, lock: &Lock) -> Outcome {
+    let mut problems = Vec::new();
+    for image in model.images.values() {
+        for platform in platforms(image) {
+            if let Recipe::Layers(recipe) = &image.recipe {
+                problems.extend(missing(image, recipe, platform, lock));
+            }
+        }
+    }
+    problems.sort();
+    problems.dedup();
+    if problems.is_empty() {
+        print_out(&format!("{FLEET_LOCK} fits\n"));
+        return Ok(Exit::Done);
+    }
+    for problem in problems {
+        print_out(&format!("{problem}\n"));
+    }
+    Ok(Exit::Failed)
+}
+
+fn missing(image: &Image, recipe: &LayeredRecipe, platform: Platform, lock: &Lock) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut note = |result: Result<(), fleet_oci::lock::LockError>| found.extend(result.err().map(|e| e.to_string()));
+    if let Some(base) = &recipe.base
+        && let BaseRef::Reference(reference) = &base.value
+    {
+        note(lock.base(&image.name, reference, platform).map(drop));
+    }
+    for layer in &recipe.layers {
+        note(match &layer.value {
+            Layer::Debian { suite, packages } => {
+                let request: Vec<String> = packages.iter().cloned().collect();
+                lock.debian(&image.name, suite, platform.architecture(), &request).map(drop)
+            }
+            Layer::Node { version } => lock.node(&image.name, version, platform).map(drop),
+            Layer::Npm { to, packages, unpack, .. } => {
+                lock.npm(&image.name, to, packages, &unpacked(unpack)).map(drop)
+            }
+            Layer::Pip { to, python, packages } => {
+                let request = requirements(packages);
+                let asked = fleet_oci::lock::PipAsked { python: python.clone(), request };
+                lock.pip(&image.name, to, platform, &asked).map(drop)
+            }
+            Layer::Copy { .. } | Layer::FleetAgent { .. } => Ok(()),
+        });
+    }
+    found
+}
+
+fn unpacked(unpack: &BTreeMap<String, fleet_model::model::Unpack>) -> BTreeMap<String, Unpack> {
+    unpack
+        .iter()
+        .map(|(name, unpack)| (name.clone(), Unpack { version: unpack.version.clone(), at: unpack.at.clone() }))
+        .collect()
+}
+
+fn requirements(packages: &BTreeMap<String, String>) -> Vec<String> {
+    packages.iter().map(|(name, version)| format!("{name}=={version}")).collect()
+}
+
+/// Platforms to pin an image for: those declared, else this machine's.
+fn platforms(image: &Image) -> Vec<Platform> {
+    let declared: Vec<Platform> = image.platforms.iter().filter_map(|platform| platform.parse().ok()).collect();
+    if declared.is_empty() { vec![crate::machine::own_platform()] } else { declared }
+}
+
+struct Locking<'a> {
+    context: &'a Context,
+    workshop: Workshop,
+    new: Lock,
+    unreachable: Vec<String>,
+}
+
+impl Locking<'_> {
+    /// Drops what no declared image asks for any more.
+    fn forget_absent(&mut self, model: &Model) {
+        let declared = |name: &String| model.images.contains_key(name);
+        self.new.debian.retain(|name, _| declared(name));
+        self.new.node.retain(|name, _| declared(name));
+        self.new.npm.retain(|name, _| declared(name));
+        self.new.pip.retain(|name, _| declared(name));
+    }
+
+    async fn image(&mut self, image: &Image) -> Result<(), Failure> {
+        match &image.recipe {
+            Recipe::Layers(recipe) => self.layered(image, recipe).await,
+            Recipe::Containerfile(_) => Ok(()),
+        }
+    }
+
+    async fn layered(&mut self, image: &Image, recipe: &LayeredRecipe) -> Result<(), Failure> {
+        let platforms = platforms(image);
+        if let Some(base) = &recipe.base
+            && let BaseRef::Reference(reference) = &base.value
+        {
+            self.base(image, reference, &platforms).await?;
+        }
+        let suite = recipe.layers.iter().find_map(|layer| match &layer.value {
+            Layer::Debian { suite, .. } => Some(suite.as_str()),
+            _ => None,
+        });
+        for layer in &recipe.layers {
+            self.layer(image, &layer.value, &platforms, suite).await?;
+        }
+        Ok(())
+    }
+
+    async fn layer(
+        &mut self,
+        image: &Image,
+        layer: &Layer,
+        platforms: &[Platform],
+        suite: Option<&str>,
+    ) -> Result<(), Failure> {
+        let name = &image.name;
+        match layer {
+            Layer::Debian { suite, packages } => {
+                let packages: Vec<String> = packages.iter().cloned().collect();
+                for platform in platforms {
+                    self.tell(image, &format!("debian {suite}, {} packages and what they need", packages.len()));
+                    let request = debian::Request { suite, platform: *platform, packages: &packages };
+                    let resolved = debian::resolve(&self.workshop, request).await.map_err(|e| unresolved(image, &e))?;
+                    self.notes(&resolved.notes);
+                    let arches = self.new.debian.entry(name.clone()).or_default();
+                    arches.insert(platform.architecture().to_owned(), resolved.lock);
+                }
+            }
+            Layer::Node { version } => {
+                self.tell(image, &format!("node {version}"));
+                let node = npm::resolve_node(&self.workshop, version, platforms).await;
+                self.new.node.insert(name.clone(), node.map_err(|error| unresolved(image, &error))?);
+            }
+            Layer::Npm { to, packages, unpack, .. } => {
+                self.tell(image, &format!("npm packages in {to}"));
+                let entry = npm::resolve(&self.workshop, packages, &unpacked(unpack)).await;
+                let entry = entry.map_err(|error| unresolved(image, &error))?;
+                self.new.npm.entry(name.clone()).or_default().insert(to.clone(), entry);
+            }
+            Layer::Pip { to, python, packages } => {
+                let glibc = GLIBC.iter().find(|(known, _)| suite == Some(known)).map_or("2.31", |(_, glibc)| glibc);
+                let requirements = requirements(packages);
+                for platform in platforms {
+                    self.tell(image, &format!("Python packages in {to}"));
+                    let request = pip::Request { python, glibc, platform: *platform, requirements: &requirements };
+                    let resolved = pip::resolve(request).await.map_err(|error| unresolved(image, &error))?;
+                    self.notes(&resolved.notes);
+                    let folder = self.new.pip.entry(name.clone()).or_default().entry(to.clone()).or_default();
+                    folder.insert(*platform, resolved.lock);
+                }
+            }
+            Layer::Copy { .. } | Layer::FleetAgent { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// A registry out of reach keeps what is pinned; only an environment that uses the image will miss it.
+    async fn base(&mut self, image: &Image, reference: &str, platforms: &[Platform]) -> Result<(), Failure> {
+        for platform in platforms {
+            self.tell(image, reference);
+            match fleet_registry::resolve(reference, *platform).await {
+                Ok(digest) => {
+                    let pins = self.new.bases.entry(reference.to_owned()).or_default();
+                    pins.insert(*platform, BasePin { digest });
+                }
+                Err(error) if error.is_unreachable() => {
+                    let kept = self.new.base(&image.name, reference, *platform).is_ok();
+                    let what = if kept { "its former pin is kept" } else { "it stays without a pin" };
+                    self.unreachable.push(format!("image {}: {}; {what}", image.name, crate::error::chain(&error)));
+                }
+                Err(error) => return Err(unresolved(image, &error)),
+            }
+        }
+        Ok(())
+    }
+
+    fn tell(&self, image: &Image, what: &str) {
+        let address = Address::new(Kind::Image, &image.name);
+        self.context.console.emit(Event::Notice { text: format!("{address}: {what}") });
+    }
+
+    fn notes(&self, notes: &[String]) {
+        for note in notes {
+            self.context.console.emit(Event::Notice { text: format!("  {note}") });
+        }
+    }
+}
+
+fn unresolved(image: &Image, error: &dyn std::error::Error) -> Failure {
+    Failure::caused(Exit::Failed, format!("image {} cannot be pinned; {FLEET_LOCK} is as it was", image.name), error)
+}

@@ -1,0 +1,58 @@
+//! `org pick`: names for counts. Counts never deploy anybody; the names do, once a person wrote them down.
+
+use std::collections::BTreeSet;
+
+use fleet_model::model::{Level, Model, Person};
+
+use crate::{
+    cli::OrgCommand,
+    context::{Context, print_out},
+    error::{Failure, Outcome},
+    exit::Exit,
+    project::Opened,
+};
+
+/// `fleetctl org`.
+///
+/// # Errors
+/// An unknown department; a count that the department cannot fill.
+pub fn org(context: &Context, command: &OrgCommand) -> Outcome {
+    let OrgCommand::Pick { department, vp, directors, managers, ics } = command;
+    let opened = Opened::open(&context.global)?;
+    let model = opened.model(&context.global)?;
+    if !model.org.departments.contains_key(department) {
+        let known: Vec<&str> = model.org.departments.keys().map(String::as_str).collect();
+        return Err(Failure::new(Exit::Usage, format!("there is no department `{department}`"))
+            .hint(format!("there are: {}", known.join(", "))));
+    }
+    let counts = [(Level::Vp, *vp), (Level::Director, *directors), (Level::Manager, *managers), (Level::Ic, *ics)];
+    let picked = pick(&model, department, &counts)?;
+    let names: Vec<String> = picked.iter().map(|id| format!("\"{id}\"")).collect();
+    print_out(&format!("deploy {}\n", names.join(" ")));
+    Ok(Exit::Done)
+}
+
+/// The first by id of each level whose manager was picked too (heads of the department need none).
+fn pick(model: &Model, department: &str, counts: &[(Level, usize)]) -> Result<Vec<String>, Failure> {
+    let mut picked: Vec<String> = Vec::new();
+    let mut chosen: BTreeSet<&str> = BTreeSet::new();
+    for (level, count) in counts {
+        let fits = |person: &&Person| {
+            person.level == *level
+                && !person.human
+                && person.department.as_deref() == Some(department)
+                && (*level == Level::Vp || person.reports_to.as_deref().is_some_and(|manager| chosen.contains(manager)))
+        };
+        let found: Vec<&str> = model.org.people.values().filter(fits).take(*count).map(|p| p.id.as_str()).collect();
+        if found.len() < *count {
+            return Err(Failure::new(
+                Exit::Failed,
+                format!("{department} has only {} of level {} under those picked, not {count}", found.len(), level.as_str()),
+            )
+            .hint("pick more of the level above, or fewer of this one"));
+        }
+        picked.extend(found.iter().map(|id| (*id).to_owned()));
+        chosen.extend(found);
+    }
+    Ok(picked)
+}

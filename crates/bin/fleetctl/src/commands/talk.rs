@@ -1,0 +1,131 @@
+//! `say`, `logs`, `password`: reach what runs.
+
+use std::time::{Duration, Instant};
+
+use fleet_model::{Address, Kind, resolved::Account};
+use fleet_matrix::CallError;
+use futures::StreamExt;
+
+use crate::{
+    context::{Context, print_json, print_out},
+    error::{Failure, Outcome},
+    exit::Exit,
+    pipeline::Prepared,
+    world::World,
+};
+
+/// What to say.
+pub struct Saying<'a> {
+    /// Room alias or id.
+    pub room: &'a str,
+    /// The text.
+    pub text: &'a str,
+    /// Who says it.
+    pub speaker: Option<&'a str>,
+    /// How long to wait for an answer.
+    pub wait: Duration,
+}
+
+/// `fleetctl say`: stdout gets the answers, one `name: text` each.
+///
+/// # Errors
+/// An unknown person or room, a homeserver that does not answer; exit code 1 when nobody answered in time.
+pub async fn say(context: &Context, environment: &str, saying: &Saying<'_>) -> Outcome {
+    let prepared = Prepared::new(context, environment)?;
+    let speaker = speaker(&prepared, saying.speaker)?.matrix_id.clone();
+    let world = World::connect(context, &prepared).await?;
+    let outcome = converse(context, &world, &speaker, saying).await;
+    world.finish().await;
+    outcome
+}
+
+async fn converse(context: &Context, world: &World, speaker: &str, saying: &Saying<'_>) -> Outcome {
+    let failed = |error: CallError| {
+        let exit = if matches!(error, CallError::Unreachable { .. }) { Exit::Unavailable } else { Exit::Failed };
+        Failure::caused(exit, format!("nothing was said in {}", saying.room), &error)
+            .hint("`fleetctl status` shows whether the homeserver runs and which rooms there are")
+    };
+    let mut sent = world.matrix.send_message(speaker, saying.room, saying.text).await.map_err(failed)?;
+    for name in &sent.not_members {
+        eprintln!("warning: {name} names nobody in the room, so nobody was mentioned by it");
+    }
+    if saying.wait.is_zero() {
+        return Ok(Exit::Done);
+    }
+    let end = Instant::now() + saying.wait;
+    let left = end.saturating_duration_since(Instant::now());
+    let replies = world.matrix.replies_since(&mut sent, left).await.map_err(failed)?;
+    for reply in &replies {
+        if context.json() {
+            print_json(&serde_json::json!({
+                "schema": 1, "sender": reply.sender.as_str(), "name": reply.name, "text": reply.text,
+            }));
+        } else {
+            print_out(&format!("{}: {}\n", reply.name, reply.text));
+        }
+    }
+    if replies.is_empty() {
+        return Err(Failure::new(Exit::Failed, format!("nobody answered within {} s", saying.wait.as_secs()))
+            .hint("agents answer in rooms when they are mentioned: write @name")
+            .hint("`fleetctl status` shows whether a model is reachable; `fleetctl logs agent/NAME` what the agent did"));
+    }
+    Ok(Exit::Done)
+}
+
+/// The given human, or the one of the highest rank.
+fn speaker<'p>(prepared: &'p Prepared, given: Option<&str>) -> Result<&'p Account, Failure> {
+    let humans = || prepared.resolved.accounts.values().filter(|account| account.human);
+    let names = || humans().map(|account| account.id.as_str()).collect::<Vec<_>>().join(", ");
+    match given {
+        Some(id) => humans().find(|account| account.id == id).ok_or_else(|| {
+            Failure::new(Exit::Usage, format!("`{id}` is no human of {}", prepared.scope.environment))
+                .hint(format!("humans with an account are: {}", names()))
+        }),
+        None => {
+            let rank = |account: &&Account| prepared.model.org.people.get(&account.id).map(|person| person.level);
+            humans().min_by_key(rank).ok_or_else(|| {
+                Failure::new(Exit::Failed, "no human has an account in this environment")
+                    .hint("declare one: human \"your.name\" name=\"Your Name\" title=\"…\" level=\"ceo\"")
+            })
+        }
+    }
+}
+
+/// `fleetctl logs`.
+///
+/// # Errors
+/// An address without a container.
+pub async fn logs(context: &Context, environment: &str, address: &str, follow: bool, tail: u32) -> Outcome {
+    let address: Address =
+        address.parse().map_err(|error| Failure::caused(Exit::Usage, "this is not an address", &error))?;
+    if !matches!(address.kind, Kind::Agent | Kind::Service) {
+        return Err(Failure::new(Exit::Usage, format!("{address} has no container"))
+            .hint("agents and services have: agent/NAME, service/homeserver"));
+    }
+    let prepared = Prepared::new(context, environment)?;
+    let world = World::connect(context, &prepared).await?;
+    let container = world.docker.container_name(&address);
+    let mut lines = std::pin::pin!(world.docker.engine().logs(&container, follow, Some(tail)));
+    while let Some(line) = lines.next().await {
+        let line = line.map_err(|error| {
+            Failure::caused(Exit::Failed, format!("the log of {address} cannot be read"), &error)
+                .hint("`fleetctl status` shows what runs")
+        })?;
+        print_out(&format!("{}\n", line.text.trim_end()));
+    }
+    Ok(Exit::Done)
+}
+
+/// `fleetctl password`: the one place where a derived password is shown, because a person asked for exactly that.
+///
+/// # Errors
+/// Somebody without an account.
+pub fn password(context: &Context, environment: &str, person: &str) -> Outcome {
+    let prepared = Prepared::new(context, environment)?;
+    let account = speaker(&prepared, Some(person))?;
+    let secrets = context.machine.secrets(&prepared.scope, &prepared.model)?;
+    let secret = secrets.fleet.password(&account.matrix_id, 0);
+    let text = secret.expose_str().map_err(|error| Failure::caused(Exit::Failed, "the password is not text", &error))?;
+    print_out(&format!("{text}\n"));
+    Ok(Exit::Done)
+}

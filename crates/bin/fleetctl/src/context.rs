@@ -1,0 +1,57 @@
+//! [`Context`]: what every command is given.
+
+use std::sync::Arc;
+
+use crate::{
+    cli::{Format, Global},
+    error::Failure,
+    exit::Exit,
+    machine::Machine,
+    ui::{events::Console, style::Style},
+};
+
+/// What every command is given.
+pub struct Context {
+    /// Global options.
+    pub global: Global,
+    /// Where events go.
+    pub console: Arc<Console>,
+    /// What is around this process.
+    pub machine: Machine,
+    /// Colours of stdout.
+    pub style: Style,
+}
+
+impl Context {
+    /// Reads the environment and opens the event stream.
+    ///
+    /// # Errors
+    /// An events file that cannot be written, no home folder.
+    pub fn new(global: &Global) -> Result<Self, Failure> {
+        let console = Console::new(global)
+            .map_err(|error| Failure::caused(Exit::Failed, "the events file cannot be written", &error))?;
+        Ok(Self {
+            console: Arc::new(console),
+            machine: Machine::read()?,
+            style: Style::stdout(global.color),
+            global: global.clone(),
+        })
+    }
+
+    /// Output is for programs.
+    #[must_use]
+    pub fn json(&self) -> bool {
+        self.global.format == Format::Json
+    }
+}
+
+/// Prints one JSON value on stdout.
+pub fn print_json(value: &serde_json::Value) {
+    print_out(&format!("{value:#}\n"));
+}
+
+/// Prints data on stdout; a reader that went away is not an error.
+pub fn print_out(text: &str) {
+    use std::io::Write as _;
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}

@@ -1,0 +1,310 @@
+//! The reader's front door: about one line per arrow.
+//!
+//! ```text
+//! fleet.kdl ─▶ Model ─▶ DerivationGraph ─▶ Plan ─▶ apply ─▶ the world
+//!                                            ▲                  │
+//!                                          State ◀── observe ◀──┘
+//! ```
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::AtomicBool},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use fleet_apply::{Execution, Recorder, Report, Scope, execute};
+use fleet_derivation::{Derivation, Hash, Input};
+use fleet_graph::{Inputs, Instance, instantiate};
+use fleet_model::{
+    Address,
+    model::{Environment, Model, Target},
+    resolved::Resolved,
+};
+use fleet_oci::{Lock, Platform};
+use fleet_plan::{Generation, Health, Observed, Outcome, Plan, RunState, SCHEMA, State};
+use fleet_planner::{Known, Planning};
+use fleet_store::{Output, Store};
+
+use crate::{agent_binary::AgentBinary, context::Context, error::Failure, exit::Exit, project::Opened, world::World};
+
+/// A project read and checked, and what one environment makes of it.
+pub struct Prepared {
+    /// The project.
+    pub opened: Opened,
+    /// fleet.kdl ─▶ Model.
+    pub model: Model,
+    /// What the environment makes of it.
+    pub resolved: Resolved,
+    /// `fleet.lock`.
+    pub lock: Lock,
+    /// Names.
+    pub scope: Scope,
+    /// What the target runs.
+    pub platform: Platform,
+    /// The agent runtime.
+    pub agent: AgentBinary,
+}
+
+impl Prepared {
+    /// Reads and checks everything that one environment needs.
+    ///
+    /// # Errors
+    /// Every mistake in `fleet.kdl`, an unknown environment, no agent runtime.
+    pub fn new(context: &Context, environment: &str) -> Result<Self, Failure> {
+        let opened = Opened::open(&context.global)?;
+        let model = opened.model(&context.global)?;
+        let resolved = fleet_model::resolve(&model, environment)
+            .map_err(|error| Failure::caused(Exit::Usage, "there is no such environment", &error))?;
+        let lock = opened.lock()?;
+        let platform = crate::machine::own_platform();
+        let agent = AgentBinary::find(&opened.files, platform)
+            .map_err(|error| Failure::caused(Exit::Failed, "there is no agent runtime", &error))?;
+        let scope = Scope {
+            fleet: model.fleet.name.clone(),
+            environment: environment.to_owned(),
+            domain: model.fleet.domain.clone(),
+        };
+        let _ = opened.files.save_cache();
+        Ok(Self { opened, model, resolved, lock, scope, platform, agent })
+    }
+
+    /// The environment's declaration.
+    ///
+    /// # Errors
+    /// Never for an environment that [`Self::new`] accepted.
+    pub fn environment(&self) -> Result<&Environment, Failure> {
+        self.model
+            .environments
+            .get(&self.scope.environment)
+            .ok_or_else(|| Failure::new(Exit::Usage, format!("there is no environment {}", self.scope.environment)))
+    }
+
+    /// Refuses what this version cannot deploy.
+    ///
+    /// # Errors
+    /// For a target other than `docker`.
+    pub fn require_docker(&self) -> Result<(), Failure> {
+        match self.environment()?.target {
+            Target::Docker => Ok(()),
+            Target::Aws { .. } => Err(Failure::new(
+                Exit::Failed,
+                format!("environment {} targets aws, which this version checks and does not deploy", self.scope.environment),
+            )
+            .hint("`fleetctl check`, `show`, `graph` and `plan --offline` work on it")),
+        }
+    }
+
+    /// Model ─▶ DerivationGraph, with the outputs that are known.
+    ///
+    /// # Errors
+    /// Every problem with templates and the lock at once.
+    pub fn instance(&self, outputs: &BTreeMap<Hash, String>) -> Result<Instance, Failure> {
+        let inputs = Inputs {
+            model: &self.model,
+            environment: self.environment()?,
+            resolved: &self.resolved,
+            sources: &self.opened.tree,
+            lock: &self.lock,
+            platform: self.platform,
+            agent_binary: self.agent.hash(),
+            outputs,
+        };
+        instantiate(&inputs).map_err(|problems| {
+            let mut failure = Failure::new(Exit::Failed, "the fleet cannot be derived from its sources");
+            for problem in problems {
+                failure.causes.push(problem.to_string());
+                if !failure.hints.contains(&problem.help) {
+                    failure.hints.push(problem.help);
+                }
+            }
+            failure
+        })
+    }
+
+    /// (graph, State) ─▶ Plan.
+    ///
+    /// # Errors
+    /// A generation that cannot be read.
+    pub fn plan(&self, instance: &Instance, state: &State) -> Result<Plan, Failure> {
+        let last = self.last_generation()?.map(|generation| generation.objects).unwrap_or_default();
+        let observed = state.objects.values().filter_map(|object| object.hash);
+        let known = known(&self.opened.store, instance, last.values().copied().chain(observed));
+        Ok(fleet_planner::plan(&Planning {
+            fleet: &self.scope.fleet,
+            environment: &self.scope.environment,
+            graph: &instance.graph,
+            desired: &instance.desired,
+            state,
+            known: &known,
+            last: &last,
+        }))
+    }
+
+    /// The newest generation of the environment.
+    ///
+    /// # Errors
+    /// One that cannot be read.
+    pub fn last_generation(&self) -> Result<Option<Generation>, Failure> {
+        self.opened
+            .store
+            .latest_generation(&self.scope.environment)
+            .map_err(|error| Failure::caused(Exit::Failed, "the history cannot be read", &error))
+    }
+
+    /// The state as the last generation left it, for `--offline`.
+    ///
+    /// # Errors
+    /// A generation that cannot be read.
+    pub fn recorded_state(&self) -> Result<State, Failure> {
+        let mut state = State::default();
+        let Some(generation) = self.last_generation()? else { return Ok(state) };
+        for (address, hash) in generation.objects {
+            let recorded = Observed {
+                hash: Some(hash),
+                actual: None,
+                run: RunState::Present,
+                health: Health::None,
+                id: String::new(),
+                version: hash.to_string(),
+                unfinished: None,
+            };
+            state.objects.insert(address, recorded);
+        }
+        state.outputs = generation.outputs;
+        Ok(state)
+    }
+}
+
+/// A plan and what it was made from.
+pub struct Planned {
+    /// The graph and the objects.
+    pub instance: Instance,
+    /// What was seen.
+    pub state: State,
+    /// The plan.
+    pub plan: Plan,
+}
+
+/// observe ─▶ State ─▶ Plan, with reads only.
+///
+/// # Errors
+/// See [`Prepared::instance`]; an outside system that cannot be read.
+pub async fn plan(prepared: &Prepared, world: &World) -> Result<Planned, Failure> {
+    let outputs = world.observe_images().await?;
+    let instance = prepared.instance(&outputs.outputs)?;
+    let wanted: Vec<Address> = instance.desired.keys().cloned().collect();
+    let state = outputs.merged(world.observe(&wanted).await?);
+    let plan = prepared.plan(&instance, &state)?;
+    Ok(Planned { instance, state, plan })
+}
+
+/// Plan ─▶ apply ─▶ the world; then the record of it.
+///
+/// # Errors
+/// A store that cannot be written. Failed changes are in the report.
+pub async fn apply(
+    prepared: &Prepared,
+    world: &World,
+    plan: &Plan,
+    instance: &Instance,
+    stop: &AtomicBool,
+) -> Result<Report, Failure> {
+    let store = &prepared.opened.store;
+    // Before anything carries a hash, what the hash stands for is in the store.
+    store.put_derivations(instance.graph.iter()).map_err(|error| unwritable(&error))?;
+    let outputs = world.observe_images().await?.outputs;
+    let recorder = StoreRecorder { store: Arc::clone(store) };
+    let providers = world.providers();
+    let execution = Execution {
+        plan,
+        providers: &providers,
+        secrets: &world.secrets,
+        rollout: prepared.environment()?.rollout,
+        events: &*world.console,
+        recorder: &recorder,
+        stop,
+    };
+    let report = execute(&execution, outputs).await;
+    world.finish().await;
+    if report.count(|outcome| matches!(outcome, Outcome::Done)) > 0 {
+        store.add_generation(generation(prepared, instance, &report)).map_err(|error| unwritable(&error))?;
+    }
+    Ok(report)
+}
+
+/// What stands after an apply: everything that is as declared, with the hash of its derivation.
+fn generation(prepared: &Prepared, instance: &Instance, report: &Report) -> Generation {
+    let mut objects: BTreeMap<Address, Hash> = instance
+        .desired
+        .keys()
+        .filter_map(|address| Some((address.clone(), instance.graph.get(address)?.with_outputs(&report.outputs).hash())))
+        .collect();
+    for entry in &report.entries {
+        let stands = match entry.outcome {
+            Outcome::Done | Outcome::Unchanged => entry.after,
+            _ => entry.before,
+        };
+        match stands {
+            Some(hash) => objects.insert(entry.address.clone(), hash),
+            None => objects.remove(&entry.address),
+        };
+    }
+    let used: BTreeMap<Hash, String> = instance
+        .desired
+        .keys()
+        .filter_map(|address| instance.graph.get(address))
+        .filter_map(|derivation| Some((derivation.hash(), report.outputs.get(&derivation.hash())?.clone())))
+        .collect();
+    Generation {
+        schema: SCHEMA,
+        number: 0, // given by the store
+        environment: prepared.scope.environment.clone(),
+        finished: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+        objects,
+        outputs: used,
+        entries: report.entries.clone(),
+    }
+}
+
+/// Derivations by hash: the graph's own, and from the store those asked for with everything they were made from.
+#[must_use]
+pub fn known(store: &Store, instance: &Instance, asked: impl Iterator<Item = Hash>) -> Known {
+    let mut known: Known = instance.graph.iter().map(|derivation| (derivation.hash(), derivation.clone())).collect();
+    let mut waiting: Vec<Hash> = asked.collect();
+    while let Some(hash) = waiting.pop() {
+        if known.contains_key(&hash) {
+            continue;
+        }
+        // A derivation that is not in the store only makes a reason unknown.
+        if let Ok(Some(derivation)) = store.derivation(&hash) {
+            waiting.extend(derivation.inputs.values().filter_map(|input| match input {
+                Input::Derivation { hash, .. } => Some(*hash),
+                _ => None,
+            }));
+            known.insert(hash, derivation);
+        }
+    }
+    known
+}
+
+fn unwritable(error: &dyn std::error::Error) -> Failure {
+    Failure::caused(Exit::Failed, "the store .fleet/ cannot be written", error)
+}
+
+/// Writes what an execution learns into the store at once.
+struct StoreRecorder {
+    store: Arc<Store>,
+}
+
+impl Recorder for StoreRecorder {
+    fn derivation(&self, derivation: &Derivation) {
+        // Losing it costs an explanation later; the change itself must not fail for that.
+        let _ = self.store.put_derivations([derivation]);
+    }
+
+    fn output(&self, derivation: &Hash, output: &str) {
+        if !matches!(self.store.output(derivation), Ok(Some(_))) {
+            let _ = self.store.put_output(derivation, &Output { digest: output.to_owned(), ..Output::default() });
+        }
+    }
+}

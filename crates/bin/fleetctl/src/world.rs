@@ -1,0 +1,137 @@
+//! [`World`]: the outside systems of one environment, connected.
+
+use std::sync::Arc;
+
+use fleet_apply::{Events, Provider, ProviderError, Secrets};
+use fleet_docker::{DockerProvider, Engine, EngineSearch, Search};
+use fleet_matrix::{Flavour, MatrixProvider, Settings};
+use fleet_model::{Address, model::HomeserverKind};
+use fleet_plan::State;
+
+use crate::{
+    context::Context,
+    error::Failure,
+    exit::Exit,
+    images::ImageProvider,
+    pipeline::Prepared,
+    ui::events::Console,
+};
+
+/// The outside systems of one environment.
+pub struct World {
+    /// Images in the engine.
+    pub images: ImageProvider,
+    /// Containers.
+    pub docker: DockerProvider,
+    /// Accounts and rooms.
+    pub matrix: MatrixProvider,
+    /// Secrets, resolved at the moment of use.
+    pub secrets: Secrets,
+    /// Where events go.
+    pub console: Arc<Console>,
+}
+
+/// Where to look for a container engine, from the environment.
+#[must_use]
+pub fn engine_search() -> EngineSearch {
+    EngineSearch {
+        docker_host: std::env::var("DOCKER_HOST").ok().filter(|value| !value.is_empty()),
+        xdg_runtime_dir: std::env::var_os("XDG_RUNTIME_DIR").map(Into::into),
+    }
+}
+
+/// The container engine of this machine.
+///
+/// # Errors
+/// When none answers: every place that was tried, and what to do.
+pub async fn engine() -> Result<Engine, Failure> {
+    match fleet_docker::engine::find(&engine_search()).await {
+        Search::Found(engine) => Ok(*engine),
+        Search::NotFound { looked_at } => {
+            let denied = looked_at.iter().any(|looked| looked.denied);
+            let exit = if denied { Exit::Denied } else { Exit::Unavailable };
+            let mut failure = Failure::new(exit, "no container engine answers");
+            failure.causes.extend(looked_at.iter().map(|looked| format!("{}: {}", looked.endpoint, looked.why)));
+            Err(failure.hint("start Docker or Podman, or set DOCKER_HOST; `fleetctl quickstart --yes` installs one"))
+        }
+    }
+}
+
+impl World {
+    /// Connects to everything that the environment needs; makes the fleet secret where there is none yet.
+    ///
+    /// # Errors
+    /// No engine, no usable secret, a domain that is none.
+    pub async fn connect(context: &Context, prepared: &Prepared) -> Result<Self, Failure> {
+        prepared.require_docker()?;
+        let engine = engine().await?;
+        let secrets = context.machine.secrets(&prepared.scope, &prepared.model)?;
+        let homeserver = &prepared.environment()?.homeserver;
+        let settings = Settings {
+            scope: prepared.scope.clone(),
+            url: format!("http://127.0.0.1:{}", homeserver.port),
+            flavour: match homeserver.kind {
+                HomeserverKind::Synapse => Flavour::Synapse,
+                HomeserverKind::Conduit => Flavour::Conduit,
+            },
+            token_file: context.machine.token_file(&prepared.scope),
+        };
+        let events: Arc<dyn Events> = Arc::<Console>::clone(&context.console);
+        let matrix = MatrixProvider::new(settings, secrets.fleet.clone(), events)
+            .map_err(|error| Failure::caused(Exit::Failed, "the homeserver cannot be used", &error))?;
+        Ok(Self {
+            images: ImageProvider {
+                engine: engine.clone(),
+                fleet: prepared.scope.fleet.clone(),
+                store: Arc::clone(&prepared.opened.store),
+                sources: Arc::new(prepared.opened.tree.clone()),
+                agent: prepared.agent.clone(),
+            },
+            docker: DockerProvider::new(engine, prepared.scope.clone()),
+            matrix,
+            secrets,
+            console: Arc::clone(&context.console),
+        })
+    }
+
+    /// Every provider.
+    #[must_use]
+    pub fn providers(&self) -> [&dyn Provider; 3] {
+        [&self.images, &self.docker, &self.matrix]
+    }
+
+    /// Images at the target: what derivations are known to give.
+    ///
+    /// # Errors
+    /// An engine that does not answer.
+    pub async fn observe_images(&self) -> Result<State, Failure> {
+        self.images.observe(&[]).await.map_err(unobservable)
+    }
+
+    /// Containers, accounts and rooms.
+    ///
+    /// # Errors
+    /// An outside system that cannot be read.
+    pub async fn observe(&self, wanted: &[Address]) -> Result<State, Failure> {
+        let (containers, matrix) = tokio::join!(self.docker.observe(wanted), self.matrix.observe(wanted));
+        Ok(containers.map_err(unobservable)?.merged(matrix.map_err(unobservable)?))
+    }
+
+    /// Signs out what was signed in for this run.
+    pub async fn finish(&self) {
+        if let Err(error) = self.matrix.finish().await {
+            let text = format!("a helper session could not be signed out: {}", crate::error::chain(&error));
+            self.console.emit(fleet_apply::Event::Notice { text });
+        }
+    }
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "used as a function for map_err")]
+fn unobservable(error: ProviderError) -> Failure {
+    let exit = match error {
+        ProviderError::Unreachable { .. } => Exit::Unavailable,
+        ProviderError::Denied { .. } => Exit::Denied,
+        _ => Exit::Failed,
+    };
+    Failure::caused(exit, "what runs cannot be seen", &error)
+}
