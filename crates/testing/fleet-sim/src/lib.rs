@@ -1,1 +1,19 @@
-//! To be written.
+//! A fake world behind the same [`fleet_apply::Provider`] trait as the real one, and the contract both are held to.
+//!
+//! - [`World`]: containers, the directory, images, accounts and rooms in memory; what is unhealthy, what fails and when
+//!   a run dies are arguments, so that one seed is one story.
+//! - [`contract::provider_contract`]: what every provider must do, run here for the fake and in `fleet-docker` for the
+//!   real engine: a fake that behaves better than the real thing is worth nothing.
+//! - [`CallLog`]: counts calls, and kills a run before a given write.
+//!
+//! Deliberately absent: planning beyond [`contract::change`], time.
+
+mod containers;
+pub mod contract;
+mod faults;
+mod log;
+mod world;
+
+pub use faults::Faults;
+pub use log::{CallLog, KILLED, killed};
+pub use world::{SimProvider, World};
