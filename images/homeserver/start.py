@@ -203,7 +203,8 @@ def serve():
     become(uid, gid)
     write(run / "log.yaml", logging_configuration(found.get("log_level", "WARNING")))
     write(run / "homeserver.yaml", configuration(found, keys, data, run) | found.get("extra", {}))
-    environment = dict(os.environ, HOME=str(data), PYTHONPYCACHEPREFIX=str(run / "pycache"))
+    environment = dict(os.environ, HOME=str(data))
+    environment.setdefault("PYTHONPYCACHEPREFIX", str(run / "pycache"))  # a restart is quicker by seconds
     if os.path.isdir(PACKAGES):
         environment.setdefault("PYTHONPATH", PACKAGES)
     say(f"Synapse for {found['server_name']} starts on port {found['port']}")

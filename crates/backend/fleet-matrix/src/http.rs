@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, collections::BTreeSet, time::Duration};
 
-use fleet_apply::events::{Event, Events};
+use fleet_apply::{Event, Events};
 use fleet_secret::Secret;
 use http::Method;
 use ruma::api::{
@@ -188,6 +188,7 @@ fn refused(call: &str, status: u16, body: Vec<u8>) -> Failure {
     let said: Said = serde_json::from_slice(&body).unwrap_or_default();
     let message = if said.error.is_empty() { "refused without a word".to_owned() } else { said.error };
     let errcode = if said.errcode.is_empty() { "no error code".to_owned() } else { said.errcode };
+    let body = if status == 401 { body } else { Vec::new() };
     let error = CallError::Refused { call: call.to_owned(), status, errcode, message, body };
     Failure { error, asked_to_wait: said.retry_after_ms.map(Duration::from_millis) }
 }
@@ -199,4 +200,73 @@ fn described(method: &Method, path: &str) -> String {
 
 fn text(token: &Secret) -> Result<&str, CallError> {
     token.expose_str().map_err(|e| CallError::Local(e.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use ruma::api::client::account::whoami;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Calls(Mutex<Vec<String>>);
+
+    impl Events for Calls {
+        fn emit(&self, event: Event) {
+            if let Event::Call { call, .. } = event {
+                self.0.lock().unwrap().push(call);
+            }
+        }
+    }
+
+    /// Answers one connection after the other with these; nothing: hangs up.
+    async fn server(answers: Vec<(u16, &'static str)>) -> Http {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let http = Http::new(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
+        tokio::spawn(async move {
+            for (status, body) in answers {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let _ = stream.read(&mut [0; 4096]).await.unwrap();
+                if status > 0 {
+                    let head = format!("HTTP/1.1 {status} x\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+                    stream.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+                }
+            }
+        });
+        http
+    }
+
+    const LIMITED: (u16, &str) = (429, r#"{"errcode":"M_LIMIT_EXCEEDED","error":"slowly","retry_after_ms":40}"#);
+
+    #[tokio::test]
+    async fn a_server_that_asks_for_patience_stumbles_or_hangs_up_is_asked_again() {
+        let http = server(vec![LIMITED, (503, ""), (0, ""), (200, r#"{"user_id":"@a:b.c"}"#)]).await;
+        let calls = Calls::default();
+        let caller = Caller::anonymous(&http, &calls).with_token(Secret::new("a-token-nobody-sees"));
+        assert_eq!(caller.send(whoami::v3::Request::new()).await.unwrap().user_id, "@a:b.c");
+        assert_eq!(*calls.0.lock().unwrap(), vec!["GET /_matrix/client/v3/account/whoami"; 4]);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_never_stops_asking_for_patience_is_given_up() {
+        let http = server(vec![LIMITED; ATTEMPTS as usize]).await;
+        let caller = Caller::anonymous(&http, &fleet_apply::Silent).with_token(Secret::new("token"));
+        let error = caller.send(whoami::v3::Request::new()).await.unwrap_err();
+        assert!(error.is("M_LIMIT_EXCEEDED"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_told_in_the_servers_words_and_without_the_token() {
+        let http = server(vec![(401, r#"{"errcode":"M_UNKNOWN_TOKEN","error":"Invalid access token"}"#)]).await;
+        let caller = Caller::anonymous(&http, &fleet_apply::Silent).with_token(Secret::new("a-token-nobody-sees"));
+        let error = caller.send(whoami::v3::Request::new()).await.unwrap_err();
+        assert_eq!(error.to_string(), "GET /_matrix/client/v3/account/whoami: Invalid access token (M_UNKNOWN_TOKEN, HTTP 401)");
+        assert!(!format!("{error:?}").contains("nobody-sees"));
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fleet_apply::events::Events;
+use fleet_apply::Events;
 use fleet_model::{Address, Kind};
 use fleet_plan::{Health, Observed, RunState, State};
 use futures::{StreamExt, TryStreamExt, stream};
@@ -25,6 +25,8 @@ use crate::{
 
 /// Reads under way at the same time.
 const READS_AT_ONCE: usize = 8;
+/// Conduit talks to its administrators in a room of its own under this alias.
+const CONDUIT_ADMIN_ROOM: &str = "admins";
 
 /// Everything of the scope. A homeserver that does not run yet is told in [`State::unseen`].
 pub async fn observe(session: &Session, events: &dyn Events, wanted: &[Address]) -> Result<State, CallError> {
@@ -177,7 +179,21 @@ impl Look<'_> {
             };
             state.objects.extend(seen.map(|seen| (Address::new(Kind::Room, *alias), seen)));
         }
+        self.unknown_rooms(&rooms, state);
         Ok(())
+    }
+
+    /// Of the rooms that the service account is in: those that are neither declared nor recorded.
+    fn unknown_rooms(&self, rooms: &[RoomState], state: &mut State) {
+        let recorded: BTreeSet<&OwnedRoomId> = self.records.rooms.values().map(|record| &record.room_id).collect();
+        for room in rooms.iter().filter(|room| !recorded.contains(&room.id)) {
+            let alias = room.alias.as_deref();
+            if alias.is_some_and(|alias| alias == CONDUIT_ADMIN_ROOM || self.rooms.contains(alias)) {
+                continue;
+            }
+            let what = format!("the room {} ({}, members: {}) is not ours", room.id, room.name, room.joined().count());
+            state.orphans.insert(Address::new(Kind::Room, alias.unwrap_or(room.id.as_str())), what);
+        }
     }
 
     async fn still_named(&self, alias: &str, record: &RoomRecord) -> Result<Option<Observed>, CallError> {

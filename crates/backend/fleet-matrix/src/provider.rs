@@ -3,10 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
-use fleet_apply::{
-    Applied, Provider, ProviderError, Ready, Scope,
-    events::Events,
-};
+use fleet_apply::{Applied, Events, Provider, ProviderError, Ready, Scope};
 use fleet_derivation::Hash;
 use fleet_model::{Address, Kind};
 use fleet_plan::{Action, Change, Desired, State};

@@ -19,7 +19,7 @@ use ruma::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
-use crate::{Flavour, error::CallError, http::Caller, synapse};
+use crate::{Flavour, error::CallError, http::Caller, session::uncached, synapse};
 
 const ACCOUNT: &str = "dev.fleetctl.account.";
 const ROOM: &str = "dev.fleetctl.room.";
@@ -82,6 +82,7 @@ async fn synced(service: &Caller<'_>) -> Result<Map<String, Value>, CallError> {
     filter.account_data.types = Some(vec![format!("{ACCOUNT}*"), format!("{ROOM}*")]);
     let mut request = sync_events::v3::Request::new();
     request.filter = Some(filter.into());
+    request.timeout = Some(uncached());
     request.set_presence = ruma::presence::PresenceState::Offline;
     let answer = service.send(request).await?;
     let mut found = Map::new();

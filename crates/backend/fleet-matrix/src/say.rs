@@ -20,7 +20,7 @@ use crate::{
     error::CallError,
     provider::MatrixProvider,
     room::{full_alias, lookup},
-    session::parsed,
+    session::{parsed, uncached},
 };
 
 /// A message that was sent.
@@ -68,7 +68,7 @@ impl MatrixProvider {
         let people: BTreeMap<OwnedUserId, String> =
             members.into_iter().map(|(user, member)| (user, member.display_name.unwrap_or_default())).collect();
         let (mentioned, not_members) = mentions(text, &people);
-        let since = caller.send(request(&room_id, None, Duration::ZERO)).await?.next_batch;
+        let since = caller.send(request(&room_id, None, uncached())).await?.next_batch;
         let mut content = RoomMessageEventContent::text_plain(text);
         content.mentions = Some(Mentions::with_user_ids(mentioned.iter().cloned()));
         let message = send_message_event::v3::Request::new(room_id.clone(), TransactionId::new(), &content)

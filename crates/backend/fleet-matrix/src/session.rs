@@ -4,9 +4,9 @@
 //! The service account's token lives in a file that only its owner reads, on one fixed device; it logs in again only
 //! when that token is refused. Every other identity is signed in once per run and signed out by `finish`.
 
-use std::{collections::BTreeMap, io::Write, os::unix::fs::OpenOptionsExt, path::Path};
+use std::{collections::BTreeMap, io::Write, os::unix::fs::OpenOptionsExt, path::Path, time::Duration};
 
-use fleet_apply::events::Events;
+use fleet_apply::Events;
 use fleet_secret::{FleetSecret, Secret};
 use ruma::{
     OwnedUserId, UserId,
@@ -250,6 +250,12 @@ fn keep(file: &Path, token: &Secret) -> Result<(), CallError> {
     let mut open = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft).map_err(failed)?;
     open.write_all(token.expose()).map_err(failed)?;
     std::fs::rename(&draft, file).map_err(failed)
+}
+
+/// A timeout for an initial sync, which does not wait. Synapse answers an initial sync from a cache of two minutes when
+/// one with the same parameters was asked before, and this is the parameter that means nothing there.
+pub fn uncached() -> Duration {
+    Duration::from_millis(fastrand::u64(1..2000))
 }
 
 /// `@localpart:domain`.
