@@ -39,6 +39,9 @@ const COPIES: [(&str, &str); 3] = [
     ("usr/share/base-files/profile", "etc/profile"),
     ("usr/share/base-files/motd", "etc/motd"),
 ];
+/// `/etc/nsswitch.conf` where `base-files` is not among the packages: names of the engine (`/etc/hosts`) before DNS,
+/// whatever this glibc would do without the file.
+const NSSWITCH: &str = "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nnetworks: files\n";
 /// Command, and the programs that may stand behind it, best first.
 const ALTERNATIVES: [(&str, &[&str]); 6] = [
     ("awk", &["/usr/bin/gawk", "/usr/bin/mawk"]),
@@ -123,6 +126,9 @@ impl RootFs {
                 let content = content.clone();
                 self.tree.insert(to, Node::File(Meta::root(0o644), content))?;
             }
+        }
+        if self.tree.get("etc/nsswitch.conf").is_none() {
+            self.tree.insert("etc/nsswitch.conf", Node::file(0o644, NSSWITCH))?;
         }
         Ok(())
     }
@@ -228,6 +234,7 @@ mod tests {
         let root = RootFs::from_packages(packages, &[user]).unwrap();
         assert_eq!(text(&root, CA_BUNDLE), "A\nB\n");
         assert_eq!(text(&root, "usr/bin/awk"), "elf");
+        assert!(text(&root, "etc/nsswitch.conf").contains("hosts: files dns"));
         assert!(text(&root, "etc/passwd").ends_with("agent:*:1000:1000:agent:/home/agent:/bin/sh\n"));
         assert!(text(&root, "etc/group").ends_with("agent:*:1000:\n"));
         assert_eq!(root.tree.get("home/agent"), Some(&Node::Dir(Meta { mode: 0o750, uid: 1000, gid: 1000 })));
