@@ -353,9 +353,9 @@ impl Store {
         let adopt = || {
             if !self.refresh_blob(&path, scratch.as_file()) {
                 scratch.as_file().sync_all()?;
-                self.make_parent(&path)?;
+                let new = self.make_parent(&path)?;
                 scratch.persist(&path).map_err(|failed| failed.error)?;
-                sync_parent(&path)?;
+                sync_name(&path, new)?;
             }
             Ok(())
         };
@@ -377,16 +377,17 @@ impl Store {
 
     /// Moves a finished temporary file to its place, making the folders on the way.
     fn place(&self, temporary: Temporary, path: &Path) -> io::Result<()> {
-        self.make_parent(path)?;
-        temporary.rename_to(path)
+        let new = self.make_parent(path)?;
+        temporary.rename_to(path)?;
+        sync_name(path, new)
     }
 
-    pub(crate) fn make_parent(&self, path: &Path) -> io::Result<()> {
-        if let Some(parent) = path.parent().filter(|p| !p.is_dir()) {
-            DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
-            sync_parent(parent)?;
+    /// Makes the folder that a file belongs in; true when there was none.
+    pub(crate) fn make_parent(&self, path: &Path) -> io::Result<bool> {
+        match path.parent().filter(|parent| !parent.is_dir()) {
+            Some(parent) => DirBuilder::new().recursive(true).mode(0o700).create(parent).map(|()| true),
+            None => Ok(false),
         }
-        Ok(())
     }
 
     /// Removes something damaged and says so: from now on it is missing.
@@ -398,6 +399,12 @@ impl Store {
         let shown = path.strip_prefix(self.root()).unwrap_or(path).display();
         self.note(format!("{}/{shown}: {why}; {end}", crate::DIRECTORY));
     }
+}
+
+/// Makes a file's name last through a power failure, and its folder's where that is new.
+pub(crate) fn sync_name(path: &Path, new_folder: bool) -> io::Result<()> {
+    sync_parent(path)?;
+    path.parent().filter(|_| new_folder).map_or(Ok(()), sync_parent)
 }
 
 fn hash_of(from: &mut impl Read, algorithm: Algorithm) -> io::Result<BlobId> {

@@ -10,7 +10,7 @@ use std::{
 use fleet_derivation::{Derivation, Hash};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{BlobId, Store, atomic::sync_parent};
+use crate::{BlobId, Store, blob::sync_name};
 
 /// What a derivation produced.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -261,7 +261,7 @@ impl Store {
 
 /// Makes a file and its name last through a power failure.
 fn sync(path: &Path) -> Result<(), ObjectError> {
-    let sync = File::open(path).and_then(|file| file.sync_all()).and_then(|()| sync_parent(path));
+    let sync = File::open(path).and_then(|file| file.sync_all()).and_then(|()| sync_name(path, true));
     sync.map_err(ObjectError::at("write", path))
 }
 
