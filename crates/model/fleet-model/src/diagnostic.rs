@@ -166,7 +166,7 @@ impl Draft {
             origin,
             source: file
                 .and_then(|file| files.get(file))
-                .map(|text| NamedSource::new(text.path.as_str(), Arc::clone(&text.text))),
+                .map(|text| NamedSource::new(text.path.as_str(), Arc::clone(&text.shown))),
             labels: here.into_iter().map(|(place, label)| span(place, label)).collect(),
             elsewhere,
         }

@@ -88,12 +88,7 @@ fn csv(ctx: &mut Context<'_>, file: u16, text: &str, org: &mut OrgPart) {
             continue;
         };
         if record.len() != columns.len() {
-            ctx.report(
-                Draft::error(code::DIRECTORY_ROW, format!("this row has {} fields, and the header has {}", record.len(), columns.len()))
-                    .at(place, "this row")
-                    .help("give every field, empty if need be; put fields that hold a comma in quotes"),
-            );
-            ctx.partial = true;
+            uneven(ctx, record.len(), columns.len(), place);
             continue;
         }
         let mut row: Row<'_> = [""; 7];
@@ -111,6 +106,15 @@ fn csv(ctx: &mut Context<'_>, file: u16, text: &str, org: &mut OrgPart) {
                 .help(format!("start it with {}", COLUMNS.join(","))),
         );
     }
+}
+
+fn uneven(ctx: &mut Context<'_>, fields: usize, columns: usize, place: Place) {
+    ctx.partial = true;
+    ctx.report(
+        Draft::error(code::DIRECTORY_ROW, format!("this row has {fields} fields, and the header has {columns}"))
+            .at(place, "this row")
+            .help("give every field, empty if need be; put fields that hold a comma in quotes"),
+    );
 }
 
 /// The known column of each field of the header line.

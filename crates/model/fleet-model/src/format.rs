@@ -125,14 +125,16 @@ impl Layout {
     /// Ends the line before, if one is open, and starts this one.
     fn start_line(&mut self, depth: usize) {
         let first = self.out.is_empty() || self.out.ends_with('{');
-        let blank = self.newlines > 1 && !self.continued && !first;
+        // After `\` an empty line ends the node: it means something there, and stays.
+        let continued = self.continued && self.newlines < 2;
+        let blank = self.newlines > 1 && !first;
         if !self.out.is_empty() && !self.out.ends_with('\n') {
             self.out.push('\n');
         }
         if blank {
             self.out.push('\n');
         }
-        let depth = if self.continued { depth + 1 } else { depth };
+        let depth = if continued { depth + 1 } else { depth };
         (0..depth).for_each(|_| self.out.push_str(INDENT));
         self.newlines = 0;
         self.continued = false;

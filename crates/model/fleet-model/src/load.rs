@@ -57,7 +57,7 @@ impl Loader {
             );
             return;
         };
-        let number = ctx.files.add(path.clone(), text);
+        let number = ctx.files.add_kdl(path.clone(), text);
         let Some(document) = parse(ctx, number, text) else { return };
         self.stack.push(path.clone());
         for kdl in document.nodes() {

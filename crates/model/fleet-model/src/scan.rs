@@ -1,5 +1,7 @@
 //! Scanning KDL text into pieces without parsing it: for formatting, and for what the parser should not be given.
 
+use crate::words;
+
 /// One piece of a KDL text; together they are the whole text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Piece<'t> {
@@ -147,6 +149,35 @@ pub(crate) fn too_deep(text: &str) -> Option<usize> {
     None
 }
 
+/// The contents of texts that may be secrets by mistake: an `api-key` that is no variable's name, a `base-url` with
+/// credentials. Found without parsing, so that a line which does not parse is no way around it.
+pub(crate) fn secrets(text: &str) -> Vec<std::ops::Range<usize>> {
+    let mut found = Vec::new();
+    let mut property = None;
+    let mut assigned = false;
+    for (at, piece) in pieces(text) {
+        match piece {
+            Piece::Word(word @ ("api-key" | "base-url")) => (property, assigned) = (Some(word), false),
+            Piece::Sign('=') => assigned = true,
+            Piece::Space(_) | Piece::Block(_) | Piece::Continues | Piece::Newline(_) if assigned || property.is_some() => {}
+            Piece::Text(value) | Piece::Word(value) if assigned => {
+                let plain = value.trim_matches(['"', '#']);
+                let harmless = match property {
+                    Some("api-key") => words::is_variable(plain),
+                    Some(_) => words::is_base_url(plain) || !plain.contains(['@', '?']),
+                    None => true,
+                };
+                if !harmless {
+                    found.push(at..at + value.len());
+                }
+                (property, assigned) = (None, false);
+            }
+            _ => (property, assigned) = (None, false),
+        }
+    }
+    found
+}
+
 /// What must stay of a broken line so that braces still pair: nothing, or the opening of a node that is left out.
 /// `None` when the line cannot be left out.
 fn left_of(line: &str) -> Option<&'static str> {
@@ -198,6 +229,13 @@ mod tests {
         assert_eq!(whole, text);
         assert!(pieces(text).any(|(_, piece)| piece == Piece::Text("\"b\\\"}\"")));
         assert!(pieces(text).any(|(_, piece)| piece == Piece::Text("#\"\"\"x\n\"{\"\"\"#")));
+    }
+
+    #[test]
+    fn what_may_be_a_secret_is_found_even_where_nothing_parses() {
+        let text = "provider \"x\" api-key=\"sk-1\" }} api-key = sk-2\nbase-url=\"http://a:b@c\" api-key=\"FINE\" base-url=\"http://c/v1\" name=\"n\" api-key \"x\"";
+        let found: Vec<&str> = secrets(text).into_iter().map(|range| &text[range]).collect();
+        assert_eq!(found, ["\"sk-1\"", "sk-2", "\"http://a:b@c\""]);
     }
 
     #[test]

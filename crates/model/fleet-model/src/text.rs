@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{origin::Origin, source::RelPath};
+use crate::{origin::Origin, scan, source::RelPath};
 
 /// A range of bytes of one of the texts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,8 +20,8 @@ pub(crate) struct Place {
 pub(crate) struct Text {
     /// Where it comes from.
     pub path: RelPath,
-    /// All of it.
-    pub text: Arc<str>,
+    /// All of it, as diagnostics may show it: what may be a secret is starred out, byte for byte.
+    pub shown: Arc<str>,
     /// Byte offsets at which lines start.
     lines: Vec<u32>,
 }
@@ -40,11 +40,20 @@ pub(crate) struct Files {
 }
 
 impl Files {
+    /// Adds a KDL text and says under which number. What may be a secret in it will not be shown.
+    pub fn add_kdl(&mut self, path: RelPath, text: &str) -> u16 {
+        let mut shown = text.to_owned();
+        for secret in scan::secrets(text) {
+            shown.replace_range(secret.clone(), &"*".repeat(secret.len()));
+        }
+        self.add(path, &shown)
+    }
+
     /// Adds a text and says under which number.
     pub fn add(&mut self, path: RelPath, text: &str) -> u16 {
         let starts = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| count(at + 1));
         let lines = std::iter::once(0).chain(starts).collect();
-        self.texts.push(Text { path, text: Arc::from(text), lines });
+        self.texts.push(Text { path, shown: Arc::from(text), lines });
         u16::try_from(self.texts.len() - 1).unwrap_or(u16::MAX)
     }
 
@@ -69,7 +78,7 @@ impl Files {
         let file = self.find(&origin.file)?;
         let text = self.get(file)?;
         let start = *text.lines.get(origin.line.checked_sub(1)? as usize)?;
-        let line = text.text.get(start as usize..)?.lines().next()?;
+        let line = text.shown.get(start as usize..)?.lines().next()?;
         let indent = line.len() - line.trim_start().len();
         Some(Place { file, start: start + count(indent), len: count(line.trim().len()) })
     }

@@ -83,7 +83,11 @@ fn codes_are_written_in_one_place() {
 
 #[test]
 fn what_may_be_a_secret_is_never_shown() {
-    for (name, secret) in [("models.not-a-secret-name", "sk-live-1234567890"), ("models.bad-url", "hunter2hunter2")] {
+    for (name, secret) in [
+        ("models.not-a-secret-name", "sk-live-1234567890"),
+        ("models.not-a-secret-name.starred-out-beside-others", "sk-live-1234567890"),
+        ("models.bad-url", "hunter2hunter2"),
+    ] {
         let folder = root().join(name);
         let text = fs::read_to_string(folder.join("fleet.kdl")).expect("a project");
         assert!(text.contains(secret), "{name} should hold {secret}");

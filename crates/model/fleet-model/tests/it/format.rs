@@ -37,6 +37,14 @@ fn continued_lines_are_indented_and_strings_left_alone() {
 }
 
 #[test]
+fn an_empty_line_after_a_backslash_still_ends_the_node() {
+    let text = "a { x }\\\n\n   b \\\n c\n";
+    let expected = "a { x } \\\n\nb \\\n    c\n";
+    assert_eq!(formatted(text), expected);
+    assert_eq!(formatted(expected), expected);
+}
+
+#[test]
 fn a_text_that_does_not_parse_is_left_alone() {
     assert!(format("a {").is_err());
     assert!(format(&"a {".repeat(1000)).is_err());
