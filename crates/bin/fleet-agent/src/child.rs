@@ -17,6 +17,7 @@ use tokio::{
     process::{ChildStderr, ChildStdout},
     signal::unix::{SignalKind, signal},
     sync::mpsc,
+    task::JoinHandle,
 };
 
 use crate::{secrets::Scrubber, settings::Settings};
@@ -25,6 +26,8 @@ use crate::{secrets::Scrubber, settings::Settings};
 const LONGEST_LINE: u64 = 64 * 1024;
 /// How long a killed process may take to be gone.
 const BURIAL: Duration = Duration::from_secs(5);
+/// How long to wait for what a process that ended still had to say.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// What OpenClaw may inherit from our environment: nothing that could be a credential.
 const INHERITED: [&str; 15] = [
     "PATH",
@@ -105,9 +108,10 @@ impl Reaper {
 }
 
 /// A running gateway.
-#[derive(Clone, Copy)]
 pub struct Gateway {
     pid: Pid,
+    output: Vec<JoinHandle<()>>,
+    ended: Option<Ended>,
 }
 
 impl Gateway {
@@ -129,24 +133,32 @@ impl Gateway {
         }
         let mut child = command.spawn()?;
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidData)?;
+        let mut output = Vec::new();
         if let Some(out) = child.stdout.take() {
-            tokio::spawn(pass_on(ChildStdout::from_std(out)?, scrubber.clone()));
+            output.push(tokio::spawn(pass_on(ChildStdout::from_std(out)?, scrubber.clone())));
         }
         if let Some(err) = child.stderr.take() {
-            tokio::spawn(pass_on(ChildStderr::from_std(err)?, scrubber.clone()));
+            output.push(tokio::spawn(pass_on(ChildStderr::from_std(err)?, scrubber.clone())));
         }
-        Ok(Self { pid })
+        Ok(Self { pid, output, ended: None })
     }
 
-    /// Waits for its end.
-    pub async fn end(self, reaper: &mut Reaper) -> Ended {
-        let ended = reaper.end_of(self.pid).await;
+    /// Waits for its end, and until its last words are passed on. May be dropped and called again.
+    pub async fn end(&mut self, reaper: &mut Reaper) -> Ended {
+        let ended = match self.ended {
+            Some(ended) => ended,
+            None => *self.ended.insert(reaper.end_of(self.pid).await),
+        };
         self.kill_rest();
+        for output in self.output.drain(..) {
+            // A process that left the group may hold the pipe open for ever.
+            let _ = tokio::time::timeout(LAST_WORDS, output).await;
+        }
         ended
     }
 
     /// Asks it to end, and after `grace` ends it.
-    pub async fn stop(self, reaper: &mut Reaper, grace: Duration) -> Ended {
+    pub async fn stop(&mut self, reaper: &mut Reaper, grace: Duration) -> Ended {
         // It may have ended already; then there is an end to collect all the same.
         let _ = rustix::process::kill_process(self.pid, Signal::TERM);
         if let Ok(ended) = tokio::time::timeout(grace, self.end(reaper)).await {
@@ -157,7 +169,7 @@ impl Gateway {
     }
 
     /// Ends what is left of its process group, so that nothing of a former gateway holds a port or a database.
-    fn kill_rest(self) {
+    fn kill_rest(&self) {
         let _ = rustix::process::kill_process_group(self.pid, Signal::KILL);
     }
 }
@@ -228,14 +240,14 @@ mod tests {
             "command": ["/bin/sh", "-c", "trap '' TERM; touch ready; while :; do sleep 0.05; done"],
         }))
         .unwrap();
-        let gateway = Gateway::start(&settings, &[], &Scrubber::default()).unwrap();
+        let mut gateway = Gateway::start(&settings, &[], &Scrubber::default()).unwrap();
         while !folder.path().join("ready").exists() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         let ended = gateway.stop(&mut reaper, Duration::from_millis(300)).await;
         assert_eq!(ended, Ended::Signal(9));
         let settings = Settings { command: vec!["/bin/sh".into(), "-c".into(), "exit 3".into()], ..settings };
-        let gateway = Gateway::start(&settings, &[], &Scrubber::default()).unwrap();
+        let mut gateway = Gateway::start(&settings, &[], &Scrubber::default()).unwrap();
         assert_eq!(gateway.end(&mut reaper).await, Ended::Exit(3));
     }
 }

@@ -36,7 +36,7 @@ use tokio::{
 use crate::{
     bundle::Bundle,
     child::Reaper,
-    folder::{Folder, Owner},
+    folder::{Entry, Folder, Owner},
     settings::{InputError, Settings},
     status::{State, Status},
     supervise::{Outcome, Supervisor},
@@ -252,7 +252,14 @@ impl Volume {
         std::mem::forget(lock);
         let workspace = Folder::ensure(&settings.workspace_dir, agent, 0o755)?;
         let state = Folder::ensure(&settings.state_dir, agent, 0o700)?;
-        Folder::ensure(&settings.state_dir.join("home"), agent, 0o700)?;
+        match state.entry("home")? {
+            Entry::Folder => {}
+            Entry::Absent => drop(state.make("home")?),
+            Entry::File | Entry::Other => {
+                state.remove("home")?;
+                state.make("home")?;
+            }
+        }
         Ok(Self { workspace, state, own })
     }
 }

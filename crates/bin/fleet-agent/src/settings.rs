@@ -151,7 +151,7 @@ impl Settings {
     /// [`InputError`] for the first thing that is wrong.
     pub fn read(path: &Path) -> Result<Self, InputError> {
         let text = std::fs::read_to_string(path).map_err(|e| InputError::Missing {
-            what: "the agent's settings",
+            what: "the document with the agent's settings",
             path: path.to_owned(),
             why: e.to_string(),
         })?;

@@ -123,7 +123,7 @@ impl Supervisor {
     async fn attend(&mut self, session: &Arc<Session>, reaper: &mut Reaper) -> Result<Verdict, InputError> {
         self.status.set(State::StartingOpenclaw, "OpenClaw is starting");
         let scrubber = self.write_configuration(session)?;
-        let gateway = match Gateway::start(&self.settings, &self.env_secrets, &scrubber) {
+        let mut gateway = match Gateway::start(&self.settings, &self.env_secrets, &scrubber) {
             Ok(gateway) => gateway,
             Err(error) => {
                 let program = PathBuf::from(self.settings.command.first().cloned().unwrap_or_default());
