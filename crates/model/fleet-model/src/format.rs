@@ -152,6 +152,10 @@ impl Layout {
     }
 
     fn sign(&mut self, sign: char) {
+        // After `\` a line may start with one of these.
+        if self.before == Before::LineStart && matches!(sign, ';' | '=' | ')') {
+            self.start_line(self.depth);
+        }
         match sign {
             '{' => {
                 self.word("{");
@@ -171,9 +175,6 @@ impl Layout {
                 self.before = Before::Loose;
             }
             ';' => {
-                if self.before == Before::LineStart {
-                    self.start_line(self.depth);
-                }
                 self.out.push(';');
                 self.before = Before::Loose;
             }

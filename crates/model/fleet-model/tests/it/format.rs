@@ -45,6 +45,13 @@ fn an_empty_line_after_a_backslash_still_ends_the_node() {
 }
 
 #[test]
+fn a_line_may_go_on_with_an_equals_sign() {
+    let expected = "a b \\\n    =\"c\"\n";
+    assert_eq!(formatted("a b\\\n=\"c\"\n"), expected);
+    assert_eq!(formatted(expected), expected);
+}
+
+#[test]
 fn a_text_that_does_not_parse_is_left_alone() {
     assert!(format("a {").is_err());
     assert!(format(&"a {".repeat(1000)).is_err());
