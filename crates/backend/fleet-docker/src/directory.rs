@@ -138,13 +138,13 @@ async fn holders(scope: &Scope, calls: Calls<'_>) -> Result<Holders, EngineError
 
 fn check_expected(change: &Change, holders: &Holders) -> Result<(), ProviderError> {
     match (&change.expect, holders.version()) {
-        (_, None) => Ok(()),
+        (None, None) => Ok(()),
         (Some(expected), Some(is)) if *expected == is => Ok(()),
         // An interrupted delivery removed the planned holder and did not come to rename the next one.
         (Some(_), Some(_)) if holders.current.is_none() => Ok(()),
-        _ => Err(ProviderError::Stale {
+        (_, is) => Err(ProviderError::Stale {
             address: change.address.clone(),
-            why: "another version of the directory was delivered".to_owned(),
+            why: if is.is_some() { "another version of it was delivered" } else { "what was delivered is gone" }.to_owned(),
         }),
     }
 }

@@ -31,8 +31,8 @@ pub fn tag(fleet: &str, image: &str, hash: Hash) -> String {
 /// The image name and derivation hash in a tag of this fleet; `None` for every other tag.
 #[must_use]
 pub fn parse_tag(fleet: &str, tag: &str) -> Option<(String, Hash)> {
-    // Podman puts `localhost/` before names without a registry.
-    let tag = tag.strip_prefix("localhost/").unwrap_or(tag);
+    // Podman puts one of these before names without a registry.
+    let tag = ["localhost/", "docker.io/"].iter().find_map(|prefix| tag.strip_prefix(prefix)).unwrap_or(tag);
     let (name, hash) = tag.strip_prefix(fleet)?.strip_prefix('/')?.split_once(":d-")?;
     Some((name.to_owned(), hash.parse().ok()?))
 }
@@ -203,7 +203,9 @@ mod tests {
         let hash = Hash::of(b"x");
         let ours = tag("any", "agent", hash);
         assert_eq!(parse_tag("any", &ours), Some(("agent".to_owned(), hash)));
-        assert_eq!(parse_tag("any", &format!("localhost/{ours}")), Some(("agent".to_owned(), hash)));
+        for registry in ["localhost", "docker.io"] {
+            assert_eq!(parse_tag("any", &format!("{registry}/{ours}")), Some(("agent".to_owned(), hash)));
+        }
         for other in ["any/agent:latest", "anybody/agent:d-0", "any/agent:d-123", "agent:d-1"] {
             assert_eq!(parse_tag("any", other), None, "{other}");
         }

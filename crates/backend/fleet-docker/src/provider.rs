@@ -199,7 +199,7 @@ pub(crate) fn check_expected(change: &Change, pair: &Pair) -> Result<(), Provide
     match &change.expect {
         None if here.is_empty() => Ok(()),
         None => stale("a container exists by now"),
-        Some(_) if here.is_empty() => Ok(()),
+        Some(_) if here.is_empty() => stale("its container is gone"),
         Some(version) if version.split('+').any(|id| !id.is_empty() && here.contains(&id)) => Ok(()),
         Some(_) => stale("its container was replaced by another one"),
     }

@@ -184,7 +184,7 @@ fn check_expected(change: &Change, pair: &Pair) -> Result<(), ProviderError> {
     let here: Vec<String> = [&pair.current, &pair.former].into_iter().flatten().map(|c| c.id.to_string()).collect();
     let known = |version: &String| version.split('+').any(|id| here.iter().any(|h| h == id));
     match &change.expect {
-        _ if here.is_empty() => Ok(()),
+        None if here.is_empty() => Ok(()),
         Some(version) if known(version) => Ok(()),
         Some(_) => Err(stale(change, "its container was replaced by another one")),
         None => Err(stale(change, "a container exists by now")),

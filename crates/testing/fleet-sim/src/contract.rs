@@ -131,6 +131,13 @@ impl<P: Provider> Case<'_, P> {
         assert!(matches!(refused, Err(ProviderError::Stale { .. })), "{refused:?}");
         assert_eq!(log.writes(), Vec::<String>::new(), "a refused change wrote");
         assert_eq!(self.seen().await, before);
+
+        let old = self.planned(Some(&third)).await;
+        self.deleted_once().await;
+        let refused = self.apply(&old, &CallLog::default()).await;
+        assert!(matches!(refused, Err(ProviderError::Stale { .. })), "it was deleted since: {refused:?}");
+        assert_eq!(self.seen().await, None);
+        self.converge(&third, "making it again").await;
     }
 
     async fn deleted_once(&self) {

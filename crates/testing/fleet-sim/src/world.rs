@@ -198,13 +198,13 @@ impl SimProvider {
         Ok(Applied::Changed { output: Some(output) })
     }
 
-    /// The edition that is there, after compare-and-set; `None`: nothing is there.
-    fn expected(&self, change: &Change) -> Result<Option<u64>, ProviderError> {
+    /// Compare and set: what is there is what the plan saw.
+    fn expected(&self, change: &Change) -> Result<(), ProviderError> {
         let edition = self.world.inner().values.get(&change.address).map(|value| value.edition);
         match (&change.expect, edition) {
-            (_, None) => Ok(None),
-            (Some(expected), Some(edition)) if *expected == edition.to_string() => Ok(Some(edition)),
-            _ => Err(stale(change, "another version is there by now")),
+            (None, None) => Ok(()),
+            (Some(expected), Some(edition)) if *expected == edition.to_string() => Ok(()),
+            _ => Err(stale(change, "another version is there by now, or none")),
         }
     }
 
@@ -249,9 +249,10 @@ impl SimProvider {
     }
 
     async fn delete_value(&self, change: &Change, events: &dyn Events) -> Result<Applied, ProviderError> {
-        if self.expected(change)?.is_none() {
+        if !self.world.inner().values.contains_key(&change.address) {
             return Ok(Applied::Unchanged { output: None });
         }
+        self.expected(change)?;
         self.world.write(events, "delete", |inner| inner.values.remove(&change.address)).await?;
         Ok(Applied::Changed { output: None })
     }

@@ -1,25 +1,17 @@
-//! `kill -9` before every single write, and two runs at once.
+//! `kill -9`, and two runs at once. Kills while rolling and while rolling back are part of the contract.
 
 use std::sync::Arc;
 
 use fleet_apply::{Applied, ProviderError};
 use fleet_plan::{ContainerSpec, Health, RunState};
+use fleet_sim::{CallLog, killed};
 
-use crate::world::{Log, SERVE, World, with};
+use crate::world::{SERVE, World, with};
 
 /// Applies and dies before write number `n`; true: it died.
-async fn dies(world: &Arc<World>, spec: &ContainerSpec, n: usize) -> bool {
+async fn dies(world: &World, spec: &ContainerSpec, n: usize) -> bool {
     let change = world.change(spec).await;
-    let world = Arc::clone(world);
-    let log = Log { die_before_write: Some(n), ..Log::default() };
-    match tokio::spawn(async move { world.apply(&change, &log).await }).await {
-        Ok(_) => false,
-        Err(error) => {
-            let cause = error.into_panic();
-            assert_eq!(cause.downcast_ref::<&str>(), Some(&"killed, as the test wants"));
-            true
-        }
-    }
+    killed(world.apply(&change, &CallLog::dying_before(n))).await.is_none()
 }
 
 async fn is_right(world: &World, spec: &ContainerSpec, when: usize) {
@@ -38,62 +30,13 @@ async fn killed_before_any_write_of_a_creation_the_next_apply_finishes_it() {
             let died = dies(&world, &spec, n).await;
             world.converge(&spec).await.expect("the next apply");
             is_right(&world, &spec, n).await;
-            world.provider.purge(true, &Log::default()).await.expect("purged");
+            world.provider.purge(true, &CallLog::default()).await.expect("purged");
             if !died {
                 break;
             }
             n += 1;
         }
         assert!(n >= 5, "network, volume, create, upload, start: {n}");
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn killed_before_any_write_of_a_roll_the_next_apply_finishes_it_once() {
-    with("killroll", |world| async move {
-        world.converge(&world.spec("first", SERVE)).await.expect("created");
-        let mut n = 0;
-        loop {
-            let spec = world.spec(&n.to_string(), SERVE);
-            let died = dies(&world, &spec, n).await;
-            if died && world.seen().await.is_some_and(|s| s.hash.is_some()) {
-                let left = world.seen().await.expect("seen");
-                let right = left.hash == world.change(&spec).await.after && left.unfinished.is_none();
-                assert!(!right, "a half-done roll must not look right (killed before write {n}): {left:?}");
-            }
-            world.converge(&spec).await.expect("the next apply");
-            is_right(&world, &spec, n).await;
-            if !died {
-                break;
-            }
-            n += 1;
-        }
-        assert!(n >= 7, "stop, rename, create, upload, start, stop, remove: {n}");
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn killed_before_any_write_of_a_rollback_the_next_apply_rolls_back_to_the_same_former_container() {
-    with("killback", |world| async move {
-        let good = world.spec("good", SERVE);
-        world.converge(&good).await.expect("created");
-        let id = world.seen().await.expect("seen").id;
-        let mut n = 0;
-        loop {
-            let bad = world.spec(&format!("bad {n}"), "exit 1");
-            let died = dies(&world, &bad, n).await;
-            let again = world.converge(&bad).await;
-            assert!(matches!(again, Err(ProviderError::RolledBack { .. })), "killed before write {n}: {again:?}");
-            is_right(&world, &good, n).await;
-            assert_eq!(world.seen().await.expect("seen").id, id, "killed before write {n}");
-            if !died {
-                break;
-            }
-            n += 1;
-        }
-        assert!(n >= 8, "stop, rename, create, upload, start, stop, remove, rename, start: {n}");
     })
     .await;
 }
@@ -122,7 +65,7 @@ async fn of_two_runs_at_once_one_rolls_and_the_other_is_told_to_plan_again() {
             let change = world.change(&spec).await;
             let run = || {
                 let (world, change) = (Arc::clone(&world), change.clone());
-                tokio::spawn(async move { world.apply(&change, &Log::default()).await })
+                tokio::spawn(async move { world.apply(&change, &CallLog::default()).await })
             };
             let (one, two) = (run(), run());
             let results = [one.await.expect("ran"), two.await.expect("ran")];

@@ -5,8 +5,9 @@ use fleet_derivation::Hash;
 use fleet_docker::directory;
 use fleet_model::{Address, Kind};
 use fleet_plan::{Action, Change, Desired, DirectorySpec, VolumeMount};
+use fleet_sim::CallLog;
 
-use crate::world::{Log, SERVE, World, with};
+use crate::world::{SERVE, World, with};
 
 async fn change(world: &World, document: &str) -> Change {
     let seen = world.provider.observe(&[]).await.expect("observed").objects.remove(&directory::address());
@@ -31,7 +32,7 @@ async fn change(world: &World, document: &str) -> Change {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_directory_is_seen_inside_a_running_agent_whose_container_stays() {
     with("people", |world| async move {
-        world.apply(&change(&world, "{\"people\":1}").await, &Log::default()).await.expect("delivered");
+        world.apply(&change(&world, "{\"people\":1}").await, &CallLog::default()).await.expect("delivered");
         let script = format!(
             "touch /fleet/directory/x; (while :; do cat /fleet/directory/$(cat /fleet/directory/current); echo; sleep 0.2; done) & {SERVE}"
         );
@@ -46,42 +47,14 @@ async fn a_new_directory_is_seen_inside_a_running_agent_whose_container_stays() 
         world.printed(&id, "{\"people\":1}").await;
         world.printed(&id, "Read-only file system").await;
 
-        world.apply(&change(&world, "{\"people\":2}").await, &Log::default()).await.expect("delivered");
+        world.apply(&change(&world, "{\"people\":2}").await, &CallLog::default()).await.expect("delivered");
         world.printed(&id, "{\"people\":2}").await;
         assert_eq!(world.seen().await.expect("seen").id, id);
 
-        let log = Log::default();
+        let log = CallLog::default();
         let again = world.apply(&change(&world, "{\"people\":2}").await, &log).await.expect("again");
         assert_eq!(again, Applied::Unchanged { output: None });
         assert_eq!(log.writes(), Vec::<String>::new());
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_delivery_killed_before_any_write_is_delivered_by_the_next_apply() {
-    with("peoplekill", |world| async move {
-        let mut n = 0;
-        loop {
-            let document = format!("{{\"version\":{n}}}");
-            let planned = change(&world, &document).await;
-            let (inner, log) = (world.clone(), Log { die_before_write: Some(n), ..Log::default() });
-            let died = tokio::spawn(async move { inner.apply(&planned, &log).await }).await.is_err();
-            let planned = change(&world, &document).await;
-            if died {
-                let seen = world.provider.observe(&[]).await.expect("observed").objects.remove(&directory::address());
-                assert!(seen.is_none_or(|s| s.hash != planned.after || s.unfinished.is_some()), "killed before write {n}");
-            }
-            world.apply(&planned, &Log::default()).await.expect("the next apply");
-            let seen = world.provider.observe(&[]).await.expect("observed").objects[&directory::address()].clone();
-            assert_eq!((seen.hash, seen.unfinished), (planned.after, None));
-            assert_eq!(world.containers().await, [world.scope.name("directory")]);
-            if !died {
-                break;
-            }
-            n += 1;
-        }
-        assert!(n >= 5, "create, upload, upload, remove, rename: {n}");
     })
     .await;
 }

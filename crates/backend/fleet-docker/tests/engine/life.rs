@@ -3,8 +3,9 @@
 use fleet_apply::{Applied, Provider, ProviderError};
 use fleet_model::Address;
 use fleet_plan::{Action, Change, Health, PublishedPort, RunState};
+use fleet_sim::CallLog;
 
-use crate::world::{Log, OPERATOR_SECRET, SERVE, World, with};
+use crate::world::{OPERATOR_SECRET, SERVE, World, with};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_container_is_made_becomes_healthy_and_is_then_left_alone() {
@@ -17,7 +18,7 @@ async fn a_container_is_made_becomes_healthy_and_is_then_left_alone() {
 
         let change = world.change(&spec).await;
         assert_eq!(seen.hash, change.after);
-        let log = Log::default();
+        let log = CallLog::default();
         assert_eq!(world.apply(&change, &log).await.expect("again"), Applied::Unchanged { output: None });
         assert_eq!(log.writes(), Vec::<String>::new());
         assert_eq!(world.seen().await.expect("it is seen").id, seen.id);
@@ -123,15 +124,15 @@ async fn deleting_keeps_the_memory_as_an_orphan_and_purging_takes_everything() {
             expect: Some(seen.version),
             ..world.change(&world.spec("1", SERVE)).await
         };
-        world.apply(&delete, &Log::default()).await.expect("deleted");
+        world.apply(&delete, &CallLog::default()).await.expect("deleted");
         assert_eq!(world.containers().await, Vec::<String>::new());
-        let log = Log::default();
+        let log = CallLog::default();
         assert_eq!(world.apply(&delete, &log).await.expect("again"), Applied::Unchanged { output: None });
         assert_eq!(log.writes(), Vec::<String>::new());
 
         let state = world.provider.observe(&[]).await.expect("observed");
         assert!(state.orphans[&World::ann()].contains("data-ann.lee"), "{:?}", state.orphans);
-        let purged = world.provider.purge(true, &Log::default()).await.expect("purged");
+        let purged = world.provider.purge(true, &CallLog::default()).await.expect("purged");
         assert_eq!(purged.volumes, [world.scope.name("data-ann.lee")]);
         assert_eq!(purged.networks, [world.scope.name("net")]);
         assert!(world.provider.observe(&[]).await.expect("observed").orphans.is_empty());
@@ -146,7 +147,7 @@ async fn a_plan_made_against_another_container_is_refused_and_nothing_is_touched
         let old_plan = world.change(&world.spec("2", SERVE)).await;
         world.converge(&world.spec("3", SERVE)).await.expect("rolled by somebody else");
         let id = world.seen().await.expect("seen").id;
-        let log = Log::default();
+        let log = CallLog::default();
         let refused = world.apply(&old_plan, &log).await;
         assert!(matches!(refused, Err(ProviderError::Stale { .. })), "{refused:?}");
         assert_eq!(log.writes(), Vec::<String>::new());

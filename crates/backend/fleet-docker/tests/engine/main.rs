@@ -2,6 +2,7 @@
 //! fails and says what is missing.
 
 mod build;
+mod contract;
 mod crash;
 mod directory;
 mod images;

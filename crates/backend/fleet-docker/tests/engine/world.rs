@@ -3,17 +3,18 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::Duration,
 };
 
 use bollard::{Docker, body_full, query_parameters::CreateImageOptions};
-use fleet_apply::{Applied, Event, Events, Provider, ProviderError, Ready, Scope, Secrets};
+use fleet_apply::{Applied, Provider, ProviderError, Ready, Scope, Secrets};
 use fleet_derivation::Hash;
 use fleet_docker::{DockerProvider, Engine, EngineSearch, Search, engine, images};
 use fleet_model::{Address, Kind, model::Size};
 use fleet_plan::{Action, Change, ContainerSpec, Content, Desired, HealthProbe, Observed, PlacedFile, SecretUse, VolumeMount};
 use fleet_secret::{FleetSecret, Secret};
+use fleet_sim::CallLog;
 use futures::StreamExt;
 
 pub const OPERATOR_SECRET: &str = "operator-secret-value-4711";
@@ -29,31 +30,6 @@ pub struct World {
     pub scope: Scope,
     pub secrets: Secrets,
     pub image_hash: Hash,
-}
-
-/// Remembers calls, and can die before a given write call: `kill -9` as the provider sees it.
-#[derive(Default)]
-pub struct Log {
-    pub calls: Mutex<Vec<(String, bool)>>,
-    pub die_before_write: Option<usize>,
-}
-
-impl Log {
-    pub fn writes(&self) -> Vec<String> {
-        let calls = self.calls.lock().expect("calls");
-        calls.iter().filter(|(_, write)| *write).map(|(call, _)| call.clone()).collect()
-    }
-}
-
-impl Events for Log {
-    fn emit(&self, event: Event) {
-        let Event::Call { call, write, .. } = event else { return };
-        let writes = self.writes().len();
-        if write && self.die_before_write == Some(writes) {
-            std::panic::panic_any("killed, as the test wants");
-        }
-        self.calls.lock().expect("calls").push((call, write));
-    }
 }
 
 pub async fn find_engine() -> Engine {
@@ -75,7 +51,7 @@ where
 {
     let world = Arc::new(World::new(name).await);
     let result = tokio::spawn(test(Arc::clone(&world))).await;
-    world.provider.purge(true, &Log::default()).await.expect("the scope is removed");
+    world.provider.purge(true, &CallLog::default()).await.expect("the scope is removed");
     for (key, _) in world.engine.list_fleet_images(&world.scope.fleet).await.expect("images") {
         let tag = images::tag(&world.scope.fleet, &key.0, key.1);
         world.engine.remove_image_tag(&tag).await.expect("the image is removed");
@@ -100,7 +76,7 @@ impl World {
         .negotiate_version()
         .await
         .expect("the engine answers");
-        import_busybox(&raw, &images::tag(&fleet, "box", image_hash)).await;
+        import_busybox(&engine, &raw, &images::tag(&fleet, "box", image_hash)).await;
         let secrets = Secrets {
             fleet: FleetSecret::new(Secret::new("0123456789abcdef0123456789abcdef")).expect("long enough"),
             operator: BTreeMap::from([("API_KEY".to_owned(), Secret::new(OPERATOR_SECRET))]),
@@ -167,7 +143,7 @@ impl World {
         self.provider.observe(&[Self::ann()]).await.expect("observing").objects.remove(&Self::ann())
     }
 
-    pub async fn apply(&self, change: &Change, log: &Log) -> Result<Applied, ProviderError> {
+    pub async fn apply(&self, change: &Change, log: &CallLog) -> Result<Applied, ProviderError> {
         let outputs = BTreeMap::new();
         self.provider.apply(change, &Ready { outputs: &outputs, secrets: &self.secrets }, log).await
     }
@@ -175,12 +151,12 @@ impl World {
     /// Plans and applies.
     pub async fn converge(&self, spec: &ContainerSpec) -> Result<Applied, ProviderError> {
         let change = self.change(spec).await;
-        self.apply(&change, &Log::default()).await
+        self.apply(&change, &CallLog::default()).await
     }
 
     /// Names of the scope's containers, running or not.
     pub async fn containers(&self) -> Vec<String> {
-        let mut names = self.provider.purgeable(false, &Log::default()).await.expect("listing").containers;
+        let mut names = self.provider.purgeable(false, &CallLog::default()).await.expect("listing").containers;
         names.sort();
         names
     }
@@ -212,7 +188,7 @@ impl World {
 }
 
 /// The root file system of the test image: a static busybox and its names.
-pub fn busybox_rootfs() -> Vec<u8> {
+fn busybox_rootfs() -> Vec<u8> {
     let busybox = std::fs::read("/bin/busybox").unwrap_or_else(|error| {
         panic!("these tests need a static busybox: `apt-get install busybox-static` (/bin/busybox: {error})")
     });
@@ -238,16 +214,14 @@ pub fn busybox_rootfs() -> Vec<u8> {
     tar.into_inner().expect("tar")
 }
 
-pub async fn import_busybox(raw: &Docker, tag: &str) {
-    let (repo, name) = tag.rsplit_once(':').expect("a tag");
-    let options = CreateImageOptions {
-        from_src: Some("-".to_owned()),
-        repo: Some(repo.to_owned()),
-        tag: Some(name.to_owned()),
-        ..CreateImageOptions::default()
-    };
+/// Imports and tags in two calls: Podman's import ignores the tag.
+async fn import_busybox(engine: &Engine, raw: &Docker, tag: &str) {
+    let options = CreateImageOptions { from_src: Some("-".to_owned()), ..CreateImageOptions::default() };
     let mut replies = Box::pin(raw.create_image(Some(options), Some(body_full(busybox_rootfs().into())), None));
+    let mut id = None;
     while let Some(reply) = replies.next().await {
-        reply.expect("importing the test image");
+        let status = reply.expect("importing the test image").status;
+        id = status.filter(|s| s.starts_with("sha256:")).or(id);
     }
+    engine.tag(&id.expect("the import tells the id"), tag).await.expect("tagged");
 }
