@@ -53,7 +53,7 @@ pub async fn display_name(caller: &Caller<'_>, user: &UserId) -> Result<Option<S
 /// Makes an account what is declared. `true`: something was written.
 pub async fn converge(run: &Run<'_>, desired: &AccountSpec) -> Result<bool, Trouble> {
     let user = parsed(&desired.matrix_id)?;
-    refuse_foreign_domain(run, &user)?;
+    refuse_what_is_not_ours(run, &user)?;
     let service = run.session.service_or_make(run.events).await?;
     let mut record = read_account(&service, &run.session.service_id, user.localpart()).await?;
     let present = match run.session.settings.flavour {
@@ -87,8 +87,14 @@ fn is_as_declared(observed: &Observed, desired: &AccountSpec) -> bool {
     observed.actual.as_ref() == Some(&Desired::Account(desired.clone()))
 }
 
-fn refuse_foreign_domain(run: &Run<'_>, user: &UserId) -> Result<(), Trouble> {
+fn refuse_what_is_not_ours(run: &Run<'_>, user: &UserId) -> Result<(), Trouble> {
     let domain = &run.session.settings.scope.domain;
+    if *user == *run.session.service_id {
+        return Err(Trouble::Foreign {
+            why: format!("{user} is the operator's own account"),
+            help: "give the person another id".to_owned(),
+        });
+    }
     if user.server_name() == domain.as_str() {
         return Ok(());
     }

@@ -1,5 +1,6 @@
 //! The provider against a real homeserver: Synapse, started as its image starts it.
 
+mod killed;
 mod world;
 
 use std::{collections::BTreeSet, time::Duration};
@@ -123,60 +124,6 @@ async fn a_room_that_is_removed_loses_its_alias_and_its_members() {
     assert_eq!(world.count("select count(*) from room_aliases"), 0);
     assert_eq!(world.count("select count(*) from local_current_membership where membership = 'join'"), 0);
     assert_eq!(run(&world.provider(Flavour::Synapse), &fleet(), &world.log).await.len(), 3, "they can be made again");
-}
-
-/// Ends the run, as a kill would, before a write of it.
-struct KillBefore(std::sync::atomic::AtomicI64);
-
-impl fleet_apply::Events for KillBefore {
-    fn emit(&self, event: fleet_apply::Event) {
-        if matches!(event, fleet_apply::Event::Call { write: true, .. }) {
-            let left = self.0.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
-            assert!(left > 0, "killed here");
-        }
-    }
-}
-
-async fn killed_again_and_again(world: World, flavour: Flavour) -> World {
-    let mut random = fastrand::Rng::with_seed(7);
-    let mut kills = 0;
-    loop {
-        let provider = world.provider(flavour);
-        let (budget, fleet) = (random.i64(1..10), fleet());
-        let killed = tokio::spawn(async move {
-            let deadly = KillBefore(budget.into());
-            let addresses: Vec<Address> = fleet.keys().cloned().collect();
-            for change in changes(&fleet, &provider.observe(&addresses).await.unwrap()) {
-                world::apply_with(&provider, &change, &deadly).await.unwrap();
-            }
-        })
-        .await;
-        match killed {
-            Ok(()) => break,
-            Err(death) => {
-                let why = death.into_panic();
-                let why = why.downcast_ref::<&str>().map_or_else(|| why.downcast_ref::<String>().cloned(), |w| Some((*w).to_owned()));
-                assert_eq!(why.as_deref(), Some("killed here"));
-                kills += 1;
-                assert!(kills < 200, "it does not get on");
-            }
-        }
-    }
-    assert!(kills >= 3, "killed {kills} times");
-    assert_eq!(run(&world.provider(flavour), &fleet(), &world.log).await, Vec::<String>::new());
-    assert_eq!(world.count("select count(*) from rooms"), 3);
-    assert_eq!(world.count("select count(*) from users"), 4);
-    for name in ["ann", "bob", "cy"] {
-        assert!(world.login(name, 0).await.is_some(), "{name} has its password");
-    }
-    world
-}
-
-#[tokio::test]
-async fn a_run_that_is_killed_again_and_again_ends_like_one_that_is_not() {
-    let world = killed_again_and_again(World::closed().await, Flavour::Synapse).await;
-    assert_eq!(world.count("select count(*) from devices where hidden = 0 and device_id = 'FLEETCTL'"), 1, "the service account's");
-    killed_again_and_again(World::with_token_registration().await, Flavour::Conduit).await;
 }
 
 #[tokio::test]

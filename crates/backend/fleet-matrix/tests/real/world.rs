@@ -101,7 +101,7 @@ impl World {
     async fn start(extra: Value) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         for name in ["fleet/secrets", "data"] {
             fs::create_dir_all(root.join(name)).unwrap();
         }
@@ -123,7 +123,7 @@ impl World {
     async fn wait_until_it_serves(&mut self) {
         let end = Instant::now() + Duration::from_secs(90);
         let url = format!("{}/health", self.url());
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build().unwrap();
         while !client.get(&url).send().await.is_ok_and(|answer| answer.status().is_success()) {
             let ended = self.server.try_wait().unwrap();
             assert!(ended.is_none() && Instant::now() < end, "Synapse does not come up ({ended:?}):\n{}", self.said("first"));
@@ -243,6 +243,17 @@ impl Drop for World {
     fn drop(&mut self) {
         let _ = self.server.kill();
         let _ = self.server.wait();
+    }
+}
+
+/// A port that nobody uses, below the range that outgoing connections take theirs from: else whoever asks a server that
+/// is not up yet may by chance connect to itself, and take its port for good.
+fn free_port() -> u16 {
+    loop {
+        let port = fastrand::u16(12_000..32_000);
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
     }
 }
 
