@@ -10,6 +10,8 @@
 //!
 //! Deliberately absent: what an image is (`fleet-oci`), registries (`fleet-registry`), credentials.
 
+#![allow(clippy::result_large_err, reason = "an error ends a build; its size is on no hot path")]
+
 mod archive;
 mod cache;
 pub mod debian;
