@@ -1,14 +1,14 @@
 //! [`Calls`]: the engine's calls that a change is made of, each told as an event and each safe to repeat.
 
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
 use bollard::{
     body_full,
     models::{
-        ContainerCreateBody, ContainerInspectResponse, ContainerSummary, NetworkCreateRequest, VolumeCreateRequest,
+        ContainerCreateBody, ContainerInspectResponse, ContainerSummary, NetworkCreateRequest, Volume, VolumeCreateRequest,
     },
     query_parameters::{
-        CreateContainerOptions, ListContainersOptions, ListNetworksOptions, RemoveContainerOptions, RenameContainerOptions,
+        CreateContainerOptions, ListContainersOptions, ListNetworksOptions, ListVolumesOptions, RemoveContainerOptions, RenameContainerOptions,
         StopContainerOptions, UploadToContainerOptions,
     },
 };
@@ -33,11 +33,21 @@ impl Calls<'_> {
         self.events.emit(Event::Call { system: "docker".to_owned(), call: call.to_owned(), write });
     }
 
-    /// Containers that carry all of these labels, running or not: one call.
-    pub(crate) async fn list(&self, filters: HashMap<String, Vec<String>>) -> Result<Vec<ContainerSummary>, EngineError> {
+    /// Containers of the scope, or of one address in it, running or not: one call.
+    pub(crate) async fn list(&self, scope: &Scope, address: Option<&Address>) -> Result<Vec<ContainerSummary>, EngineError> {
         self.note("GET /containers/json", false);
-        let options = ListContainersOptions { all: true, filters: Some(filters), ..ListContainersOptions::default() };
-        self.engine.client.list_containers(Some(options)).await.map_err(self.engine.failed("listing containers"))
+        let filters = Some(labels::filter(scope, address));
+        let options = ListContainersOptions { all: true, filters, ..ListContainersOptions::default() };
+        let list = self.engine.client.list_containers(Some(options)).await.map_err(self.engine.failed("listing containers"))?;
+        Ok(list.into_iter().filter(|c| c.labels.as_ref().is_some_and(|l| labels::belongs(scope, l))).collect())
+    }
+
+    /// Volumes of the scope: one call.
+    pub(crate) async fn volumes(&self, scope: &Scope) -> Result<Vec<Volume>, EngineError> {
+        self.note("GET /volumes", false);
+        let options = ListVolumesOptions { filters: Some(labels::filter(scope, None)) };
+        let list = self.engine.client.list_volumes(Some(options)).await.map_err(self.engine.failed("listing volumes"))?;
+        Ok(list.volumes.unwrap_or_default().into_iter().filter(|v| labels::belongs(scope, &v.labels)).collect())
     }
 
     /// `None`: it does not exist.
@@ -157,7 +167,8 @@ impl Calls<'_> {
         self.note("GET /networks", false);
         let options = ListNetworksOptions { filters: Some(labels::filter(scope, None)) };
         let list = self.engine.client.list_networks(Some(options)).await.map_err(self.engine.failed("listing networks"))?;
-        Ok(list.into_iter().filter_map(|n| Some((n.id?, n.name?))).collect())
+        let ours = list.into_iter().filter(|n| n.labels.as_ref().is_some_and(|l| labels::belongs(scope, l)));
+        Ok(ours.filter_map(|n| Some((n.id?, n.name?))).collect())
     }
 }
 

@@ -132,7 +132,7 @@ pub(crate) async fn remove(scope: &Scope, calls: Calls<'_>, change: &Change) -> 
 }
 
 async fn holders(scope: &Scope, calls: Calls<'_>) -> Result<Holders, EngineError> {
-    let list = calls.list(labels::filter(scope, Some(&address()))).await?;
+    let list = calls.list(scope, Some(&address())).await?;
     Ok(Holders::among(scope, &list))
 }
 

@@ -34,6 +34,12 @@ pub(crate) fn filter(scope: &Scope, address: Option<&Address>) -> HashMap<String
     HashMap::from([("label".to_owned(), wanted)])
 }
 
+/// Is it of this scope? Every list is checked with this, because Podman's volume list takes several label filters as
+/// "any of them": another fleet's memory must never be in a list that is about to be purged.
+pub(crate) fn belongs(scope: &Scope, labels: &HashMap<String, String>) -> bool {
+    labels.get(FLEET) == Some(&scope.fleet) && labels.get(ENVIRONMENT) == Some(&scope.environment)
+}
+
 /// The address among an object's labels.
 pub(crate) fn address(labels: &BTreeMap<String, String>) -> Option<Address> {
     labels.get(ADDRESS)?.parse().ok()
@@ -42,4 +48,23 @@ pub(crate) fn address(labels: &BTreeMap<String, String>) -> Option<Address> {
 /// The hash among an object's labels.
 pub(crate) fn hash(labels: &BTreeMap<String, String>) -> Option<Hash> {
     labels.get(HASH)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_fleet_or_environment_is_not_ours_even_if_an_engine_lists_it() {
+        let scope = |fleet: &str, environment: &str| Scope {
+            fleet: fleet.to_owned(),
+            environment: environment.to_owned(),
+            domain: "d.test".to_owned(),
+        };
+        let ours = of(&scope("a", "local"), None, None);
+        assert!(belongs(&scope("a", "local"), &ours));
+        assert!(!belongs(&scope("b", "local"), &ours));
+        assert!(!belongs(&scope("a", "test"), &ours));
+        assert!(!belongs(&scope("a", "local"), &HashMap::new()));
+    }
 }

@@ -1,7 +1,6 @@
 //! [`DockerProvider`]: services, agents and the directory on one container engine.
 
 use async_trait::async_trait;
-use bollard::query_parameters::ListVolumesOptions;
 use fleet_apply::{Applied, Events, Provider, ProviderError, Ready, Scope, Silent};
 use fleet_derivation::Hash;
 use fleet_model::{Address, Kind};
@@ -10,7 +9,7 @@ use fleet_plan::{Action, Change, ContainerSpec, Desired, State};
 use crate::{
     Engine,
     calls::Calls,
-    directory, labels, observe,
+    directory, observe,
     recover::{Pair, steps},
     roll::Roll,
 };
@@ -53,7 +52,7 @@ impl DockerProvider {
 
     /// The containers of one address as they are now.
     async fn pair(&self, calls: Calls<'_>, address: &Address) -> Result<Pair, ProviderError> {
-        let list = calls.list(labels::filter(&self.scope, Some(address))).await.map_err(|e| e.at(address))?;
+        let list = calls.list(&self.scope, Some(address)).await.map_err(|e| e.at(address))?;
         Ok(observe::pairs(&self.scope, &list).remove(address).unwrap_or_default())
     }
 
@@ -140,11 +139,9 @@ impl Provider for DockerProvider {
 
     async fn observe(&self, wanted: &[Address]) -> Result<State, ProviderError> {
         let calls = self.calls(&Silent);
-        let containers = calls.list(labels::filter(&self.scope, None)).await.map_err(crate::EngineError::anywhere)?;
-        let options = ListVolumesOptions { filters: Some(labels::filter(&self.scope, None)) };
-        let volumes = self.engine.client.list_volumes(Some(options)).await;
-        let volumes = volumes.map_err(self.engine.failed("listing volumes")).map_err(crate::EngineError::anywhere)?;
-        Ok(observe::state(&self.scope, &containers, &volumes.volumes.unwrap_or_default(), wanted))
+        let containers = calls.list(&self.scope, None).await.map_err(crate::EngineError::anywhere)?;
+        let volumes = calls.volumes(&self.scope).await.map_err(crate::EngineError::anywhere)?;
+        Ok(observe::state(&self.scope, &containers, &volumes, wanted))
     }
 
     async fn apply(&self, change: &Change, ready: &Ready<'_>, events: &dyn Events) -> Result<Applied, ProviderError> {

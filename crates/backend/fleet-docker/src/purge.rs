@@ -1,9 +1,9 @@
 //! [`DockerProvider::purge`]: everything of a scope goes, for `destroy`. Volumes only when asked: they are memory.
 
-use bollard::query_parameters::{ListVolumesOptions, RemoveVolumeOptions};
+use bollard::query_parameters::RemoveVolumeOptions;
 use fleet_apply::{Events, ProviderError};
 
-use crate::{DockerProvider, EngineError, calls::Calls, labels};
+use crate::{DockerProvider, EngineError, calls::Calls};
 
 /// What was removed, by name, in the order in which it went.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,13 +23,14 @@ impl DockerProvider {
     /// When the engine does not answer.
     pub async fn purgeable(&self, volumes: bool, events: &dyn Events) -> Result<Purged, ProviderError> {
         let calls = self.calls(events);
-        let containers = calls.list(labels::filter(&self.scope, None)).await.map_err(EngineError::anywhere)?;
+        let containers = calls.list(&self.scope, None).await.map_err(EngineError::anywhere)?;
         let name = |names: Vec<String>| names.first().map(|n| n.trim_start_matches('/').to_owned());
         let networks = calls.networks(&self.scope).await.map_err(EngineError::anywhere)?;
+        let kept = if volumes { calls.volumes(&self.scope).await.map_err(EngineError::anywhere)? } else { Vec::new() };
         Ok(Purged {
             containers: containers.into_iter().filter_map(|c| name(c.names.unwrap_or_default())).collect(),
             networks: networks.into_iter().map(|(_, name)| name).collect(),
-            volumes: if volumes { self.volumes(calls).await.map_err(EngineError::anywhere)? } else { Vec::new() },
+            volumes: kept.into_iter().map(|v| v.name).collect(),
         })
     }
 
@@ -70,13 +71,6 @@ impl DockerProvider {
             }
         }
         Ok(())
-    }
-
-    async fn volumes(&self, calls: Calls<'_>) -> Result<Vec<String>, EngineError> {
-        calls.note("GET /volumes", false);
-        let options = ListVolumesOptions { filters: Some(labels::filter(&self.scope, None)) };
-        let list = self.engine.client.list_volumes(Some(options)).await.map_err(self.engine.failed("listing volumes"))?;
-        Ok(list.volumes.unwrap_or_default().into_iter().map(|v| v.name).collect())
     }
 }
 
