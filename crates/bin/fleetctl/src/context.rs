@@ -38,6 +38,13 @@ impl Context {
         })
     }
 
+    /// Says what the store found damaged; it was treated as missing.
+    pub fn tell_notes(&self, store: &fleet_store::Store) {
+        for note in store.take_notes() {
+            eprintln!("warning: .fleet/: {note}");
+        }
+    }
+
     /// Output is for programs.
     #[must_use]
     pub fn json(&self) -> bool {

@@ -30,6 +30,8 @@ pub enum Exit {
     Denied = 77,
     /// Ctrl-C.
     Interrupted = 130,
+    /// SIGTERM.
+    Terminated = 143,
 }
 
 impl Termination for Exit {

@@ -23,7 +23,7 @@ use fleet_model::{
 use fleet_oci::{Lock, Platform};
 use fleet_plan::{Generation, Health, Observed, Outcome, Plan, RunState, SCHEMA, State};
 use fleet_planner::{Known, Planning};
-use fleet_store::{Output, Store};
+use fleet_store::{Output, Pin, Store};
 
 use crate::{agent_binary::AgentBinary, context::Context, error::Failure, exit::Exit, project::Opened, world::World};
 
@@ -65,6 +65,7 @@ impl Prepared {
             domain: model.fleet.domain.clone(),
         };
         let _ = opened.files.save_cache();
+        context.tell_notes(&opened.store);
         Ok(Self { opened, model, resolved, lock, scope, platform, agent })
     }
 
@@ -226,10 +227,22 @@ pub async fn apply(
     };
     let report = execute(&execution, outputs).await;
     world.finish().await;
+    store.pin(crate::project::FLEET_LOCK, &lock_pins(&prepared.lock)).map_err(|error| unwritable(&error))?;
     if report.count(|outcome| matches!(outcome, Outcome::Done)) > 0 {
         store.add_generation(generation(prepared, instance, &report)).map_err(|error| unwritable(&error))?;
     }
     Ok(report)
+}
+
+/// Packages that `fleet.lock` names stay in the store: a mirror may no longer have them when they are needed again.
+fn lock_pins(lock: &Lock) -> Vec<Pin> {
+    let debian = lock.debian.values().flat_map(BTreeMap::values).flat_map(|l| &l.packages).map(|p| p.sha256.clone());
+    let pip = lock.pip.values().flat_map(BTreeMap::values).flat_map(BTreeMap::values);
+    let pip = pip.flat_map(|l| &l.packages).map(|p| p.sha256.clone());
+    let npm = lock.npm.values().flat_map(BTreeMap::values).flat_map(|l| &l.packages);
+    let npm = npm.chain(lock.node.values().flat_map(|l| l.platforms.values()));
+    let npm = npm.filter_map(|pin| fleet_oci::Digest::from_integrity(&pin.integrity).ok());
+    debian.chain(pip).chain(npm).filter_map(|digest| crate::blobs::blob_id(&digest)).map(Pin::Blob).collect()
 }
 
 /// What stands after an apply: everything that is as declared, with the hash of its derivation.

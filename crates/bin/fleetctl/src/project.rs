@@ -17,6 +17,9 @@ pub const FLEET_KDL: &str = "fleet.kdl";
 /// Name of the lock file beside it.
 pub const FLEET_LOCK: &str = "fleet.lock";
 
+/// The diagnostic that says that a declared limit would be exceeded; it has an exit code of its own.
+const OVER_LIMIT: &str = "fleet::environment::over-limit";
+
 /// A project.
 pub struct Opened {
     /// Folder of `fleet.kdl`.
@@ -81,9 +84,13 @@ impl Opened {
             }
             eprint!("{}", report(diagnostic, global));
         }
+        let over = |diagnostic: &fleet_model::Diagnostic| diagnostic.code == OVER_LIMIT;
+        let is_error = |d: &&fleet_model::Diagnostic| d.severity == Severity::Error;
+        let only_limits = errors > 0 && checked.diagnostics.iter().filter(is_error).all(over);
         checked.model.ok_or_else(|| {
             let noun = if errors == 1 { "error" } else { "errors" };
-            Failure::new(Exit::Failed, format!("{errors} {noun} in {FLEET_KDL}"))
+            let exit = if only_limits { Exit::LimitExceeded } else { Exit::Failed };
+            Failure::new(exit, format!("{errors} {noun} in {FLEET_KDL}"))
                 .hint("`fleetctl explain CODE` tells more about each code")
         })
     }

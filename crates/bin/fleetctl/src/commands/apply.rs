@@ -65,6 +65,7 @@ pub async fn run(prepared: &Prepared, world: &World, plan: &Plan, planned: &Plan
 
 async fn watch_interrupts(stop: Arc<AtomicBool>) {
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).ok();
+    let mut exit = Exit::Interrupted;
     loop {
         let terminated = async {
             match &mut terminate {
@@ -74,11 +75,11 @@ async fn watch_interrupts(stop: Arc<AtomicBool>) {
         };
         tokio::select! {
             result = tokio::signal::ctrl_c() => if result.is_err() { return },
-            _ = terminated => {}
+            _ = terminated => exit = Exit::Terminated,
         }
         if stop.swap(true, Ordering::Relaxed) {
             eprintln!("stopped at once; run the same command again to finish");
-            std::process::exit(i32::from(Exit::Interrupted as u8));
+            std::process::exit(i32::from(exit as u8));
         }
         eprintln!("stopping: what runs is finished first; again to stop at once");
     }

@@ -40,7 +40,7 @@ pub fn init(global: &Global, name: &str, domain: &str) -> Outcome {
     let root = crate::project::root_file();
     let mut tree = fleet_model::SourceTree::default();
     tree.insert(root.clone(), Looked::File(fleet_model::SourceFile::new(text.as_bytes(), false)));
-    let bad = |code: &str| ["fleet::names", "fleet::language"].iter().any(|prefix| code.starts_with(prefix));
+    let bad = |code: &str| ["fleet::name", "fleet::language"].iter().any(|prefix| code.starts_with(prefix));
     for diagnostic in fleet_model::check(&root, &tree).diagnostics {
         if miette::Diagnostic::code(&diagnostic).is_some_and(|code| bad(&code.to_string())) {
             eprint!("{}", crate::project::report(&diagnostic, global));
