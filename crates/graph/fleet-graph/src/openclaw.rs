@@ -128,9 +128,12 @@ fn model_name(name: &str, model: &Model) -> String {
 }
 
 fn provider_name(provider: &str, id: &str, model: &Model) -> String {
+    // A prefix of our own: where a provider has the name of one of OpenClaw's own plugins (`amazon-bedrock`, `groq`…),
+    // the gateway wants to install that plugin and does not start.
     match model.providers.get(provider).map(|declared| &declared.kind) {
-        Some(ModelProviderKind::Bedrock { .. }) if !is_anthropic(id) => format!("{provider}-openai"),
-        _ => provider.to_owned(),
+        Some(ModelProviderKind::Bedrock { .. }) if !is_anthropic(id) => format!("fleet-{provider}-openai"),
+        Some(_) => format!("fleet-{provider}"),
+        None => provider.to_owned(),
     }
 }
 
