@@ -27,6 +27,8 @@ use crate::{
 const PACE: Duration = Duration::from_secs(2);
 /// How long one look may take.
 const PATIENCE: Duration = Duration::from_secs(4);
+/// Looks without any answer before a healthy OpenClaw counts as unhealthy: a machine may be busy for a moment.
+const SILENCES: u32 = 3;
 /// How often the homeserver is asked whether the login still holds.
 const LOGIN_PACE: Duration = Duration::from_secs(60);
 /// OpenClaw that is not ready for so long is started again.
@@ -57,6 +59,14 @@ pub enum Outcome {
     Stopped,
     /// OpenClaw kept failing.
     GaveUp,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Unready {
+    #[error("OpenClaw does not answer: {0}")]
+    Silent(#[from] http::SendError),
+    #[error("OpenClaw says that it is not ready: {0}")]
+    Failing(String),
 }
 
 enum Verdict {
@@ -165,19 +175,21 @@ impl Supervisor {
     /// Looks at OpenClaw and at the login again and again.
     async fn watch(&self, session: &Session) -> Verdict {
         let mut last_ready = Instant::now();
+        let mut silences = 0;
         let mut login_checked = Instant::now();
         loop {
             match self.ready().await {
                 Ok(()) => {
-                    last_ready = Instant::now();
+                    (last_ready, silences) = (Instant::now(), 0);
                     if self.status.set(State::Healthy, "") {
                         log::info("healthy", &[]);
                     }
                 }
-                Err(why) => self.note_unready(&why),
+                Err(Unready::Silent(_)) if self.status.state() == State::Healthy && silences < SILENCES => silences += 1,
+                Err(unready) => self.note_unready(&unready.to_string()),
             }
             if last_ready.elapsed() > LONGEST_UNREADY {
-                return Verdict::Unready(self.ready().await.err().unwrap_or_default());
+                return Verdict::Unready(self.ready().await.err().map(|unready| unready.to_string()).unwrap_or_default());
             }
             if login_checked.elapsed() > LOGIN_PACE {
                 login_checked = Instant::now();
@@ -198,14 +210,14 @@ impl Supervisor {
     }
 
     /// OpenClaw's own opinion: whether it, its databases and its Matrix connection work.
-    async fn ready(&self) -> Result<(), String> {
+    async fn ready(&self) -> Result<(), Unready> {
         let url = format!("http://127.0.0.1:{}/readyz", self.settings.gateway_port);
-        let answer = http::get(&url, PATIENCE).await.map_err(|e| e.to_string())?;
+        let answer = http::get(&url, PATIENCE).await?;
         if answer.status().is_success() {
             return Ok(());
         }
         let said: Value = serde_json::from_slice(answer.body()).unwrap_or_default();
         let failing: Vec<&str> = said["failing"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-        Err(format!("OpenClaw says that it is not ready: {}", if failing.is_empty() { "no reason given".to_owned() } else { failing.join(", ") }))
+        Err(Unready::Failing(if failing.is_empty() { "no reason given".to_owned() } else { failing.join(", ") }))
     }
 }
