@@ -267,9 +267,30 @@ impl Making<'_> {
             .map_err(|error| self.failed(&error))
     }
 
+    /// Loads an image; layers that the engine has already are not sent again.
     async fn load(&self, image: &Image, name: &str) -> Result<String, ProviderError> {
+        let engine = &self.provider.engine;
+        let chains = engine.reusable_chains(&self.spec.name).await.map_err(unreachable_engine)?;
+        let digests = |chain: &Vec<String>| chain.iter().map(|layer| layer.parse().ok()).collect::<Option<Vec<_>>>();
+        let chains: Vec<_> = chains.iter().filter_map(digests).collect();
+        let there = export::already_there(image, &chains);
+        if !there.is_empty() {
+            // An image that is removed this very moment takes its layers with it: then everything is sent.
+            if let Ok(id) = self.send(image, name, &there).await {
+                return Ok(id);
+            }
+        }
+        self.send(image, name, &BTreeSet::new()).await
+    }
+
+    async fn send(
+        &self,
+        image: &Image,
+        name: &str,
+        omit: &BTreeSet<fleet_oci::Digest>,
+    ) -> Result<String, ProviderError> {
         let names = [name.to_owned()];
-        let export = export::plan(&[Named { image, names: &names }], &BTreeSet::new());
+        let export = export::plan(&[Named { image, names: &names }], omit);
         self.progress(format!("loading {} MB into the engine", export.length >> 20));
         let cache = Arc::new(StoreCache(Arc::clone(&self.provider.store)));
         self.call(format!("load {name}"));

@@ -102,6 +102,23 @@ pub fn own_platform() -> Platform {
     if std::env::consts::ARCH == "aarch64" { Platform::LinuxArm64 } else { Platform::LinuxAmd64 }
 }
 
+/// How a person calls this program from here: its bare name where the shell finds it, else its path.
+#[must_use]
+pub fn program() -> String {
+    const NAME: &str = "fleetctl";
+    let Ok(this) = std::env::current_exe() else { return NAME.to_owned() };
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).map(|folder| folder.join(NAME)).find(|file| file.is_file());
+    if found.and_then(|file| file.canonicalize().ok()).as_ref() == Some(&this) {
+        return NAME.to_owned();
+    }
+    let here = std::env::current_dir().unwrap_or_default();
+    match this.strip_prefix(&here) {
+        Ok(relative) => format!("./{}", relative.display()),
+        Err(_) => this.display().to_string(),
+    }
+}
+
 /// Whether this process may install packages.
 #[must_use]
 pub fn is_root() -> bool {

@@ -98,16 +98,17 @@ fn farewell(prepared: &Prepared, problems: &[status::ModelProblem], seconds: u64
     for problem in problems {
         text.push_str(&format!("\nThey cannot answer yet: model provider {}: {}.\n", problem.provider, problem.what));
     }
+    let fleetctl = crate::machine::program();
     text.push_str(&format!(
-        "\nTalk to them:     fleetctl say {room} \"@{agent} what are you working on?\"\n\
-         Look:             fleetctl status, fleetctl logs -f agent/{agent}\n\
-         Change something: edit fleet.kdl or templates/, then fleetctl plan, fleetctl apply\n\
-         Why did it roll:  fleetctl why agent/{agent}\n\
-         Take it down:     fleetctl destroy (add --purge to forget everything)\n"
+        "\nTalk to them:     {fleetctl} say {room} \"@{agent} what are you working on?\"\n\
+         Look:             {fleetctl} status, {fleetctl} logs -f agent/{agent}\n\
+         Change something: edit fleet.kdl or templates/, then {fleetctl} plan, {fleetctl} apply\n\
+         Why did it roll:  {fleetctl} why agent/{agent}\n\
+         Take it down:     {fleetctl} destroy (add --purge to forget everything)\n"
     ));
     if let Some(human) = human {
         text.push_str(&format!(
-            "With a Matrix client: homeserver http://127.0.0.1:{port}, user {}, password: fleetctl password {}\n",
+            "With a Matrix client: homeserver http://127.0.0.1:{port}, user {}, password: {fleetctl} password {}\n",
             human.matrix_id, human.id
         ));
     }

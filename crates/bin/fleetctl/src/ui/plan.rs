@@ -13,6 +13,8 @@ use crate::ui::style::Style;
 const REASONS: usize = 4;
 /// A run of objects of one kind that are all created is folded when it is longer than this.
 const FOLD: usize = 12;
+/// A value of more characters is cut.
+const LONG: usize = 60;
 
 /// The plan as a screenful: what and why.
 #[must_use]
@@ -115,6 +117,10 @@ pub fn sentence(reason: &Reason) -> String {
 
 fn change_of(input: &str, before: Option<&Input>, after: Option<&Input>) -> String {
     match (before, after) {
+        (Some(Input::Value { text: before }), Some(Input::Value { text: after })) => {
+            let (before, after) = around_difference(before, after);
+            format!("{input}: {before} → {after}")
+        }
         (Some(before), Some(after)) => format!("{input}: {} → {}", value(before), value(after)),
         (None, Some(after)) => format!("{input} added: {}", value(after)),
         (Some(before), None) => format!("{input} removed, was {}", value(before)),
@@ -122,13 +128,26 @@ fn change_of(input: &str, before: Option<&Input>, after: Option<&Input>) -> Stri
     }
 }
 
+/// Two texts in a few words each: of long ones the part where they begin to differ.
+fn around_difference(before: &str, after: &str) -> (String, String) {
+    let same = before.chars().zip(after.chars()).take_while(|(a, b)| a == b).count();
+    let long = |text: &str| text.chars().count() > LONG;
+    let skip = if long(before) || long(after) { same.saturating_sub(LONG / 3) } else { 0 };
+    let shown = |text: &str| {
+        let rest: String = text.chars().skip(skip).collect();
+        let dots = if skip > 0 { "…" } else { "" };
+        format!("{dots}{}", value(&Input::Value { text: rest }))
+    };
+    (shown(before), shown(after))
+}
+
 /// An input's value in a few words: long values are cut, files show their hash.
 #[must_use]
 pub fn value(input: &Input) -> String {
     match input {
         Input::Value { text } if text.is_empty() => "nothing".to_owned(),
-        Input::Value { text } if text.chars().count() > 60 => {
-            format!("{}…", text.chars().take(57).collect::<String>())
+        Input::Value { text } if text.chars().count() > LONG => {
+            format!("{}…", text.chars().take(LONG - 3).collect::<String>())
         }
         Input::Value { text } => text.clone(),
         Input::File { hash, executable, .. } => {
