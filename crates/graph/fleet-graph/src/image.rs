@@ -421,26 +421,29 @@ fn config(recipe: &LayeredRecipe) -> ImageConfig {
     }
 }
 
-/// Hash inputs as uniquely named values: a repeated field is named after the first word of its value, so that a
+/// Fields that repeat without an order: each value is an input of its own, named after its first word, so that a
 /// package that changes is one changed input and not a shift of all that follow.
+const SETS: [&str; 2] = ["package", "user"];
+
+/// Hash inputs as uniquely named values. What repeats in an order (`entrypoint`) becomes one JSON list.
 fn unique(inputs: HashInputs) -> BTreeMap<String, String> {
-    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-    for (field, _) in &inputs {
-        *counts.entry(field.clone()).or_default() += 1;
-    }
     let mut named = BTreeMap::new();
+    let mut lists: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (field, value) in inputs {
-        let repeated = counts.get(&field).is_some_and(|count| *count > 1);
-        let (name, value) = match value.split_once(' ') {
-            Some((first, rest)) if repeated => (format!("{field} {first}"), rest.to_owned()),
-            _ if repeated => (format!("{field} {value}"), String::new()),
-            _ => (field, value),
-        };
-        let mut name = name;
+        if !SETS.contains(&field.as_str()) {
+            lists.entry(field).or_default().push(value);
+            continue;
+        }
+        let (first, rest) = value.split_once(' ').unwrap_or((&value, ""));
+        let mut name = format!("{field} {first}");
         while named.contains_key(&name) {
             name.push('\'');
         }
-        named.insert(name, value);
+        named.insert(name, rest.to_owned());
+    }
+    for (field, mut values) in lists {
+        let value = if values.len() == 1 { values.swap_remove(0) } else { json!(values).to_string() };
+        named.insert(field, value);
     }
     named
 }
@@ -468,5 +471,11 @@ mod tests {
         let changed: Vec<_> = a.iter().filter(|(name, value)| b.get(*name) != Some(value)).collect();
         assert_eq!(changed.len(), 1);
         assert_eq!(changed[0].0, "package openssl");
+    }
+
+    #[test]
+    fn the_order_of_an_entry_point_is_part_of_the_hash() {
+        let words = |a: &str, b: &str| unique(vec![("entrypoint".into(), a.into()), ("entrypoint".into(), b.into())]);
+        assert_ne!(words("python3", "start.py"), words("start.py", "python3"));
     }
 }

@@ -124,7 +124,8 @@ fn add_directory(inputs: &Inputs<'_>, name: &str, image: &PlannedImage, instance
     let document = format!("{:#}\n", json!({"schema": 1, "people": people}));
     let mut derivation = Derivation::new(Address::new(Kind::Directory, "people"));
     for person in people {
-        derivation.value(format!("person.{}", person.id), json!(person).to_string(), None);
+        let origin = inputs.model.org.people.get(&person.id).map(|declared| &declared.origin);
+        derivation.value(format!("person.{}", person.id), json!(person).to_string(), origin);
     }
     // Not an input: which image lends its container to hold the volume changes nothing that anybody reads.
     let spec = DirectorySpec { document, image: Address::new(Kind::Image, name), image_hash: image.hash };

@@ -161,7 +161,7 @@ impl Planning<'_> {
             return Some(if derivation.pending().next().is_some() { verdict.conditional() } else { verdict });
         }
         let what = match (&observed.unfinished, observed.run, observed.health) {
-            (Some(unfinished), ..) => return Some(drifted(Action::Roll, unfinished)),
+            (Some(unfinished), ..) => return Some(drifted(Action::Update, unfinished)),
             (None, RunState::Stopped, _) => return Some(drifted(Action::Update, "it is stopped")),
             (None, _, Health::Unhealthy) => "it is unhealthy",
             _ => return None,

@@ -35,7 +35,15 @@ impl Walk<'_> {
                     Some(Input::Derivation { address, hash: new, .. }),
                 ) => {
                     let first_visit = self.cascades.insert(address.clone());
-                    if let (true, Some(old), Some(new)) = (first_visit, self.known.get(old), self.known.get(new)) {
+                    if !first_visit {
+                        continue;
+                    }
+                    if old == new {
+                        // Its inputs are the same and its output is not: the rendering is the tool's own.
+                        self.roots.push(Reason::Drift {
+                            what: format!("{address}: another version of fleetctl makes something else of the same inputs"),
+                        });
+                    } else if let (Some(old), Some(new)) = (self.known.get(old), self.known.get(new)) {
                         self.compare(old, new);
                     }
                 }
