@@ -52,23 +52,30 @@ impl Output {
 }
 
 /// The program under test: `FLEETCTL`, else what `cargo build --release` makes.
-#[must_use]
-pub fn fleetctl() -> PathBuf {
+///
+/// # Errors
+/// When it is not there: where it was looked for and what to do.
+pub fn fleetctl() -> Result<PathBuf, String> {
     let given = env::var_os("FLEETCTL").map(PathBuf::from);
     let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from);
     let path = given.unwrap_or_else(|| target.join("release/fleetctl"));
-    assert!(
-        path.is_file(),
+    if path.is_file() {
+        return Ok(path);
+    }
+    Err(format!(
         "{} is not there: build it with `cargo build --release -p fleetctl`, or name it in FLEETCTL",
         path.display()
-    );
-    path
+    ))
 }
 
 /// A command that runs the program in a folder, with settings of its own below `home` and no terminal.
+///
+/// # Panics
+/// When the program was not built.
 #[must_use]
+#[track_caller]
 pub fn command(folder: &Path, home: &Path) -> Command {
-    let mut command = Command::new(fleetctl());
+    let mut command = Command::new(fleetctl().expect("the program under test"));
     command
         .current_dir(folder)
         .env("XDG_CONFIG_HOME", home.join("config"))

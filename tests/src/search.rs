@@ -8,6 +8,10 @@ use std::{
 /// As many characters of a secret in a row are a leak.
 const PIECE: usize = 8;
 
+/// Within a longer run of hexadecimal digits eight that agree are chance: of a few hundred pieces one is in some hash
+/// every few runs. As many in a row are not.
+const PIECE_OF_HASH: usize = 12;
+
 /// What must be nowhere.
 #[derive(Default)]
 pub struct Secrets(Vec<(String, Vec<u8>)>);
@@ -22,28 +26,26 @@ impl Secrets {
         self.0.push((name.to_owned(), value.to_vec()));
     }
 
-    /// How many there are.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Whether there is none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// The name of a secret of which a piece is in these bytes.
     #[must_use]
     pub fn found_in(&self, bytes: &[u8]) -> Option<&str> {
-        let mut pieces: Vec<(&[u8], &str)> =
-            self.0.iter().flat_map(|(name, value)| value.windows(PIECE).map(|piece| (piece, name.as_str()))).collect();
+        let mut pieces: Vec<(&[u8], usize, usize)> = Vec::new();
+        let mut begins = vec![false; 1 << 16]; // what may be long is passed over two bytes at a time
+        for (index, (_, value)) in self.0.iter().enumerate() {
+            for (at, piece) in value.windows(PIECE).enumerate() {
+                begins[usize::from(piece[0]) << 8 | usize::from(piece[1])] = true;
+                pieces.push((piece, index, at));
+            }
+        }
         pieces.sort_unstable();
-        // One pass over what may be long, a few steps for each place.
-        bytes.windows(PIECE).find_map(|window| {
-            let at = pieces.binary_search_by(|(piece, _)| (*piece).cmp(window)).ok()?;
-            Some(pieces[at].1)
+        bytes.windows(PIECE).enumerate().find_map(|(place, window)| {
+            if !begins[usize::from(window[0]) << 8 | usize::from(window[1])] {
+                return None;
+            }
+            let found = pieces.binary_search_by(|(piece, ..)| (*piece).cmp(window)).ok()?;
+            let (_, index, at) = pieces[found];
+            let (name, value) = &self.0[index];
+            is_leak(bytes, place, value, at).then_some(name.as_str())
         })
     }
 
@@ -73,6 +75,16 @@ impl Secrets {
     }
 }
 
+/// Eight bytes agree, at `place` of what was searched and at `at` of the secret: is that more than chance?
+fn is_leak(bytes: &[u8], place: usize, secret: &[u8], at: usize) -> bool {
+    let left = secret[..at].iter().rev().zip(bytes[..place].iter().rev()).take_while(|(a, b)| a == b).count();
+    let right = secret[at..].iter().zip(&bytes[place..]).take_while(|(a, b)| a == b).count();
+    let is_digit = |at: Option<usize>| at.and_then(|at| bytes.get(at)).is_some_and(u8::is_ascii_hexdigit);
+    let in_hash = is_digit((place - left).checked_sub(1)) || is_digit(Some(place + right));
+    let only_digits = bytes[place..place + PIECE].iter().all(u8::is_ascii_hexdigit);
+    left + right >= PIECE_OF_HASH || !(in_hash && only_digits)
+}
+
 /// Every file below a folder.
 #[must_use]
 pub fn files(folder: &Path) -> Vec<PathBuf> {
@@ -96,5 +108,7 @@ mod tests {
         assert_eq!(secrets.found_in(b"xx 456789ab yy"), Some("the key"));
         assert_eq!(secrets.found_in(b"xx 456789a yy"), None);
         assert_eq!(secrets.found_in(b"short"), None);
+        assert_eq!(secrets.found_in(b"a hash, 77456789ab77"), None);
+        assert_eq!(secrets.found_in(b"no hash, 77456789abcdef77"), Some("the key"));
     }
 }
