@@ -27,7 +27,7 @@ fn a_stopped_or_removed_container_runs_again() {
     docker(&["stop", "-t", "5", &fleet.container("dora.director")]);
     seen_and_mended(&fleet, "agent/dora.director", "stopped");
     docker(&["rm", "-f", &fleet.container("sam.seller")]);
-    seen_and_mended(&fleet, "agent/sam.seller", "not there");
+    seen_and_mended(&fleet, "agent/sam.seller", "is gone from the container engine");
     let after = fleet.ids();
     for untouched in ["agent/vera.vp", "service/homeserver"] {
         assert_eq!(before[untouched], after[untouched]);
@@ -60,7 +60,7 @@ fn a_deleted_room_and_a_member_who_left_are_put_right() {
 
     homeserver.delete_room(&room);
     assert_eq!(homeserver.room("all-employees"), None);
-    seen_and_mended(&fleet, "room/all-employees", "not there");
+    seen_and_mended(&fleet, "room/all-employees", "is gone from the homeserver");
     let again = homeserver.room("all-employees").expect("the room again");
     assert_ne!(again, room);
     assert!(homeserver.members(&again).contains(&member));
