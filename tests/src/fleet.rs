@@ -45,6 +45,34 @@ impl Fleet {
     /// When the project cannot be written.
     #[must_use]
     pub fn light(story: &str) -> Self {
+        let fleet = Self::empty(story);
+        fleet.write_light();
+        fleet.share_store();
+        fleet
+    }
+
+    /// The repository's own fleet with its own images, under a name and a port of its own, thinking with the model server
+    /// at a port of this machine. Nothing is applied yet.
+    ///
+    /// # Panics
+    /// When the project cannot be written.
+    #[must_use]
+    pub fn shipped(story: &str, model_port: u16) -> Self {
+        let fleet = Self::empty(story);
+        for folder in ["templates", "images", "org"] {
+            copy_folder(&workspace().join(folder), &fleet.path(folder));
+        }
+        for file in ["fleet.kdl", "fleet.lock"] {
+            fs::copy(workspace().join(file), fleet.path(file)).expect("a file");
+        }
+        fleet.edit("fleet.kdl", "fleet \"anycompany\"", &format!("fleet \"{}\"", fleet.name));
+        fleet.edit("fleet.kdl", "port=6167", &format!("port={}", fleet.port));
+        fleet.edit("fleet.kdl", "http://127.0.0.1:11434/v1", &format!("http://127.0.0.1:{model_port}/v1"));
+        fleet.share_store();
+        fleet
+    }
+
+    fn empty(story: &str) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let fleet = Self {
@@ -53,12 +81,11 @@ impl Fleet {
             folder: tempfile::Builder::new().prefix("fleet-").tempdir_in(work()).expect("a folder for the project"),
             transcript: Mutex::default(),
         };
-        fleet.write_project();
-        fleet.share_store();
+        fs::create_dir_all(fleet.path("")).expect("a folder");
         fleet
     }
 
-    fn write_project(&self) {
+    fn write_light(&self) {
         let (root, fixture) = (workspace(), workspace().join("tests/fixtures/light"));
         for folder in ["templates", "images/homeserver"] {
             copy_folder(&root.join(folder), &self.path(folder));
@@ -87,10 +114,7 @@ impl Fleet {
         // Two tests that begin at once would fetch everything twice.
         let gate = File::create(work().join("store.lock")).expect("a file");
         gate.lock().expect("a lock");
-        if !work().join("store.filled").exists() {
-            self.run(&["build"]).expect(0);
-            fs::write(work().join("store.filled"), "").expect("a file");
-        }
+        self.run(&["build"]).expect(0);
     }
 
     /// A path in the project.
@@ -209,7 +233,9 @@ impl Fleet {
     pub fn homeserver(&self) -> Homeserver {
         let token = self.home().join("state/fleetctl").join(format!("{}-local-matrix-token", self.name));
         let token = fs::read_to_string(&token).expect("the service account's token").trim().to_owned();
-        Homeserver { port: self.port, token, domain: "light.test".to_owned() }
+        let kdl = fs::read_to_string(self.path("fleet.kdl")).expect("fleet.kdl");
+        let domain = kdl.split("domain=\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap_or_default().to_owned();
+        Homeserver { port: self.port, token, domain }
     }
 }
 
