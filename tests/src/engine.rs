@@ -94,7 +94,8 @@ pub fn names(fleet: &str) -> Vec<String> {
 /// The tags of a fleet's images, in order.
 #[must_use]
 pub fn images(fleet: &str) -> Vec<String> {
-    let mut tags = ids(&["images", "--format", "{{.Repository}}:{{.Tag}}", "--filter", &format!("reference={fleet}/*")]);
+    let mut tags =
+        ids(&["images", "--format", "{{.Repository}}:{{.Tag}}", "--filter", &format!("reference={fleet}/*")]);
     tags.sort();
     tags
 }
@@ -102,9 +103,7 @@ pub fn images(fleet: &str) -> Vec<String> {
 /// Removes whatever a fleet left: containers, volumes, networks, images.
 pub fn remove_all(fleet: &str) {
     let label = format!("label={}={fleet}", LABELS[0]);
-    let list = |arguments: &[&str]| -> Vec<String> {
-        try_docker(arguments).1.lines().map(str::to_owned).collect()
-    };
+    let list = |arguments: &[&str]| -> Vec<String> { try_docker(arguments).1.lines().map(str::to_owned).collect() };
     let remove = |what: &[&str], found: Vec<String>| {
         if !found.is_empty() {
             let found: Vec<&str> = found.iter().map(String::as_str).collect();

@@ -24,9 +24,18 @@ use crate::{
 };
 
 /// Packages that the light agent's image is made of, all of them among those of the repository's own agent.
-const LIGHT_PACKAGES: [&str; 10] =
-    ["coreutils", "dash", "gcc-12-base", "libacl1", "libattr1", "libc6", "libgcc-s1", "libgmp10", "libpcre2-8-0",
-     "libselinux1"];
+const LIGHT_PACKAGES: [&str; 10] = [
+    "coreutils",
+    "dash",
+    "gcc-12-base",
+    "libacl1",
+    "libattr1",
+    "libc6",
+    "libgcc-s1",
+    "libgmp10",
+    "libpcre2-8-0",
+    "libselinux1",
+];
 
 /// A project, and what it made of this machine.
 pub struct Fleet {
@@ -234,7 +243,8 @@ impl Fleet {
         let token = self.home().join("state/fleetctl").join(format!("{}-local-matrix-token", self.name));
         let token = fs::read_to_string(&token).expect("the service account's token").trim().to_owned();
         let kdl = fs::read_to_string(self.path("fleet.kdl")).expect("fleet.kdl");
-        let domain = kdl.split("domain=\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap_or_default().to_owned();
+        let domain =
+            kdl.split("domain=\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap_or_default().to_owned();
         Homeserver { port: self.port, token, domain }
     }
 }

@@ -92,7 +92,11 @@ pub fn files(folder: &Path) -> Vec<PathBuf> {
     for entry in fs::read_dir(folder).expect("a folder that is there") {
         let path = entry.expect("an entry").path();
         // Through links too: parts of a test's `.fleet/` are shared.
-        if path.is_dir() { found.extend(files(&path)) } else if path.is_file() { found.push(path) }
+        if path.is_dir() {
+            found.extend(files(&path))
+        } else if path.is_file() {
+            found.push(path)
+        }
     }
     found
 }

@@ -36,7 +36,10 @@ fn an_agent_that_exits_or_never_becomes_healthy_is_rolled_back() {
         assert_eq!(healthy(&fleet), before, "{to}: the former containers run");
         assert_eq!(fleet.ids(), before, "{to}: nothing else is left");
         let due = fleet.planned();
-        assert!(["agent/dora.director", "agent/sam.seller", "agent/vera.vp"].iter().all(|a| due.contains_key(*a)), "{due:?}");
+        assert!(
+            ["agent/dora.director", "agent/sam.seller", "agent/vera.vp"].iter().all(|a| due.contains_key(*a)),
+            "{due:?}"
+        );
     }
     fleet.edit("fleet.kdl", "LIGHT_MODE=\"sick\"", "LIGHT_MODE=\"well\"");
     fleet.applied();
@@ -50,7 +53,11 @@ fn an_image_whose_check_fails_rolls_nobody() {
     fleet.applied();
     let before = fleet.ids();
     let images = engine::images(&fleet.name);
-    fleet.edit("fleet.kdl", "check \"/usr/bin/dash\" \"-c\" \"true\"", "check \"/usr/bin/dash\" \"-c\" \"echo no luck; exit 7\"");
+    fleet.edit(
+        "fleet.kdl",
+        "check \"/usr/bin/dash\" \"-c\" \"true\"",
+        "check \"/usr/bin/dash\" \"-c\" \"echo no luck; exit 7\"",
+    );
     fleet.edit("fleet.kdl", "LIGHT_MODE=\"well\"", "LIGHT_MODE=\"better\"");
     let output = fleet.apply();
     assert!(!matches!(output.code, Some(0) | None), "{output:?}");

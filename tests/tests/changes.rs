@@ -100,7 +100,10 @@ fn an_agent_that_is_added_or_removed_leaves_all_others_running() {
     let planned = fleet.planned();
     assert_eq!(planned.get("agent/ivan.ic").map(String::as_str), Some("create"));
     assert_eq!(planned.get("account/ivan.ic").map(String::as_str), Some("create"));
-    assert!(!planned.iter().any(|(address, action)| address.starts_with("agent/") && action != "create"), "{planned:?}");
+    assert!(
+        !planned.iter().any(|(address, action)| address.starts_with("agent/") && action != "create"),
+        "{planned:?}"
+    );
     fleet.applied();
     let after = fleet.ids();
     assert_eq!(changed(&before, &after), ["agent/ivan.ic"]);

@@ -46,7 +46,8 @@ impl World {
             })
             .collect();
         rooms.sort();
-        let trials: Vec<String> = engine::images(&fleet.name).into_iter().filter(|tag| tag.contains(":trial")).collect();
+        let trials: Vec<String> =
+            engine::images(&fleet.name).into_iter().filter(|tag| tag.contains(":trial")).collect();
         assert!(trials.is_empty(), "left by a killed run: {trials:?}");
         assert!(fleet.ids().len() == 4, "{:?}", fleet.ids());
         Self {
@@ -92,7 +93,8 @@ fn whenever_apply_is_killed_the_next_one_ends_where_it_would_have() {
     fleet.run(&["plan", "--detailed-exitcode"]).expect(0);
     assert_eq!(World::of(&fleet), clean);
 
-    let (mut model, mut topic, mut image) = (Toggle::new("small", "large"), Toggle::new("News that", "Words that"), Toggle::new("well", "fine"));
+    let (mut model, mut topic, mut image) =
+        (Toggle::new("small", "large"), Toggle::new("News that", "Words that"), Toggle::new("well", "fine"));
     for round in 0..ROUNDS.1 {
         let before = fleet.ids();
         match round % 3 {

@@ -45,7 +45,11 @@ fn secrets(fleet: &Fleet) -> Secrets {
 #[test]
 fn nothing_that_was_written_or_printed_holds_a_piece_of_a_secret() {
     let fleet = Fleet::light("secrets");
-    fleet.edit("fleet.kdl", "base-url=\"http://127.0.0.1:11434/v1\"", "base-url=\"http://127.0.0.1:11434/v1\" api-key=\"LIGHT_API_KEY\"");
+    fleet.edit(
+        "fleet.kdl",
+        "base-url=\"http://127.0.0.1:11434/v1\"",
+        "base-url=\"http://127.0.0.1:11434/v1\" api-key=\"LIGHT_API_KEY\"",
+    );
     run(&fleet, &["check"]).expect(0);
     run(&fleet, &["plan", "-o", "first.plan"]).expect(0);
     run(&fleet, &["diff"]).expect(0).says("secret");
