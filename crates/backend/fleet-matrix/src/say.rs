@@ -43,7 +43,7 @@ pub struct Sent {
 pub struct Reply {
     /// Who.
     pub sender: OwnedUserId,
-    /// Display name, else local part.
+    /// Local part: what a mention of them is written with.
     pub name: String,
     /// The text.
     pub text: String,
