@@ -83,7 +83,7 @@ fn a_person_who_mentions_an_agent_gets_an_answer_from_openclaw() {
         let log = fleet.run(&["logs", "agent/aaron.phillips"]);
         panic!("no answer, the model was asked {} times: {said:?}\n{}{}", model.asked(), log.stdout, log.stderr);
     }
-    said.says("Aaron Phillips: The quarter looks good.");
+    assert_eq!(said.stdout.trim(), "aaron.phillips: The quarter looks good.");
     assert!(model.asked() >= 1);
 
     let ids = fleet.ids();
