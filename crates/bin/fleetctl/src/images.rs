@@ -3,7 +3,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -13,6 +12,7 @@ use bytes::Bytes;
 use fleet_apply::{Applied, Event, Events, Provider, ProviderError, Ready};
 use fleet_derivation::{Derivation, Hash};
 use fleet_docker::{Engine, EngineError};
+use fleet_graph::image::CONTEXT;
 use fleet_model::{Address, Kind, RelPath, SourceTree};
 use fleet_oci::{
     Image, LayerDescriptor, LayerRecipe,
@@ -333,27 +333,16 @@ impl Making<'_> {
 
     /// Files of the build context: those that the derivation names.
     fn context(&self) -> Vec<fleet_docker::containerfile::ContextFile> {
-        let paths: Vec<&RelPath> = self
-            .derivation
-            .inputs
-            .values()
-            .filter_map(|input| match input {
-                fleet_derivation::Input::File { path, .. } => Some(path),
-                _ => None,
-            })
-            .collect();
-        let recipe_folder = match self.spec.recipe.layers.as_slice() {
-            [LayerRecipe::Containerfile { path, .. }] => {
-                Path::new(path).parent().map(|folder| format!("{}/", folder.display())).unwrap_or_default()
-            }
-            _ => String::new(),
-        };
-        paths
-            .into_iter()
-            .filter_map(|path| {
+        let inputs = self.derivation.inputs.iter();
+        let files = inputs.filter_map(|(name, input)| match input {
+            fleet_derivation::Input::File { path, .. } => Some((name.strip_prefix(CONTEXT)?, path)),
+            _ => None,
+        });
+        files
+            .filter_map(|(inside, path)| {
                 let file = self.provider.sources.file(path)?;
                 Some(fleet_docker::containerfile::ContextFile {
-                    path: path.as_str().strip_prefix(&recipe_folder).unwrap_or(path.as_str()).to_owned(),
+                    path: inside.to_owned(),
                     mode: if file.executable { 0o755 } else { 0o644 },
                     bytes: Bytes::copy_from_slice(&file.bytes),
                 })

@@ -207,9 +207,10 @@ pub async fn apply(
     prepared: &Prepared,
     world: &World,
     plan: &Plan,
-    instance: &Instance,
+    planned: &Planned,
     stop: &AtomicBool,
 ) -> Result<Report, Failure> {
+    let instance = &planned.instance;
     let store = &prepared.opened.store;
     // Before anything carries a hash, what the hash stands for is in the store.
     store.put_derivations(instance.graph.iter()).map_err(|error| unwritable(&error))?;
@@ -229,7 +230,7 @@ pub async fn apply(
     world.finish().await;
     store.pin(crate::project::FLEET_LOCK, &lock_pins(&prepared.lock)).map_err(|error| unwritable(&error))?;
     if report.count(|outcome| matches!(outcome, Outcome::Done)) > 0 {
-        store.add_generation(generation(prepared, instance, &report)).map_err(|error| unwritable(&error))?;
+        store.add_generation(generation(prepared, planned, &report)).map_err(|error| unwritable(&error))?;
     }
     Ok(report)
 }
@@ -245,12 +246,22 @@ fn lock_pins(lock: &Lock) -> Vec<Pin> {
     debian.chain(pip).chain(npm).filter_map(|digest| crate::blobs::blob_id(&digest)).map(Pin::Blob).collect()
 }
 
-/// What stands after an apply: everything that is as declared, with the hash of its derivation.
-fn generation(prepared: &Prepared, instance: &Instance, report: &Report) -> Generation {
+/// What stands after an apply, with the hash of its derivation: what was right already, what was done, and of the rest
+/// what it was before. `planned` is the whole plan, also where only a part of it was carried out.
+fn generation(prepared: &Prepared, planned: &Planned, report: &Report) -> Generation {
+    let instance = &planned.instance;
+    let due: BTreeMap<&Address, Option<Hash>> =
+        planned.plan.changes.iter().map(|change| (&change.address, change.before)).collect();
     let mut objects: BTreeMap<Address, Hash> = instance
         .desired
         .keys()
-        .filter_map(|address| Some((address.clone(), instance.graph.get(address)?.with_outputs(&report.outputs).hash())))
+        .filter_map(|address| {
+            let hash = match due.get(address) {
+                Some(before) => (*before)?,
+                None => instance.graph.get(address)?.with_outputs(&report.outputs).hash(),
+            };
+            Some((address.clone(), hash))
+        })
         .collect();
     for entry in &report.entries {
         let stands = match entry.outcome {

@@ -114,7 +114,13 @@ impl World {
     /// An outside system that cannot be read.
     pub async fn observe(&self, wanted: &[Address]) -> Result<State, Failure> {
         let (containers, matrix) = tokio::join!(self.docker.observe(wanted), self.matrix.observe(wanted));
-        Ok(containers.map_err(unobservable)?.merged(matrix.map_err(unobservable)?))
+        let matrix = matrix.map_err(|error| {
+            let denied = matches!(error, ProviderError::Denied { .. });
+            let failure = unobservable(error);
+            // The commonest cause: two fleets on one machine with one operator port.
+            if denied { failure.hint("does another fleet's homeserver listen on this port? give this one its own: homeserver port=…") } else { failure }
+        })?;
+        Ok(containers.map_err(unobservable)?.merged(matrix))
     }
 
     /// Signs out what was signed in for this run.

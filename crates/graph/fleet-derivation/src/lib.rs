@@ -107,9 +107,13 @@ impl Derivation {
     }
 
     /// This derivation with the outputs of its inputs filled in where `outputs` knows them (by derivation hash).
+    /// An image keeps naming what it stands on by derivation: its tag must be known before anything is built.
     #[must_use]
     pub fn with_outputs(&self, outputs: &BTreeMap<Hash, String>) -> Self {
         let mut known = self.clone();
+        if self.address.kind == fleet_model::Kind::Image {
+            return known;
+        }
         for input in known.inputs.values_mut() {
             if let Input::Derivation { hash, output: output @ None, .. } = input {
                 *output = outputs.get(hash).cloned();

@@ -305,11 +305,19 @@ impl Maker<'_> {
 
     fn containerfile(&self, recipe: &ContainerfileRecipe, derivation: &mut Derivation) -> Result<LayerRecipe, Problem> {
         let mut context = Derivation::new(Address::new(Kind::Source, &self.image.name));
-        for (path, file) in self.inputs.sources.files_below(&recipe.context).chain(self.inputs.sources.files_below(&recipe.file)) {
-            let hash = Hash::from_bytes(file.hash);
-            let input = Input::File { path: path.clone(), hash, executable: file.executable };
-            context.input(path.as_str(), input.clone(), None);
-            derivation.input(path.as_str(), input, None);
+        let folder = recipe.context.as_folder();
+        let file_input = |path: &RelPath, file: &SourceFile| Input::File {
+            path: path.clone(),
+            hash: Hash::from_bytes(file.hash),
+            executable: file.executable,
+        };
+        for (path, file) in self.inputs.sources.files_below(&recipe.context) {
+            let inside = path.as_str().strip_prefix(&folder).unwrap_or(path.as_str());
+            context.input(inside, file_input(path, file), None);
+            derivation.input(format!("{CONTEXT}{inside}"), file_input(path, file), None);
+        }
+        if let Some(file) = self.inputs.sources.file(&recipe.file) {
+            derivation.input("containerfile", file_input(&recipe.file, file), Some(&self.image.origin));
         }
         let text = self.inputs.sources.file(&recipe.file).and_then(SourceFile::text).ok_or_else(|| {
             self.problem(format!("{} cannot be read as text", recipe.file), "name the Containerfile".to_owned())
@@ -380,6 +388,9 @@ impl Maker<'_> {
         Problem { address: Address::new(Kind::Image, &self.image.name), what, help }
     }
 }
+
+/// Before the names of inputs that are files of a build context; the rest is the path within it.
+pub const CONTEXT: &str = "context/";
 
 /// `<fleet>/<image>`: the repository of an image at every target.
 #[must_use]

@@ -58,7 +58,7 @@ pub async fn apply(context: &Context, saved: Option<&Path>, environment: &str, a
 pub async fn run(prepared: &Prepared, world: &World, plan: &Plan, planned: &Planned) -> Result<Report, Failure> {
     let stop = Arc::new(AtomicBool::new(false));
     let watcher = tokio::spawn(watch_interrupts(Arc::clone(&stop)));
-    let report = pipeline::apply(prepared, world, plan, &planned.instance, &stop).await;
+    let report = pipeline::apply(prepared, world, plan, planned, &stop).await;
     watcher.abort();
     report
 }

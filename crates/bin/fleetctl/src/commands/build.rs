@@ -33,11 +33,13 @@ pub async fn build(context: &Context, environment: &str, names: &[String], check
     if check {
         return reproducible(context, &prepared, &world, names).await;
     }
-    let mut planned = pipeline::plan(&prepared, &world).await?;
+    let state = world.observe_images().await?;
+    let instance = prepared.instance(&state.outputs)?;
+    let whole = prepared.plan(&instance, &state)?;
     let wanted = |address: &Address| address.kind == Kind::Image && (names.is_empty() || names.contains(&address.name));
-    let changes = planned.plan.changes.iter().filter(|change| wanted(&change.address)).cloned().collect();
-    let plan = Plan { changes, notes: Vec::new(), ..planned.plan };
-    planned.plan = plan.clone();
+    let changes = whole.changes.iter().filter(|change| wanted(&change.address)).cloned().collect();
+    let plan = Plan { changes, notes: Vec::new(), ..whole.clone() };
+    let planned = pipeline::Planned { instance, state, plan: whole };
     if plan.is_empty() {
         print_out("nothing to build: every image is in the engine\n");
         return Ok(Exit::Done);

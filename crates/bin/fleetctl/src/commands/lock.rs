@@ -3,8 +3,9 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use fleet_apply::{Event, Events as _};
+use fleet_graph::image::froms;
 use fleet_model::{
-    Address, Kind,
+    Address, Kind, SourceFile, SourceTree,
     model::{BaseRef, Image, Layer, LayeredRecipe, Model, Recipe},
 };
 use fleet_oci::{
@@ -45,7 +46,7 @@ pub async fn lock(context: &Context, only: &[String], check: bool) -> Outcome {
         locking.forget_absent(&model);
     }
     for image in images {
-        locking.image(image).await?;
+        locking.image(image, &opened.tree).await?;
     }
     let text = locking.new.to_text();
     if text == old.to_text() {
@@ -165,10 +166,16 @@ impl Locking<'_> {
         self.new.pip.retain(|name, _| declared(name));
     }
 
-    async fn image(&mut self, image: &Image) -> Result<(), Failure> {
+    async fn image(&mut self, image: &Image, sources: &SourceTree) -> Result<(), Failure> {
         match &image.recipe {
             Recipe::Layers(recipe) => self.layered(image, recipe).await,
-            Recipe::Containerfile(_) => Ok(()),
+            Recipe::Containerfile(recipe) => {
+                let text = sources.file(&recipe.file).and_then(SourceFile::text).unwrap_or_default();
+                for from in froms(text).iter().filter(|from| !from.starts_with('$')) {
+                    self.base(image, from, &platforms(image)).await?;
+                }
+                Ok(())
+            }
         }
     }
 
