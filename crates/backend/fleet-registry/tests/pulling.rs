@@ -1,6 +1,6 @@
 //! Bases from registries that have several platforms, lie, or are gone.
 
-#[path = "../../fleet-packages/tests/support/mod.rs"]
+#[path = "../../fleet-packages/tests/support.rs"]
 mod support;
 
 use std::sync::Arc;
