@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    net::TcpListener,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::Command,
@@ -13,6 +12,7 @@ use std::{
     },
 };
 
+use fleet_sim::free_port;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -265,13 +265,6 @@ pub fn work() -> PathBuf {
     let folder = workspace().join("target/fleet-tests");
     fs::create_dir_all(&folder).expect("a folder for tests");
     folder
-}
-
-/// A port of loopback that nobody uses now.
-#[must_use]
-pub fn free_port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
-    listener.local_addr().expect("an address").port()
 }
 
 fn copy_folder(from: &Path, to: &Path) {

@@ -10,6 +10,14 @@ use std::{
 use fleet_tests::{Fleet, engine, run::eventually, sources::workspace};
 use tempfile::TempDir;
 
+/// A question about the quarter gets an answer; one about Austin is looked up with the tool first.
+const SCRIPT: &str = r#"{"rules": [
+    {"match": "quarter", "answer": "The quarter looks good."},
+    {"match": "who is Austin", "tool": "people",
+     "tool_call": {"name": "people", "arguments": {"action": "find", "query": "austin.bailey"}}},
+    {"match": "who is Austin", "after_tool": true, "answer": "The directory says: {tool_result}"}
+]}"#;
+
 /// The scripted model, reachable from containers.
 struct Model {
     process: Child,
@@ -21,8 +29,7 @@ impl Model {
     fn start() -> Self {
         let folder = TempDir::new().expect("a folder");
         let at = |name: &str| folder.path().join(name);
-        fs::write(at("script.json"), r#"{"rules": [{"match": "quarter", "answer": "The quarter looks good."}]}"#)
-            .expect("a script");
+        fs::write(at("script.json"), SCRIPT).expect("a script");
         let process = Command::new("python3")
             .arg(workspace().join("tests/fixtures/model-server/server.py"))
             .args(["--host", "0.0.0.0", "--port", "0", "--script"])
@@ -95,4 +102,63 @@ fn a_person_who_mentions_an_agent_gets_an_answer_from_openclaw() {
     assert!(!events.contains("\"write\":true"), "{events}");
     assert_eq!(fleet.ids(), ids);
     assert_eq!(sign_ins(), before);
+    the_directory_is_asked_through_the_gateway(&fleet);
+    a_second_copy_of_an_agent_waits(&fleet);
+    memory_outlives_a_roll_that_touches_nobody_else(&fleet);
+}
+
+/// `people` is a tool that OpenClaw calls: model → gateway → plugin → fleet-agent → directory, and back into the room.
+fn the_directory_is_asked_through_the_gateway(fleet: &Fleet) {
+    let said = fleet.run(&["say", "all-employees", "@aaron.phillips who is Austin?", "--wait", "120"]);
+    said.expect(0).says("The directory says:").says("Director of Frontend");
+
+    // A human's title is in the directory and in nothing else: nobody rolls, and the next look-up would see it.
+    let ids = fleet.ids();
+    fleet.edit("fleet.kdl", "title=\"CEO\"", "title=\"Chief Executive\"");
+    assert_eq!(fleet.planned().keys().collect::<Vec<_>>(), ["directory/people"]);
+    fleet.applied();
+    let agent = |ids: &std::collections::BTreeMap<String, String>| ids.get("agent/aaron.phillips").cloned();
+    assert_eq!(agent(&fleet.ids()), agent(&ids));
+    let seen = || {
+        let directory = "cat /fleet/directory/$(cat /fleet/directory/current)";
+        engine::docker(&["exec", &fleet.container("aaron.phillips"), "sh", "-c", directory]).contains("Chief Executive")
+    };
+    eventually("the running agent has the new directory", Duration::from_secs(20), seen);
+}
+
+/// Two copies of one agent on one volume: the second says so and starts nothing.
+fn a_second_copy_of_an_agent_waits(fleet: &Fleet) {
+    let (first, second) = (fleet.container("aaron.phillips"), fleet.container("second"));
+    let image = engine::docker(&["inspect", "--format", "{{.Image}}", &first]);
+    let label = format!("dev.fleetctl.fleet={}", fleet.name); // removed with the rest
+    let volume = format!("{}:/data", fleet.container("data-aaron.phillips"));
+    engine::docker(&["create", "--name", &second, "--label", &label, "--volume", &volume, &image]);
+    let copy = format!("docker cp {first}:/fleet - | docker cp - {second}:/");
+    assert!(Command::new("sh").args(["-c", &copy]).status().expect("a shell").success());
+    engine::docker(&["start", &second]);
+    let log = || {
+        let (_, out, err) = engine::try_docker(&["logs", &second]);
+        format!("{out}\n{err}")
+    };
+    eventually("the second copy says that it waits", Duration::from_secs(30), || log().contains("runs this agent on the same volume"));
+    assert!(!log().contains("OpenClaw started"), "{}", log());
+    assert!(!engine::try_docker(&["exec", &second, "/usr/local/bin/fleet-agent", "health"]).0, "it does not serve");
+    assert!(engine::try_docker(&["exec", &first, "/usr/local/bin/fleet-agent", "health"]).0, "the first one does");
+    engine::docker(&["rm", "-f", &second]);
+}
+
+/// What an agent wrote into its workspace is there after its container was replaced; the other agent is not touched.
+fn memory_outlives_a_roll_that_touches_nobody_else(fleet: &Fleet) {
+    let note = "echo the blue folder > /data/workspace/MEMORY.md";
+    engine::docker(&["exec", &fleet.container("aaron.phillips"), "sh", "-c", note]);
+    let ids = fleet.ids();
+    let line = "level=\"vp\" reports-to=\"manu.mishra\"";
+    fleet.edit("fleet.kdl", line, &format!("{line} {{ heartbeat \"45m\"; }}"));
+    assert_eq!(fleet.planned().keys().collect::<Vec<_>>(), ["agent/aaron.phillips"]);
+    fleet.applied();
+    let now = fleet.ids();
+    assert_ne!(now.get("agent/aaron.phillips"), ids.get("agent/aaron.phillips"));
+    assert_eq!(now.get("agent/austin.bailey"), ids.get("agent/austin.bailey"));
+    let kept = engine::docker(&["exec", &fleet.container("aaron.phillips"), "cat", "/data/workspace/MEMORY.md"]);
+    assert_eq!(kept, "the blue folder");
 }

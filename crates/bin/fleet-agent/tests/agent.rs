@@ -12,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use fleet_sim::free_port;
 use serde_json::{Value, json};
 
 const PASSWORD: &str = "0123456789abcdef0123456789abcdef";
@@ -139,10 +140,6 @@ impl World {
 fn sha256_of(path: &Path) -> String {
     let output = Command::new("sha256sum").arg(path).output().unwrap();
     String::from_utf8(output.stdout).unwrap().split(' ').next().unwrap().to_owned()
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 struct Container<'a> {

@@ -5,6 +5,7 @@
 //! - [`contract::provider_contract`]: what every provider must do, run here for the fake and in `fleet-docker` for the
 //!   real engine: a fake that behaves better than the real thing is worth nothing.
 //! - [`CallLog`]: counts calls, and kills a run before a given write.
+//! - [`free_port`]: a port for a server that a test starts.
 //!
 //! Deliberately absent: planning beyond [`contract::change`], time.
 
@@ -12,8 +13,10 @@ mod containers;
 pub mod contract;
 mod faults;
 mod log;
+mod port;
 mod world;
 
 pub use faults::Faults;
 pub use log::{CallLog, KILLED, killed};
+pub use port::free_port;
 pub use world::{SimProvider, World};

@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex, OnceLock},
@@ -15,6 +14,7 @@ use fleet_matrix::{Flavour, MatrixProvider, Settings};
 use fleet_model::{Address, Kind};
 use fleet_plan::{AccountSpec, Action, Change, Desired, RoomSpec, State};
 use fleet_secret::{FleetSecret, Secret};
+use fleet_sim::free_port;
 use serde_json::{Value, json};
 
 /// The version that the homeserver image of `fleet.kdl` pins.
@@ -246,17 +246,6 @@ impl Drop for World {
     }
 }
 
-/// A port that nobody uses, below the range that outgoing connections take theirs from: else whoever asks a server that
-/// is not up yet may by chance connect to itself, and take its port for good.
-fn free_port() -> u16 {
-    loop {
-        let port = fastrand::u16(12_000..32_000);
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
-}
-
 fn launch(root: &Path, name: &str) -> Child {
     let start = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../images/homeserver/start.py");
     let log = fs::File::create(root.join(name)).unwrap();
@@ -264,7 +253,7 @@ fn launch(root: &Path, name: &str) -> Child {
     Command::new(python())
         .arg(start)
         .env("FLEET_ROOT", root)
-        .env("FLEET_RUN", root.join("run"))
+        .env("FLEET_RUN", root.join(format!("run-{name}")))
         .env("PYTHONPYCACHEPREFIX", "") // the environment has its own, compiled once
         .stdin(Stdio::null())
         .stdout(log.try_clone().unwrap())
