@@ -3,7 +3,8 @@
 //! The way of a layer: a [`LayerRecipe`] (what is asked, with every byte pinned) → archives → [`Tree`] (paths and
 //! nodes, merged in order) → a deterministic tar → compressed frames → [`LayerDescriptor`]. Layers and an
 //! [`ImageConfig`] become an [`Image`] by [`image::assemble`]; an [`Image`] becomes a stream that an engine can
-//! load by [`export::plan`].
+//! load by [`export::plan`]. Images of several platforms become an [`Index`]; what a registry must hold of an image, an
+//! index or a statement about one is an [`Upload`].
 //!
 //! The same recipe gives the same bytes on any machine: entries sorted byte-wise, one fixed mtime, no names, ids 0
 //! unless declared, a compressor whose block layout and level are part of the recipe.
@@ -12,6 +13,7 @@
 //! [`std::io::Read`], large contents go to a [`content::ContentSink`] that the caller chooses (memory, or a file it
 //! owns), layers go out to a [`std::io::Write`]. Fetching is `fleet-packages` and `fleet-registry`.
 
+pub mod attestation;
 pub mod compress;
 pub mod content;
 pub mod deb;
@@ -19,6 +21,7 @@ pub mod digest;
 pub mod engines;
 pub mod export;
 pub mod image;
+pub mod index;
 pub mod layer;
 pub mod lock;
 pub mod npm;
@@ -27,15 +30,19 @@ pub mod read_tar;
 pub mod recipe;
 pub mod rootfs;
 pub mod tree;
+pub mod upload;
 pub mod wheel;
 pub mod write_tar;
 
+pub use attestation::Referrer;
 pub use compress::Compression;
 pub use content::{Content, ContentSink, MemorySink};
 pub use digest::{Digest, DigestError};
 pub use image::{Image, ImageConfig};
+pub use index::Index;
 pub use layer::LayerDescriptor;
 pub use lock::Lock;
 pub use platform::Platform;
 pub use recipe::{ImageRecipe, LayerRecipe};
 pub use tree::{Meta, Node, Tree, TreeError};
+pub use upload::{BlobRef, Upload};

@@ -1,0 +1,130 @@
+//! [`Index`]: images of one name for several platforms, as one value with exact bytes.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::{
+    digest::Digest,
+    image::{Image, MANIFEST_TYPE, json},
+    platform::Platform,
+};
+
+/// Media type of [`Index::json`].
+pub const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
+
+/// A finished image for several platforms.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Index {
+    /// One for each platform; in the index in this order.
+    pub images: BTreeMap<Platform, Image>,
+    /// The index's exact bytes.
+    pub json: String,
+    /// SHA-256 of `json`.
+    pub digest: Digest,
+}
+
+/// Images that make no index.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum IndexError {
+    /// An index of nothing is refused by every reader.
+    #[error("an index needs at least one image")]
+    Empty,
+    /// A reader takes the first that fits, so the second could never run.
+    #[error("two images for {0} cannot stand in one index")]
+    Twice(Platform),
+}
+
+impl Index {
+    /// Puts images of one name together; in which order they come does not matter.
+    ///
+    /// # Errors
+    /// [`IndexError`].
+    pub fn of(images: impl IntoIterator<Item = Image>) -> Result<Self, IndexError> {
+        let mut by_platform = BTreeMap::new();
+        for image in images {
+            let platform = image.platform;
+            if by_platform.insert(platform, image).is_some() {
+                return Err(IndexError::Twice(platform));
+            }
+        }
+        if by_platform.is_empty() {
+            return Err(IndexError::Empty);
+        }
+        let manifests = by_platform.values().map(Entry::of).collect();
+        let json = json(&IndexBlob { schema_version: 2, media_type: INDEX_TYPE, manifests });
+        let digest = Digest::sha256(json.as_bytes());
+        Ok(Self { images: by_platform, json, digest })
+    }
+}
+
+/// Field order is byte order of the index: do not sort.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct IndexBlob<'a> {
+    schema_version: u32,
+    media_type: &'static str,
+    manifests: Vec<Entry<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Entry<'a> {
+    media_type: &'static str,
+    digest: &'a Digest,
+    size: u64,
+    platform: PlatformBlob,
+}
+
+/// A platform as indexes write it.
+#[derive(Serialize)]
+pub(crate) struct PlatformBlob {
+    architecture: &'static str,
+    os: &'static str,
+}
+
+impl From<Platform> for PlatformBlob {
+    fn from(platform: Platform) -> Self {
+        Self { architecture: platform.architecture(), os: platform.os() }
+    }
+}
+
+impl<'a> Entry<'a> {
+    fn of(image: &'a Image) -> Self {
+        Self {
+            media_type: MANIFEST_TYPE,
+            digest: &image.digest,
+            size: image.manifest_json.len() as u64,
+            platform: image.platform.into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::{Base, ImageConfig, assemble};
+
+    fn image(platform: Platform) -> Image {
+        assemble(&Base::default(), platform, &ImageConfig::default(), &[])
+    }
+
+    #[test]
+    fn the_digest_of_a_fixed_index_never_changes_and_its_order_does_not_depend_on_ours() {
+        let (amd, arm) = (image(Platform::LinuxAmd64), image(Platform::LinuxArm64));
+        let index = Index::of([arm.clone(), amd.clone()]).unwrap();
+        assert_eq!(index, Index::of([amd, arm]).unwrap());
+        let read = oci_spec::image::ImageIndex::from_reader(index.json.as_bytes()).unwrap();
+        let platforms: Vec<_> =
+            read.manifests().iter().map(|entry| entry.platform().clone().unwrap().architecture().to_string()).collect();
+        assert_eq!(platforms, ["amd64", "arm64"]);
+        assert_eq!(index.digest.to_string(), "sha256:07e2ac701e53a1a901d7eee63e7b7ee47adf6f3bc5613bc37c5eaaa7b6df030d");
+    }
+
+    #[test]
+    fn an_index_of_nothing_or_of_one_platform_twice_is_refused() {
+        assert_eq!(Index::of([]), Err(IndexError::Empty));
+        let twice = [image(Platform::LinuxArm64), image(Platform::LinuxArm64)];
+        assert_eq!(Index::of(twice), Err(IndexError::Twice(Platform::LinuxArm64)));
+    }
+}
