@@ -9,6 +9,8 @@
 
 mod error;
 mod manifest;
+#[cfg(test)]
+mod manifest_fuzz;
 mod pull;
 
 pub use error::RegistryError;

@@ -4,6 +4,7 @@
 //! a [`ContentSink`] when an archive is unpacked, and come back through a [`ByteSource`] when a tar is written.
 
 use std::{
+    borrow::Cow,
     fmt,
     io::{self, Read as _},
     sync::Arc,
@@ -71,7 +72,6 @@ impl Content {
     /// # Errors
     /// When the source cannot be read or the writer refuses.
     pub fn copy_to(&self, writer: &mut dyn io::Write) -> io::Result<()> {
-        const CHUNK: u64 = 256 * 1024;
         match &self.0 {
             Inner::Bytes(bytes) => writer.write_all(bytes),
             Inner::Slice { source, offset, length } => {
@@ -89,6 +89,24 @@ impl Content {
     }
 }
 
+/// How much of a content is in memory while it is copied or compared.
+const CHUNK: u64 = 256 * 1024;
+
+impl Content {
+    /// The bytes that start at `offset`, as many as there are, at most a chunk.
+    fn chunk(&self, offset: u64) -> io::Result<Cow<'_, [u8]>> {
+        let length = (self.len() - offset).min(CHUNK);
+        match &self.0 {
+            Inner::Bytes(bytes) => Ok(Cow::Borrowed(&bytes[offset as usize..(offset + length) as usize])),
+            Inner::Slice { source, offset: start, .. } => {
+                let mut buffer = vec![0; length as usize];
+                source.read_exact_at(&mut buffer, start + offset)?;
+                Ok(Cow::Owned(buffer))
+            }
+        }
+    }
+}
+
 impl fmt::Debug for Content {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Content({} bytes)", self.len())
@@ -98,8 +116,8 @@ impl fmt::Debug for Content {
 impl PartialEq for Content {
     /// Compares the bytes; a source that cannot be read equals nothing.
     fn eq(&self, other: &Self) -> bool {
-        self.len() == other.len()
-            && matches!((self.to_vec(), other.to_vec()), (Ok(left), Ok(right)) if left == right)
+        let same = |at| matches!((self.chunk(at), other.chunk(at)), (Ok(left), Ok(right)) if left == right);
+        self.len() == other.len() && (0..self.len()).step_by(CHUNK as usize).all(same)
     }
 }
 

@@ -24,6 +24,11 @@ const LEFT_OUT: [&str; 6] = [
 const SCRIPTS: [&str; 5] = ["config", "postinst", "postrm", "preinst", "prerm"];
 /// A control archive is text; this bounds what a hostile one may hold.
 const MAXIMUM_CONTROL: u64 = 32 << 20;
+/// What unpacking xz may take: `xz -9` needs 65 MiB, a header may ask for 4 GiB.
+const MAXIMUM_XZ_MEMORY: u64 = 128 << 20;
+/// First bytes of a package, and of every member's header its last two.
+const AR_MAGIC: &[u8; 8] = b"!<arch>\n";
+const AR_END: &[u8; 2] = b"`\n";
 
 /// A package that was taken apart.
 #[derive(Clone, Debug)]
@@ -61,6 +66,9 @@ pub enum DebError {
     /// Not a Debian package.
     #[error("the package has no {0}")]
     Missing(&'static str),
+    /// Two members of one kind: readers would disagree on which counts.
+    #[error("the package has a second {0}")]
+    Twice(String),
 }
 
 /// Takes a `.deb` apart.
@@ -68,21 +76,34 @@ pub enum DebError {
 /// # Errors
 /// [`DebError`].
 pub fn read_deb(reader: impl Read, sink: &mut dyn ContentSink) -> Result<Deb, DebError> {
-    let mut outer = ar::Archive::new(reader);
+    let mut outer = reader;
+    let mut magic = [0; AR_MAGIC.len()];
+    outer.read_exact(&mut magic)?;
+    if &magic != AR_MAGIC {
+        return Err(DebError::Missing("first line of an ar archive"));
+    }
     let mut control = None;
     let mut tree = None;
-    while let Some(member) = outer.next_entry() {
-        let member = member?;
-        let name = String::from_utf8_lossy(member.header().identifier()).trim_end_matches('/').to_owned();
-        if name.starts_with("control.tar") {
-            let reader = decompressed(&name, member)?.take(MAXIMUM_CONTROL);
-            let files = read_tar(reader, Modes::FromXBit, &mut MemorySink, |path| Some(path.to_owned()));
-            control = Some(files.map_err(|source| DebError::Member { member: name, source })?);
+    while let Some((name, size)) = next_member(&mut outer)? {
+        let mut member = Read::take(&mut outer, size);
+        let read = if name.starts_with("control.tar") {
+            let whole = |path: &str| Some(path.to_owned());
+            let reader = decompressed(&name, &mut member)?.take(MAXIMUM_CONTROL);
+            read_tar(reader, Modes::FromXBit, &mut MemorySink, whole).map(|files| control.replace(files))
         } else if name.starts_with("data.tar") {
-            let reader = decompressed(&name, member)?;
-            let files = read_tar(reader, Modes::Kept, sink, keep);
-            tree = Some(files.map_err(|source| DebError::Member { member: name, source })?);
+            read_tar(decompressed(&name, &mut member)?, Modes::Kept, sink, keep).map(|files| tree.replace(files))
+        } else {
+            Ok(None)
+        };
+        if read.map_err(|source| DebError::Member { member: name.clone(), source })?.is_some() {
+            return Err(DebError::Twice(name));
         }
+        io::copy(&mut member, &mut io::sink())?;
+        if member.limit() > 0 {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+        }
+        // Members start at even offsets; the last one's padding may be missing.
+        io::copy(&mut Read::take(&mut outer, size % 2), &mut io::sink())?;
     }
     let files = control_files(&control.ok_or(DebError::Missing("control.tar"))?)?;
     let mut control = files.get("control").cloned().ok_or(DebError::Missing("control file"))?;
@@ -99,9 +120,29 @@ pub fn read_deb(reader: impl Read, sink: &mut dyn ContentSink) -> Result<Deb, De
     })
 }
 
+/// Name and length of the next member; `None` at the end. Names stand in the header itself (deb(5)): the long names of
+/// other ar archives would have to be read into memory, however long they say they are.
+fn next_member(outer: &mut impl Read) -> Result<Option<(String, u64)>, DebError> {
+    let mut header = Vec::with_capacity(60);
+    Read::take(&mut *outer, 60).read_to_end(&mut header)?;
+    if header.is_empty() {
+        return Ok(None);
+    }
+    let broken = || io::Error::new(io::ErrorKind::InvalidData, "a member's header is broken");
+    if header.len() != 60 || &header[58..] != AR_END {
+        return Err(broken().into());
+    }
+    let field = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
+    let size = field(&header[48..58]).parse().map_err(|_| broken())?;
+    Ok(Some((field(&header[..16]).trim_end_matches('/').to_owned(), size)))
+}
+
 fn decompressed<'a>(name: &str, reader: impl Read + 'a) -> Result<Box<dyn Read + 'a>, DebError> {
     Ok(match name.rsplit_once(".tar").map(|(_, extension)| extension) {
-        Some(".xz") => Box::new(xz2::read::XzDecoder::new_multi_decoder(reader)),
+        Some(".xz") => {
+            let stream = xz2::stream::Stream::new_stream_decoder(MAXIMUM_XZ_MEMORY, xz2::stream::CONCATENATED);
+            Box::new(xz2::read::XzDecoder::new_stream(reader, stream.map_err(io::Error::from)?))
+        }
         Some(".zst") => Box::new(zstd::Decoder::new(reader)?),
         Some(".gz") => Box::new(flate2::read::MultiGzDecoder::new(reader)),
         Some("") => Box::new(reader),

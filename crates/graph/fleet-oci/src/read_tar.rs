@@ -1,18 +1,30 @@
 //! [`read_tar`]: an archive somebody else made, into a tree, with bounds.
+//!
+//! What is refused names the entry: paths and links that leave the root, devices, two entries that say different things
+//! about one path, and more than the declared bounds. Memory is bounded by [`MAXIMUM_NAMES`] and [`MAXIMUM_EXTENDED`],
+//! whatever the archive claims; contents go to the sink.
 
-use std::io::{self, Read};
+use std::{
+    cell::Cell,
+    io::{self, Read},
+    rc::Rc,
+};
 
 use tar::EntryType;
 
 use crate::{
     content::ContentSink,
-    tree::{Meta, Node, Tree, TreeError},
+    tree::{Meta, Node, Tree, TreeError, clean, stays_within},
 };
 
 /// No archive of a package or layer that we unpack may have more entries.
 pub const MAXIMUM_ENTRIES: usize = 1_000_000;
 /// Nor unpack to more bytes: a bomb is refused, not unpacked.
 pub const MAXIMUM_UNPACKED: u64 = 16 << 30;
+/// Nor have names and link targets of more bytes together: they are what stays in memory.
+pub const MAXIMUM_NAMES: usize = 256 << 20;
+/// Nor more bytes of headers before one entry: long names and extended records are read into memory whole.
+pub const MAXIMUM_EXTENDED: u64 = 1 << 20;
 
 /// Which modes survive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +44,23 @@ pub enum ReadTarError {
     #[error("the archive cannot be read: {0}")]
     Io(#[from] io::Error),
     /// A path, link or order that would leave the root or contradict itself.
+    #[error("the entry {entry:?} is refused: {source}")]
+    Entry {
+        /// As the archive names it.
+        entry: String,
+        /// What is wrong.
+        #[source]
+        source: TreeError,
+    },
+    /// A symbolic link that climbs out of the root.
+    #[error("the entry {entry:?} is a link to {target:?}, which leads out of the root or is longer than 4096 bytes")]
+    Leaves {
+        /// The link.
+        entry: String,
+        /// Where it leads.
+        target: String,
+    },
+    /// A tree made of the archive's entries that does not hold together.
     #[error(transparent)]
     Tree(#[from] TreeError),
     /// A name that is not UTF-8.
@@ -46,11 +75,16 @@ pub enum ReadTarError {
         /// The entry.
         path: String,
         /// What it is.
-        what: String,
+        what: &'static str,
     },
     /// More than the declared bounds.
-    #[error("the archive has more than {0}")]
-    TooLarge(&'static str),
+    #[error("the archive has more than {bound} at the entry {entry:?}")]
+    TooLarge {
+        /// Which bound.
+        bound: &'static str,
+        /// The first entry beyond it, or the last that was read.
+        entry: String,
+    },
 }
 
 /// Unpacks into a tree; `place` maps an entry's path to where it goes, `None` leaves it out.
@@ -63,45 +97,138 @@ pub fn read_tar(
     sink: &mut dyn ContentSink,
     mut place: impl FnMut(&str) -> Option<String>,
 ) -> Result<Tree, ReadTarError> {
-    let mut tree = Tree::new();
-    let mut archive = tar::Archive::new(reader);
-    let mut unpacked = 0;
-    for (count, entry) in archive.entries()?.enumerate() {
-        let mut entry = entry?;
-        if count >= MAXIMUM_ENTRIES {
-            return Err(ReadTarError::TooLarge("1,000,000 entries"));
+    let allowance = Rc::new(Cell::new(None));
+    let mut archive = tar::Archive::new(Fence { reader, allowance: Rc::clone(&allowance) });
+    let mut entries = archive.entries()?;
+    let mut unpacking = Unpacking { tree: Tree::new(), modes, sink, bounds: Bounds::default() };
+    loop {
+        // Until the next entry is there, all that is read are headers; then the sink says how much it takes.
+        allowance.set(Some(MAXIMUM_EXTENDED));
+        let next = entries.next().transpose();
+        let spent = allowance.replace(None) == Some(0);
+        let Some(mut entry) = next.map_err(|error| unpacking.bounds.broken(error, spent))? else {
+            return Ok(unpacking.tree);
+        };
+        unpacking.take(&mut entry, &mut place)?;
+        // What was left out is passed over here, so that it does not count as headers.
+        io::copy(&mut entry, &mut io::sink())?;
+    }
+}
+
+/// Lets through as many bytes as it is allowed, then nothing.
+struct Fence<R> {
+    reader: R,
+    allowance: Rc<Cell<Option<u64>>>,
+}
+
+impl<R: Read> Read for Fence<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Some(left) = self.allowance.get() else { return self.reader.read(buffer) };
+        let most = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+        let read = self.reader.read(&mut buffer[..most])?;
+        self.allowance.set(Some(left - read as u64));
+        Ok(read)
+    }
+}
+
+/// How much was seen, against the declared bounds.
+#[derive(Default)]
+struct Bounds {
+    entries: usize,
+    unpacked: u64,
+    names: usize,
+    /// The entry that was seen last.
+    last: String,
+}
+
+impl Bounds {
+    fn count(&mut self, path: &str, link: &str, size: u64) -> Result<(), ReadTarError> {
+        self.entries += 1;
+        self.unpacked = self.unpacked.saturating_add(size);
+        self.names = self.names.saturating_add(path.len() + link.len());
+        path.clone_into(&mut self.last);
+        let bound = if self.entries > MAXIMUM_ENTRIES {
+            "1,000,000 entries"
+        } else if self.unpacked > MAXIMUM_UNPACKED {
+            "16 GiB of files"
+        } else if self.names > MAXIMUM_NAMES {
+            "256 MiB of names"
+        } else {
+            return Ok(());
+        };
+        Err(ReadTarError::TooLarge { bound, entry: path.to_owned() })
+    }
+
+    /// Headers that end where the fence stands are too large, not truncated.
+    fn broken(&self, error: io::Error, spent: bool) -> ReadTarError {
+        if spent {
+            return ReadTarError::TooLarge { bound: "1 MiB of headers", entry: format!("after {}", self.last) };
         }
-        unpacked += entry.size();
-        if unpacked > MAXIMUM_UNPACKED {
-            return Err(ReadTarError::TooLarge("16 GiB"));
-        }
+        ReadTarError::Io(error)
+    }
+}
+
+struct Unpacking<'a> {
+    tree: Tree,
+    modes: Modes,
+    sink: &'a mut dyn ContentSink,
+    bounds: Bounds,
+}
+
+impl Unpacking<'_> {
+    fn take<R: Read>(
+        &mut self,
+        entry: &mut tar::Entry<'_, R>,
+        place: &mut impl FnMut(&str) -> Option<String>,
+    ) -> Result<(), ReadTarError> {
         let kind = entry.header().entry_type();
         if kind == EntryType::XGlobalHeader {
-            continue;
+            return self.bounds.count("a global header", "", entry.size());
         }
-        check_records(&mut entry)?;
+        check_records(entry)?;
         let path = text(&entry.path_bytes())?;
-        let Some(target) = place(&path) else { continue };
-        let meta = meta(entry.header(), modes, kind)?;
+        let link = text(&entry.link_name_bytes().unwrap_or_default())?;
+        self.bounds.count(&path, &link, entry.size())?;
+        let refused = |source| ReadTarError::Entry { entry: path.clone(), source };
+        let root = kind == EntryType::Directory && path.trim_matches(['.', '/']).is_empty() && !path.contains("..");
+        if root {
+            return Ok(());
+        }
+        // As the archive writes it, also where it goes somewhere else: what tries to leave is not to be trusted.
+        clean(&path).map_err(refused)?;
+        let Some(target) = place(&path) else { return Ok(()) };
         let node = match kind {
-            EntryType::Directory => Node::Dir(meta),
+            EntryType::Directory => Node::Dir(meta(entry.header(), self.modes, kind)?),
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
+                let meta = meta(entry.header(), self.modes, kind)?;
                 let size = entry.size();
-                Node::File(meta, sink.store(&mut entry, size)?)
+                Node::File(meta, self.sink.store(entry, size)?)
             }
-            EntryType::Symlink => Node::Symlink(link(&entry)?),
+            EntryType::Symlink if !stays_within(&target, &link) => {
+                return Err(ReadTarError::Leaves { entry: path, target: link });
+            }
+            EntryType::Symlink => Node::Symlink(link),
             EntryType::Link => {
-                let Some(other) = place(&link(&entry)?) else { continue };
+                clean(&link).map_err(refused)?;
+                let Some(other) = place(&link) else { return Ok(()) };
                 Node::Hardlink(other)
             }
-            other => return Err(ReadTarError::Kind { path, what: format!("of type {other:?}") }),
+            other => return Err(ReadTarError::Kind { path, what: described(other) }),
         };
         if matches!(node, Node::Dir(_)) && target.trim_matches(['.', '/']).is_empty() {
-            continue;
+            return Ok(());
         }
-        tree.insert(&target, node)?;
+        self.tree.insert_once(&target, node).map_err(refused)
     }
-    Ok(tree)
+}
+
+fn described(kind: EntryType) -> &'static str {
+    match kind {
+        EntryType::Char => "a character device",
+        EntryType::Block => "a block device",
+        EntryType::Fifo => "a named pipe",
+        _ => "of a kind that is not known",
+    }
 }
 
 /// The `tar` crate passes over PAX records that it cannot read, and takes the truncated name of the header instead:
@@ -126,10 +253,6 @@ fn meta(header: &tar::Header, modes: Modes, kind: EntryType) -> io::Result<Meta>
         }
         Modes::FromXBit => Meta::from_x_bit(kind == EntryType::Directory || mode & 0o100 != 0),
     })
-}
-
-fn link<R: Read>(entry: &tar::Entry<'_, R>) -> Result<String, ReadTarError> {
-    text(&entry.link_name_bytes().unwrap_or_default())
 }
 
 fn text(bytes: &[u8]) -> Result<String, ReadTarError> {

@@ -10,8 +10,10 @@ use crate::content::Content;
 
 /// How many links one path may go through; Linux uses the same bound.
 pub const MAXIMUM_LINK_DEPTH: usize = 40;
-/// The longest path accepted, in bytes (`PATH_MAX`).
+/// The longest path or link target accepted, in bytes (`PATH_MAX`).
 pub const MAXIMUM_PATH_LENGTH: usize = 4096;
+/// The longest part of a path accepted, in bytes (`NAME_MAX`): no file system could hold a longer one.
+pub const MAXIMUM_NAME_LENGTH: usize = 255;
 
 /// Permissions and owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +101,12 @@ pub enum TreeError {
         /// What it names.
         target: String,
     },
+    /// One archive says two things about one path.
+    #[error("{path:?} stands in the archive twice, and differently")]
+    Twice {
+        /// Where both are.
+        path: String,
+    },
 }
 
 /// Paths and what stands there, in byte order. Parents that nobody declared are implied (0755, root).
@@ -167,6 +175,19 @@ impl Tree {
     /// # Errors
     /// [`TreeError`] for a path that is refused or blocked.
     pub fn insert(&mut self, path: &str, node: Node) -> Result<(), TreeError> {
+        self.put(path, node, true)
+    }
+
+    /// As [`Self::insert`], and what stands at the path already must be the same: for one archive, in which a second
+    /// entry for a path would show different files to different readers.
+    ///
+    /// # Errors
+    /// [`TreeError`]; [`TreeError::Twice`] when something else stands there.
+    pub fn insert_once(&mut self, path: &str, node: Node) -> Result<(), TreeError> {
+        self.put(path, node, false)
+    }
+
+    fn put(&mut self, path: &str, node: Node, replace: bool) -> Result<(), TreeError> {
         let asked = clean(path)?;
         let real = self.real_parent(&asked)?;
         match (&node, self.nodes.get(&real)) {
@@ -185,6 +206,9 @@ impl Tree {
             Node::Hardlink(target) => self.hardlink(&real, &target)?,
             other => other,
         };
+        if !replace && self.nodes.get(&real).is_some_and(|there| *there != node) {
+            return Err(TreeError::Twice { path: asked });
+        }
         self.nodes.insert(real, node);
         Ok(())
     }
@@ -287,7 +311,16 @@ pub fn clean(path: &str) -> Result<String, TreeError> {
     if parts.is_empty() {
         return bad("it is empty");
     }
+    if parts.iter().any(|part| part.len() > MAXIMUM_NAME_LENGTH) {
+        return bad("a part of it is longer than 255 bytes");
+    }
     Ok(parts.join("/"))
+}
+
+/// Whether a link at a path leads to somewhere within the root. Absolute targets do: they start at the image's root.
+#[must_use]
+pub fn stays_within(link: &str, target: &str) -> bool {
+    target.len() <= MAXIMUM_PATH_LENGTH && join_link(link, target).is_some()
 }
 
 /// Where a link leads, from the root; `None` when it climbs out of it.

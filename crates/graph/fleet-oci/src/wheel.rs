@@ -9,7 +9,7 @@ use crate::{
     content::{Content, ContentSink},
     npm::relative,
     read_tar::{MAXIMUM_ENTRIES, MAXIMUM_UNPACKED},
-    tree::{Meta, Node, Tree, TreeError},
+    tree::{Meta, Node, Tree, TreeError, clean},
 };
 
 /// Why a wheel is refused.
@@ -24,9 +24,26 @@ pub enum WheelError {
     /// A path that leaves the environment.
     #[error(transparent)]
     Tree(#[from] TreeError),
+    /// As the archive names it, before it is placed.
+    #[error("the entry {entry:?} is refused: {source}")]
+    Entry {
+        /// The entry.
+        entry: String,
+        /// What is wrong.
+        #[source]
+        source: TreeError,
+    },
     /// More than the declared bounds.
-    #[error("the wheel has more than {0}")]
-    TooLarge(&'static str),
+    #[error("the wheel has more than {bound} at the entry {entry:?}")]
+    TooLarge {
+        /// Which bound.
+        bound: &'static str,
+        /// The first entry beyond it.
+        entry: String,
+    },
+    /// A symbolic link: wheels have none.
+    #[error("the entry {0:?} is a symbolic link, which wheels cannot have")]
+    Link(String),
     /// A data scheme nobody knows.
     #[error("the wheel puts {0:?} where no installer would know to put it")]
     Scheme(String),
@@ -72,7 +89,7 @@ pub fn unpack(
     };
     let mut archive = zip::ZipArchive::new(wheel)?;
     if archive.len() > MAXIMUM_ENTRIES {
-        return Err(WheelError::TooLarge("1,000,000 entries"));
+        return Err(WheelError::TooLarge { bound: "1,000,000 entries", entry: "its directory".to_owned() });
     }
     let mut tree = Tree::new();
     let mut unpacked = 0;
@@ -81,11 +98,17 @@ pub fn unpack(
         if entry.is_dir() {
             continue;
         }
-        unpacked += entry.size();
-        if unpacked > MAXIMUM_UNPACKED {
-            return Err(WheelError::TooLarge("16 GiB"));
-        }
         let name = entry.name()?.into_owned();
+        let refused = |source| WheelError::Entry { entry: name.clone(), source };
+        clean(&name).map_err(refused)?;
+        unpacked = entry.size().saturating_add(unpacked);
+        if unpacked > MAXIMUM_UNPACKED {
+            return Err(WheelError::TooLarge { bound: "16 GiB of files", entry: name });
+        }
+        if entry.is_symlink() {
+            // pip writes them as files that hold the target; nobody can mean that.
+            return Err(WheelError::Link(name));
+        }
         let (path, script) = places.of(&name)?;
         let executable = script || entry.unix_mode().is_some_and(|mode| mode & 0o100 != 0);
         let size = entry.size();
@@ -96,7 +119,7 @@ pub fn unpack(
         if name.ends_with(".dist-info/entry_points.txt") {
             places.add_commands(&content, &mut tree)?;
         }
-        tree.insert(&path, Node::File(Meta::from_x_bit(executable), content))?;
+        tree.insert_once(&path, Node::File(Meta::from_x_bit(executable), content)).map_err(refused)?;
     }
     Ok(tree)
 }
@@ -194,6 +217,6 @@ mod tests {
     #[test]
     fn a_wheel_that_climbs_out_is_refused() {
         let wheel = wheel(&[("../../../../../etc/passwd", "root")]);
-        assert!(matches!(unpack(wheel, "/opt/s", "3.11", &mut MemorySink), Err(WheelError::Tree(_))));
+        assert!(matches!(unpack(wheel, "/opt/s", "3.11", &mut MemorySink), Err(WheelError::Entry { .. })));
     }
 }

@@ -4,20 +4,14 @@
 //! Mutations know the language: they move lines between projects, exchange texts for texts that collide with others,
 //! numbers for extremes, and unbalance braces. An ordinary test, so that it runs with the stable toolchain.
 
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    path::PathBuf,
-    time::{Duration, Instant},
-};
+use std::path::PathBuf;
 
+use fleet_fuzz::{Random, fuzz};
 use fleet_model::{FormatError, Severity, check, format, resolve};
 
 #[expect(dead_code, reason = "shared with the other tests, which use all of it")]
 #[path = "it/project.rs"]
 mod project;
-
-/// Longer than this for one project is a hang, even on a busy machine.
-const HANG: Duration = Duration::from_secs(20);
 
 const TEXTS: &[&str] = &[
     "\"\"", "\"ceo\"", "\"*\"", "\"maria.silva\"", "\"ana.costa\"", "\"Sales\"", "\"FP&A\"", "\"{team}\"", "\"{department}\"",
@@ -30,27 +24,6 @@ const ROWS: &[&str] = &[
     "ana.costa,Ana,VP,vp,Sales,North,maria.silva", ",,,,,,", "x", "\"", "rui.lima,,,ic,FP&A,&,ana.costa", "a,b,c,d,e,f,g,h",
     "eva,,,ceo,,,eva", "maria.silva,,,ic,Sales,,rui.lima",
 ];
-
-/// SplitMix64: one number is the whole state, so one number shows a failure again.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        (self.next() % n.max(1) as u64) as usize
-    }
-
-    fn pick<'a>(&mut self, from: &[&'a str]) -> &'a str {
-        from[self.below(from.len())]
-    }
-}
 
 /// Every project of the golden diagnostics, and the examples of the language reference.
 fn corpus() -> Vec<String> {
@@ -74,8 +47,8 @@ fn boundary(random: &mut Random, text: &str) -> usize {
 fn mutate(random: &mut Random, text: &mut String, other: &str) {
     let at = boundary(random, text);
     match random.below(9) {
-        0 => text.insert_str(at, random.pick(SIGNS)),
-        1 => text.insert_str(at, random.pick(TEXTS)),
+        0 => text.insert_str(at, *random.pick(SIGNS)),
+        1 => text.insert_str(at, *random.pick(TEXTS)),
         2 => exchange_text(random, text),
         3 => {
             let lines: Vec<&str> = other.lines().collect();
@@ -109,7 +82,7 @@ fn exchange_text(random: &mut Random, text: &mut String) {
         return;
     }
     let first = random.below(quotes.len() - 1);
-    text.replace_range(quotes[first]..=quotes[first + 1], random.pick(TEXTS));
+    text.replace_range(quotes[first]..=quotes[first + 1], *random.pick(TEXTS));
 }
 
 /// One project and everything that must hold for it.
@@ -122,7 +95,7 @@ fn one(seed: u64, corpus: &[String]) -> String {
     }
     let mut rows = "id,name,title,level,department,team,reports_to\n".to_owned();
     for _ in 0..random.below(4) {
-        rows.push_str(random.pick(ROWS));
+        rows.push_str(*random.pick(ROWS));
         rows.push('\n');
     }
     let included = if random.below(4) == 0 { "include \"fleet.kdl\"\n" } else { "org { }\n" };
@@ -156,23 +129,5 @@ fn one(seed: u64, corpus: &[String]) -> String {
 #[test]
 fn fuzz_fleet_kdl() {
     let corpus = corpus();
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    let seconds = number("FLEET_FUZZ_SECONDS").unwrap_or(5);
-    let single = number("FLEET_FUZZ_SEED");
-    let start = Instant::now();
-    let mut runs = 0_u64;
-    let mut seed = single.unwrap_or(1);
-    while start.elapsed() < Duration::from_secs(seconds) {
-        let began = Instant::now();
-        let result = catch_unwind(AssertUnwindSafe(|| one(seed, &corpus)));
-        assert!(result.is_ok(), "FLEET_FUZZ_SEED={seed} shows the failure above again");
-        assert!(began.elapsed() < HANG, "FLEET_FUZZ_SEED={seed} took {:?}", began.elapsed());
-        runs += 1;
-        if single.is_some() {
-            break;
-        }
-        seed += 1;
-    }
-    println!("{runs} projects in {} s, seeds 1 to {}", start.elapsed().as_secs(), seed.saturating_sub(1).max(1));
-    assert!(runs > 0);
+    fuzz("projects", None, |seed| drop(one(seed, &corpus)));
 }
