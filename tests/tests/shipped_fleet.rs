@@ -51,7 +51,10 @@ fn project(edit: Option<Edit<'_>>) -> SourceTree {
             tree.insert(path(file), Looked::File(changed));
             edit = None;
         }
-        let missing: Vec<RelPath> = wanted(&kdl, &tree).into_iter().filter(|at| !tree.knows(at)).collect();
+        // What images copy is small here: read with its bytes, it is listed too.
+        let wanted = wanted(&kdl, &tree);
+        let listed = wanted.listings.into_iter().map(|(at, _)| at);
+        let missing: Vec<RelPath> = wanted.contents.into_iter().chain(listed).filter(|at| !tree.knows(at)).collect();
         if missing.is_empty() {
             assert!(edit.is_none(), "the file to edit was never read");
             return tree;

@@ -3,16 +3,21 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
-use fleet_model::source::{Looked, RelPath, SourceTree};
+use fleet_model::source::{Links, ListedEntry, ListedFile, Listing, Looked, RelPath, SourceTree};
 use rayon::prelude::*;
 
 use crate::{
     HashError, HashedFile, StatCache, WriteError,
+    stat_cache::Stamp,
     walk::{self, Found},
 };
+
+/// Files that one thread looks up in the cache before another is worth waking.
+const HASHED_AT_A_TIME: usize = 16;
 
 /// A project's folder and the cache of its hashes.
 ///
@@ -77,7 +82,7 @@ impl Project {
             match self.find(path) {
                 Ok(Place::Missing) => tree.insert(path.clone(), Looked::Missing),
                 Ok(Place::File(real)) => files.push((path.clone(), real)),
-                Ok(Place::Folder(real)) => match walk::walk(&self.root, &real) {
+                Ok(Place::Folder(real)) => match walk::walk(&self.root, &real, Links::Followed) {
                     Ok(found) => add_folder(path, found, tree, &mut files),
                     Err(why) => tree.insert(path.clone(), Looked::Unreadable(why)),
                 },
@@ -88,6 +93,57 @@ impl Project {
             files.into_par_iter().map(|(path, real)| (path, self.read(&real))).collect();
         for (path, found) in read {
             tree.insert(path, found);
+        }
+    }
+
+    /// What a path lists, without the bytes of files: unchanged ones are not read.
+    ///
+    /// The ignore files and the bounds of links are those of [`Self::load`]; with [`Links::Kept`] links stay, and must lead
+    /// to something within the folder.
+    #[must_use]
+    pub fn list(&self, path: &RelPath, links: Links) -> Listing {
+        let listed = |real: &Path, stamp: Option<Stamp>| {
+            let hashed = match stamp {
+                Some(stamp) => self.cache.hash_stamped(real, stamp),
+                None => self.cache.hash_file(real),
+            };
+            hashed
+                .map(|file| ListedFile { hash: *file.hash.as_bytes(), size: file.size, executable: file.executable })
+                .map_err(|error| error.why)
+        };
+        let found = self.find(path).and_then(|place| match place {
+            Place::Missing => Ok(Listing::Missing),
+            Place::File(real) => listed(&real, None).map(Listing::File),
+            Place::Folder(real) => walk::walk(&self.root, &real, links).map(|found| {
+                let entries: Vec<(String, ListedEntry)> = Vec::from_iter(found)
+                    .into_par_iter()
+                    .with_min_len(HASHED_AT_A_TIME)
+                    .map(|(name, found)| {
+                        let entry = match found {
+                            Found::File(real, stamp) => match listed(&real, Some(stamp)) {
+                                Ok(file) => ListedEntry::File(file),
+                                Err(why) => ListedEntry::Refused(why),
+                            },
+                            Found::Folder => ListedEntry::Folder,
+                            Found::Link(target) => ListedEntry::Link(target),
+                            Found::Refused(why) => ListedEntry::Refused(why),
+                        };
+                        (name, entry)
+                    })
+                    .collect();
+                Listing::Folder(entries.into_iter().collect())
+            }),
+        });
+        found.unwrap_or_else(Listing::Unreadable)
+    }
+
+    /// Adds the wanted listings that the tree does not know yet.
+    pub fn load_listings(&self, wanted: &BTreeSet<(RelPath, Links)>, tree: &mut SourceTree) {
+        for (path, links) in wanted {
+            if tree.listing(path, *links).is_none() {
+                let listing = self.list(path, *links);
+                tree.insert_listing(path.clone(), *links, listing);
+            }
         }
     }
 
@@ -121,14 +177,14 @@ impl Project {
         if real.starts_with(self.root.join(crate::DIRECTORY)) {
             return Err(format!("it is in {}, which is fleetctl's own", crate::DIRECTORY));
         }
-        let kind = fs::metadata(&real).map_err(|error| error.to_string())?.file_type();
-        match kind {
+        let metadata = fs::metadata(&real).map_err(|error| error.to_string())?;
+        match metadata.file_type() {
             kind if kind.is_file() => Ok(Place::File(real)),
             kind if kind.is_dir() && walk::never_used(&self.root, &real) => Err(
                 "`.git` and the project's `target` are part of no folder; put what is needed into a folder of its own".to_owned(),
             ),
             kind if kind.is_dir() => Ok(Place::Folder(real)),
-            other => Err(walk::special(other)),
+            _ => Err(walk::special(rustix::fs::FileType::from_raw_mode(metadata.mode()))),
         }
     }
 
@@ -162,8 +218,10 @@ fn add_folder(
             }
         };
         match found {
-            Found::File(real) => files.push((below, real)),
+            Found::File(real, _) => files.push((below, real)),
             Found::Folder => tree.insert(below, Looked::Folder),
+            // Links were followed.
+            Found::Link(_) => {}
             Found::Refused(why) => tree.insert(below, Looked::Unreadable(why)),
         }
     }

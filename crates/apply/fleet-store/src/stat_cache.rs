@@ -22,7 +22,7 @@ use std::{
 };
 
 use fleet_derivation::Hash;
-use fleet_model::source::SourceFile;
+use fleet_model::source::{Links, SourceFile};
 use rayon::prelude::*;
 
 use crate::{Store, WriteError, atomic::write_atomic, blob::copy, walk};
@@ -36,7 +36,7 @@ const ATTEMPTS: usize = 3;
 
 /// What `stat` says that tells one version of a file from another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
+pub(crate) struct Stamp {
     size: u64,
     mtime: i128,
     ctime: i128,
@@ -55,6 +55,21 @@ impl Stamp {
             inode: metadata.ino(),
             device: metadata.dev(),
             executable: metadata.mode() & 0o100 != 0,
+        }
+    }
+
+    /// The same, of what a walk looked at.
+    pub(crate) fn of_stat(stat: &rustix::fs::Stat) -> Self {
+        // The numbers' types differ between machines.
+        let number = |number: i128| u64::try_from(number).unwrap_or_default();
+        let nanos = |seconds: i128, nanos: i128| seconds * 1_000_000_000 + nanos;
+        Self {
+            size: number(stat.st_size.into()),
+            mtime: nanos(stat.st_mtime.into(), stat.st_mtime_nsec.into()),
+            ctime: nanos(stat.st_ctime.into(), stat.st_ctime_nsec.into()),
+            inode: number(stat.st_ino.into()),
+            device: number(stat.st_dev.into()),
+            executable: stat.st_mode & 0o100 != 0,
         }
     }
 
@@ -135,8 +150,12 @@ impl StatCache {
     /// [`HashError`] when it cannot be read or is not a regular file.
     pub fn hash_file(&self, path: &Path) -> Result<HashedFile, HashError> {
         let failed = |error: io::Error| HashError { path: path.to_owned(), why: error.to_string() };
-        let metadata = fs::metadata(path).map_err(failed)?;
-        let stamp = Stamp::of(&metadata);
+        self.hash_stamped(path, Stamp::of(&fs::metadata(path).map_err(failed)?))
+    }
+
+    /// The same for a file that was looked at a moment ago.
+    pub(crate) fn hash_stamped(&self, path: &Path, stamp: Stamp) -> Result<HashedFile, HashError> {
+        let failed = |error: io::Error| HashError { path: path.to_owned(), why: error.to_string() };
         if let Some(entry) = self.known.get(path.as_os_str()).filter(|entry| entry.stamp == stamp) {
             return Ok(hashed(entry));
         }
@@ -178,12 +197,12 @@ impl StatCache {
             let name = real.file_name().and_then(OsStr::to_str).unwrap_or("file").to_owned();
             return Ok(BTreeMap::from([(name, self.hash_file(&real)?)]));
         }
-        let found = walk::walk(&real, &real).map_err(failed)?;
+        let found = walk::walk(&real, &real, Links::Followed).map_err(failed)?;
         let hashes: Vec<(String, Result<HashedFile, HashError>)> = found
             .into_par_iter()
             .filter_map(|(name, found)| match found {
-                walk::Found::File(file) => Some((name, self.hash_file(&file))),
-                walk::Found::Folder => None,
+                walk::Found::File(file, stamp) => Some((name, self.hash_stamped(&file, stamp))),
+                walk::Found::Folder | walk::Found::Link(_) => None,
                 walk::Found::Refused(why) => {
                     let path = real.join(&name);
                     Some((name, Err(HashError { path, why })))

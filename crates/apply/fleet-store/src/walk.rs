@@ -1,13 +1,21 @@
-//! Walking a folder: what is below it, after ignore rules, with links resolved and special files refused.
+//! Walking a folder: what is below it and what `stat` says of it, after ignore rules, with links resolved or kept and
+//! special files refused. Folders are read side by side, files looked at by name within their open folder: on a warm
+//! cache that is all that a run costs where nothing changed.
 
 use std::{
     collections::BTreeMap,
-    fs::{self, FileType},
-    io,
-    os::unix::fs::FileTypeExt,
+    ffi::{OsStr, OsString},
+    fs, io,
+    mem::MaybeUninit,
+    os::unix::ffi::{OsStrExt, OsStringExt},
     path::{Path, PathBuf},
 };
 
+use fleet_model::source::Links;
+use rayon::prelude::*;
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, Stat};
+
+use crate::stat_cache::Stamp;
 use crate::ignore::IgnoreRules;
 
 /// Ignore files, read at the root of a folder; the later decides. They are not part of the folder themselves.
@@ -20,23 +28,85 @@ const NEVER: &str = ".git";
 /// What a walk found at a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Found {
-    /// A regular file, and where it really is.
-    File(PathBuf),
+    /// A regular file, where it really is, and how it stands there now.
+    File(PathBuf, Stamp),
     /// A folder.
     Folder,
+    /// A link that stays one, with its target as written.
+    Link(String),
     /// Something that cannot be part of a folder, and why.
     Refused(String),
 }
 
+/// Folders within folders that are entered; deeper is a mistake, or somebody's joke.
+const DEPTH_MAX: usize = 128;
+/// Files that one thread looks at before another is worth waking.
+const FILES_AT_A_TIME: usize = 64;
+/// Names read from a folder at a time, in bytes.
+const NAMES: usize = 32 << 10;
+
 /// Everything below `folder` (a real path within `boundary`, a real path too) by path relative to it.
-/// Links are followed as long as they stay within `boundary`.
+/// Links are followed as long as they stay within `boundary`, or kept as long as they lead to something that was found.
 ///
 /// # Errors
 /// When the folder cannot be read, or an ignore file cannot be understood; for people.
-pub(crate) fn walk(boundary: &Path, folder: &Path) -> Result<BTreeMap<String, Found>, String> {
-    let mut walker = Walker { boundary, rules: rules_of(folder)?, found: BTreeMap::new() };
-    walker.enter(folder, "", &mut vec![folder.to_owned()]).map_err(|error| error.to_string())?;
-    Ok(walker.found)
+pub(crate) fn walk(boundary: &Path, folder: &Path, links: Links) -> Result<BTreeMap<String, Found>, String> {
+    let walker = Walker { boundary, root: folder, links, rules: rules_of(folder)? };
+    let found = walker.enter(folder, "", &[folder.to_owned()]).map_err(|error| error.to_string())?;
+    let mut found: BTreeMap<String, Found> = found.into_iter().collect();
+    if links == Links::Kept {
+        refuse_bad_links(&mut found);
+    }
+    Ok(found)
+}
+
+/// Kept links must lead to what is kept: the image has nothing else of the folder.
+fn refuse_bad_links(found: &mut BTreeMap<String, Found>) {
+    let mut bad = Vec::new();
+    for (name, entry) in &*found {
+        let Found::Link(target) = entry else { continue };
+        if let Err(why) = leads_to(found, name, target) {
+            bad.push((name.clone(), format!("it is a link to {target}, which {why}")));
+        }
+    }
+    for (name, why) in bad {
+        found.insert(name, Found::Refused(why));
+    }
+}
+
+/// Follows a link among what was found, as a kernel would that had nothing but this folder.
+fn leads_to(found: &BTreeMap<String, Found>, name: &str, target: &str) -> Result<(), &'static str> {
+    const LEAVES: &str = "leaves the folder";
+    let mut at: Vec<String> = name.split('/').map(str::to_owned).collect();
+    at.pop();
+    let parts = |target: &str| target.split('/').rev().map(str::to_owned).collect::<Vec<_>>();
+    let mut ahead = if target.starts_with('/') { return Err(LEAVES) } else { parts(target) };
+    let mut followed = 0;
+    while let Some(part) = ahead.pop() {
+        match part.as_str() {
+            "" | "." => continue,
+            ".." => {
+                at.pop().ok_or(LEAVES)?;
+                continue;
+            }
+            _ => at.push(part),
+        }
+        match found.get(&at.join("/")) {
+            Some(Found::Folder) => {}
+            Some(Found::File(..)) if ahead.iter().all(String::is_empty) => {}
+            Some(Found::Link(next)) if !next.starts_with('/') => {
+                followed += 1;
+                if followed > 40 {
+                    return Err("leads in a circle");
+                }
+                at.pop();
+                ahead.extend(parts(next));
+            }
+            Some(Found::Link(_)) => return Err(LEAVES),
+            _ => return Err("leads to nothing in the folder"),
+        }
+    }
+    Ok(())
 }
 
 /// Where `path` really is, or why it cannot be used: a link that leaves `boundary` or leads nowhere.
@@ -53,14 +123,11 @@ pub(crate) fn resolve(boundary: &Path, path: &Path) -> Result<PathBuf, String> {
 
 /// Why a file that is neither regular nor a folder is refused.
 pub(crate) fn special(kind: FileType) -> String {
-    let name = if kind.is_fifo() {
-        "a named pipe"
-    } else if kind.is_socket() {
-        "a socket"
-    } else if kind.is_block_device() || kind.is_char_device() {
-        "a device"
-    } else {
-        "a special file"
+    let name = match kind {
+        FileType::Fifo => "a named pipe",
+        FileType::Socket => "a socket",
+        FileType::BlockDevice | FileType::CharacterDevice => "a device",
+        _ => "a special file",
     };
     format!("it is {name}; only regular files, folders and links to them can be used")
 }
@@ -88,83 +155,152 @@ fn rules_of(folder: &Path) -> Result<IgnoreRules, String> {
 
 struct Walker<'a> {
     boundary: &'a Path,
+    root: &'a Path,
+    links: Links,
     rules: IgnoreRules,
-    found: BTreeMap<String, Found>,
+}
+
+/// What a walk found, by name.
+type All = Vec<(String, Found)>;
+
+/// A name in a folder.
+struct Name {
+    file: OsString,
+    /// From the root of the walk.
+    below: String,
+    kind: FileType,
+}
+
+/// A folder that is open.
+struct Open<'a> {
+    real: &'a Path,
+    handle: rustix::fd::OwnedFd,
+    /// The real folders that we are in, so that a link back to one of them is seen.
+    inside: &'a [PathBuf],
 }
 
 impl Walker<'_> {
-    /// Adds what is in the real folder `real`, whose name below the root is `name`. `inside` are the real folders that we
-    /// are in, so that a link back to one of them is seen.
-    fn enter(&mut self, real: &Path, name: &str, inside: &mut Vec<PathBuf>) -> io::Result<()> {
-        let at_top = real == self.boundary;
-        for entry in fs::read_dir(real)? {
+    /// What is in the real folder `real`, whose name below the root is `name`.
+    fn enter(&self, real: &Path, name: &str, inside: &[PathBuf]) -> io::Result<All> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let open = Open { real, handle: rustix::fs::open(real, flags, Mode::empty())?, inside };
+        let mut found = Vec::new();
+        let names = self.names(&open, name, &mut found)?;
+        let (folders, files): (Vec<Name>, Vec<Name>) =
+            names.into_iter().partition(|name| matches!(name.kind, FileType::Directory | FileType::Symlink));
+        let (below, here): (Vec<All>, Vec<All>) = rayon::join(
+            || folders.into_par_iter().map(|name| self.add(&open, name)).collect(),
+            || files.into_par_iter().with_min_len(FILES_AT_A_TIME).map(|name| self.add(&open, name)).collect(),
+        );
+        found.extend(here.into_iter().chain(below).flatten());
+        Ok(found)
+    }
+
+    /// The names in a folder that can be part of anything; those that are refused for their name go to `found`.
+    fn names(&self, open: &Open<'_>, name: &str, found: &mut All) -> io::Result<Vec<Name>> {
+        let at_top = open.real == self.boundary;
+        let mut buffer = [MaybeUninit::uninit(); NAMES];
+        let mut names = Vec::new();
+        let mut folder = RawDir::new(&open.handle, &mut buffer);
+        while let Some(entry) = folder.next() {
             let entry = entry?;
-            let file_name = entry.file_name();
-            let shown = file_name.to_string_lossy();
-            let below = if name.is_empty() { shown.to_string() } else { format!("{name}/{shown}") };
-            let path = real.join(&file_name);
+            let file = OsStr::from_bytes(entry.file_name().to_bytes());
+            let shown = file.to_string_lossy();
             let never = shown == NEVER || (at_top && NEVER_AT_TOP.contains(&shown.as_ref()));
-            if never || (name.is_empty() && IGNORE_FILES.contains(&shown.as_ref())) {
+            if shown == "." || shown == ".." || never || (name.is_empty() && IGNORE_FILES.contains(&shown.as_ref())) {
                 continue;
             }
-            if file_name.to_str().is_none_or(|text| text.contains('\\')) {
+            let below = if name.is_empty() { shown.to_string() } else { format!("{name}/{shown}") };
+            if file.to_str().is_none_or(|text| text.contains('\\')) {
                 let safe = below.replace('\\', "\u{fffd}");
-                self.found.insert(safe, Found::Refused("its name is not plain UTF-8 text".to_owned()));
+                found.push((safe, Found::Refused("its name is not plain UTF-8 text".to_owned())));
                 continue;
             }
-            self.add(path, below, entry.file_type()?, inside);
+            names.push(Name { file: file.to_owned(), below, kind: entry.file_type() });
         }
-        Ok(())
+        Ok(names)
     }
 
-    fn add(&mut self, path: PathBuf, name: String, kind: FileType, inside: &mut Vec<PathBuf>) {
-        let ignored = self.rules.ignores(&name);
-        let (path, kind) = if kind.is_symlink() {
-            if ignored && self.rules.prunes(&name) {
-                return;
-            }
-            match resolve(self.boundary, &path).and_then(|real| {
-                let kind = fs::metadata(&real).map_err(|error| error.to_string())?.file_type();
-                Ok((real, kind))
-            }) {
-                Ok((real, _)) if never_used(self.boundary, &real) => return,
-                Ok(found) => found,
-                Err(why) => return self.refuse(name, why, ignored),
-            }
-        } else {
-            (path, kind)
+    /// What stands at one name, with all that is below it.
+    fn add(&self, open: &Open<'_>, name: Name) -> All {
+        let ignored = self.rules.ignores(&name.below);
+        // A folder that is ignored may hold something that is not.
+        if ignored && (name.kind == FileType::RegularFile || self.rules.prunes(&name.below)) {
+            return Vec::new();
+        }
+        let path = open.real.join(&name.file);
+        let found = match name.kind {
+            FileType::Directory => return self.add_folder(&path, name.below, ignored, open.inside),
+            FileType::Symlink => match self.links {
+                Links::Kept => self.keep(open, &name.file),
+                Links::Followed => match self.follow(&path) {
+                    Ok(Some((real, FileType::Directory, _))) => {
+                        return self.add_folder(&real, name.below, ignored, open.inside);
+                    }
+                    Ok(Some((real, kind, stamp))) => here(real, kind, stamp),
+                    Ok(None) => return Vec::new(),
+                    Err(why) => Found::Refused(why),
+                },
+            },
+            _ => match rustix::fs::statat(&open.handle, &name.file, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) => match FileType::from_raw_mode(stat.st_mode) {
+                    // Some file systems do not tell kinds with names.
+                    kind @ (FileType::Directory | FileType::Symlink) if name.kind == FileType::Unknown => {
+                        return self.add(open, Name { kind, ..name });
+                    }
+                    kind => here(path, kind, Stamp::of_stat(&stat)),
+                },
+                Err(error) => Found::Refused(io::Error::from(error).to_string()),
+            },
         };
-        if kind.is_dir() {
-            self.add_folder(&path, name, ignored, inside);
-        } else if kind.is_file() {
-            if !ignored {
-                self.found.insert(name, Found::File(path));
-            }
-        } else {
-            self.refuse(name, special(kind), ignored);
+        if ignored { Vec::new() } else { vec![(name.below, found)] }
+    }
+
+    /// Where a link leads, and what is there; `None` for what is part of nothing.
+    fn follow(&self, path: &Path) -> Result<Option<(PathBuf, FileType, Stamp)>, String> {
+        let real = resolve(self.boundary, path)?;
+        if never_used(self.boundary, &real) {
+            return Ok(None);
+        }
+        let stat: Stat = rustix::fs::stat(&real).map_err(|error| io::Error::from(error).to_string())?;
+        Ok(Some((real, FileType::from_raw_mode(stat.st_mode), Stamp::of_stat(&stat))))
+    }
+
+    /// A link as it is. Whether it leads anywhere is seen when everything was found.
+    fn keep(&self, open: &Open<'_>, file: &OsStr) -> Found {
+        match rustix::fs::readlinkat(&open.handle, file, Vec::new()) {
+            Ok(target) => match OsString::from_vec(target.into_bytes()).into_string() {
+                Ok(target) => Found::Link(target),
+                Err(_) => Found::Refused("it is a link to a name that is not plain UTF-8 text".to_owned()),
+            },
+            Err(error) => Found::Refused(io::Error::from(error).to_string()),
         }
     }
 
-    fn add_folder(&mut self, real: &Path, name: String, ignored: bool, inside: &mut Vec<PathBuf>) {
+    fn add_folder(&self, real: &Path, name: String, ignored: bool, inside: &[PathBuf]) -> All {
         if self.rules.prunes(&name) {
-            return;
+            return Vec::new();
         }
-        if inside.iter().any(|folder| folder == real) {
-            return self.refuse(name, "it is a link that leads back to a folder it is in".to_owned(), ignored);
-        }
-        inside.push(real.to_owned());
-        let entered = self.enter(real, &name, inside);
-        inside.pop();
-        match entered {
-            Err(error) => self.refuse(name, error.to_string(), ignored),
-            Ok(()) if !ignored => drop(self.found.insert(name, Found::Folder)),
-            Ok(()) => {}
-        }
+        let why = if inside.iter().any(|folder| folder == real) {
+            "it is a link that leads back to a folder it is in".to_owned()
+        } else if inside.len() > DEPTH_MAX {
+            format!("it is more than {DEPTH_MAX} folders below {}", self.root.display())
+        } else {
+            let inside: Vec<PathBuf> = inside.iter().cloned().chain([real.to_owned()]).collect();
+            match self.enter(real, &name, &inside) {
+                Ok(mut found) => {
+                    if !ignored {
+                        found.push((name, Found::Folder));
+                    }
+                    return found;
+                }
+                Err(error) => error.to_string(),
+            }
+        };
+        if ignored { Vec::new() } else { vec![(name, Found::Refused(why))] }
     }
+}
 
-    fn refuse(&mut self, name: String, why: String, ignored: bool) {
-        if !ignored {
-            self.found.insert(name, Found::Refused(why));
-        }
-    }
+fn here(path: PathBuf, kind: FileType, stamp: Stamp) -> Found {
+    if kind == FileType::RegularFile { Found::File(path, stamp) } else { Found::Refused(special(kind)) }
 }

@@ -7,8 +7,8 @@ use std::{
     path::Path,
 };
 
-use fleet_model::{Looked, RelPath, SourceTree};
-use fleet_store::{Project, StatCache, combined_hash};
+use fleet_model::{Links, ListedEntry, Listing, Looked, RelPath, SourceTree};
+use fleet_store::{Project, StatCache, Store, combined_hash};
 
 type Any = Result<(), Box<dyn std::error::Error>>;
 
@@ -173,5 +173,107 @@ fn hashing_only_agrees_with_reading_and_sees_names_bits_and_contents() -> Any {
     fs::rename(root.path().join("src/a"), root.path().join("src/A"))?;
     let renamed = combined_hash(&project.hash_only(Path::new("src"))?);
     assert!(before != executable && executable != renamed);
+    Ok(())
+}
+
+fn listing(root: &Path, links: Links) -> Result<Vec<(String, ListedEntry)>, Box<dyn std::error::Error>> {
+    match Project::open(root, StatCache::none())?.list(&RelPath::new("img")?, links) {
+        Listing::Folder(entries) => Ok(entries.into_iter().collect()),
+        other => Err(format!("{other:?}").into()),
+    }
+}
+
+/// What a listing says of each path, in a word.
+fn words(root: &Path, links: Links) -> Result<Vec<String>, Box<dyn std::error::Error>> {
+    let word = |(path, entry)| match entry {
+        ListedEntry::File(file) => format!("{path}: {} bytes{}", file.size, if file.executable { ", executable" } else { "" }),
+        ListedEntry::Folder => format!("{path}/"),
+        ListedEntry::Link(target) => format!("{path} -> {target}"),
+        ListedEntry::Refused(why) => format!("{path}: {why}"),
+    };
+    Ok(listing(root, links)?.into_iter().map(word).collect())
+}
+
+#[test]
+fn a_listed_folder_keeps_its_empty_folders_and_links_that_stay_in_it() -> Any {
+    let root = tempfile::tempdir()?;
+    write(root.path(), &[("img/a/run", "#!"), ("img/b/c", "c"), ("img/skipped", ""), ("img/.fleetignore", "skipped\n"), ("out", "")])?;
+    fs::set_permissions(root.path().join("img/a/run"), fs::Permissions::from_mode(0o700))?;
+    fs::create_dir(root.path().join("img/empty"))?;
+    for (target, name) in [
+        ("a/run", "file"), ("b", "folder"), ("folder/c", "through"), ("../b/c", "a/up"), ("../../out", "a/out"),
+        ("../img/a/run", "round"), ("/etc/passwd", "absolute"), ("nothing", "gone"), ("skipped", "ignored"), ("loop", "loop"),
+    ] {
+        symlink(target, root.path().join("img").join(name))?;
+    }
+    assert_eq!(words(root.path(), Links::Kept)?, [
+        "a/",
+        "a/out: it is a link to ../../out, which leaves the folder",
+        "a/run: 2 bytes, executable",
+        "a/up -> ../b/c",
+        "absolute: it is a link to /etc/passwd, which leaves the folder",
+        "b/",
+        "b/c: 1 bytes",
+        "empty/",
+        "file -> a/run",
+        "folder -> b",
+        "gone: it is a link to nothing, which leads to nothing in the folder",
+        "ignored: it is a link to skipped, which leads to nothing in the folder",
+        "loop: it is a link to loop, which leads in a circle",
+        "round: it is a link to ../img/a/run, which leaves the folder",
+        "through -> folder/c",
+    ]);
+    Ok(())
+}
+
+#[test]
+fn a_listing_that_follows_links_says_what_reading_would() -> Any {
+    let root = tempfile::tempdir()?;
+    write(root.path(), &[("img/a/b", "b"), ("shared/x", "xx")])?;
+    symlink("../shared", root.path().join("img/shared"))?;
+    symlink("../../shared/x", root.path().join("img/a/x"))?;
+    assert_eq!(words(root.path(), Links::Followed)?, ["a/", "a/b: 1 bytes", "a/x: 2 bytes", "shared/", "shared/x: 2 bytes"]);
+    let read = load(root.path(), &["img"])?;
+    let listed = read.listing(&RelPath::new("img")?, Links::Followed).ok_or("not read")?.into_owned();
+    assert_eq!(listed, Listing::Folder(listing(root.path(), Links::Followed)?.into_iter().collect()));
+    Ok(())
+}
+
+#[test]
+fn a_listing_does_not_read_what_it_knows_and_sees_an_edit_of_the_same_size_whose_mtime_was_put_back() -> Any {
+    let root = tempfile::tempdir()?;
+    write(root.path(), &[("img/a", "AAAA1111"), ("img/b", "b")])?;
+    // Old enough to be believed, but for ctime, which nobody can set.
+    std::thread::sleep(std::time::Duration::from_millis(2100));
+    let list = || -> Result<(Listing, usize), Box<dyn std::error::Error>> {
+        let store = Store::open(root.path())?;
+        let project = Project::open(root.path(), StatCache::load(&store))?;
+        let listing = project.list(&RelPath::new("img")?, Links::Kept);
+        project.save_cache()?;
+        Ok((listing, project.cache().contents_read()))
+    };
+    let (first, read) = list()?;
+    assert_eq!(read, 2);
+    assert_eq!(list()?, (first.clone(), 0));
+    let file = root.path().join("img/a");
+    let mtime = fs::metadata(&file)?.modified()?;
+    fs::write(&file, "BBBB2222")?;
+    fs::File::options().write(true).open(&file)?.set_modified(mtime)?;
+    let (second, read) = list()?;
+    assert_eq!(read, 1);
+    assert_ne!(first, second);
+    Ok(())
+}
+
+#[test]
+fn many_folders_are_walked_side_by_side_and_none_is_lost() -> Any {
+    let root = tempfile::tempdir()?;
+    for folder in 0..40 {
+        let files: Vec<String> = (0..40).map(|file| format!("img/d{folder}/e/f{file}")).collect();
+        write(root.path(), &files.iter().map(|path| (path.as_str(), path.as_str())).collect::<Vec<_>>())?;
+    }
+    let found = listing(root.path(), Links::Kept)?;
+    assert_eq!(found.iter().filter(|(_, entry)| matches!(entry, ListedEntry::File(_))).count(), 1600);
+    assert_eq!(found.len(), 1600 + 80);
     Ok(())
 }

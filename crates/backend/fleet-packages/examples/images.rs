@@ -18,7 +18,8 @@ use fleet_oci::{
     export::{self, Named},
     image::{self, Base},
     lock::Unpack,
-    recipe::User,
+    recipe::{NpmLinks, User},
+    write_tar::MTIME,
 };
 use fleet_packages::{Event, FolderCache, Workshop, debian, npm, pip, realize_layer, write_archive};
 
@@ -116,13 +117,20 @@ fn config(path: &str) -> ImageConfig {
 
 fn homeserver(lock: &Lock) -> Result<ImageRecipe> {
     let pins = &lock.pip["homeserver"]["/opt/synapse"][&PLATFORM];
-    let synapse = LayerRecipe::Pip { to: "/opt/synapse".into(), python: "3.11".into(), packages: pins.packages.clone() };
+    let synapse = LayerRecipe::Pip {
+        to: "/opt/synapse".into(),
+        python: "3.11".into(),
+        packages: pins.packages.clone(),
+        environment: true,
+        allow_scripts: Vec::new(),
+    };
     Ok(ImageRecipe {
         name: "homeserver".into(),
         platform: PLATFORM,
         layers: vec![debian_layer(lock, "homeserver", &homeserver_packages(), "synapse", 991)?, synapse],
         config: config("/opt/synapse/bin:/usr/bin:/bin"),
         compression: Compression::Zstd,
+        mtime: MTIME,
     })
 }
 
@@ -136,6 +144,8 @@ fn agent(lock: &Lock) -> Result<ImageRecipe> {
         request,
         packages,
         omit: texts(&["node_modules/openclaw/.openclaw-lifecycle-pending"]),
+        links: NpmLinks::Own,
+        allow_scripts: Vec::new(),
     };
     Ok(ImageRecipe {
         name: "agent".into(),
@@ -143,6 +153,7 @@ fn agent(lock: &Lock) -> Result<ImageRecipe> {
         layers: vec![debian_layer(lock, "agent", &agent_packages(), "agent", 1000)?, node, openclaw],
         config: config("/opt/openclaw/node_modules/.bin:/usr/local/bin:/usr/bin:/bin"),
         compression: Compression::Zstd,
+        mtime: MTIME,
     })
 }
 
@@ -150,7 +161,7 @@ async fn build(workshop: &Workshop, recipe: &ImageRecipe) -> Result<Image> {
     let mut layers = Vec::new();
     for layer in &recipe.layers {
         let start = Instant::now();
-        let made = realize_layer(workshop, &recipe.name, layer, recipe.compression).await?;
+        let made = realize_layer(workshop, &recipe.name, layer, recipe.packing()).await?;
         let megabytes = |bytes: u64| bytes as f64 / 1e6;
         let (size, tar) = (megabytes(made.descriptor.size), megabytes(made.descriptor.uncompressed));
         println!("{} {}: {size:.1} MB of {tar:.1} MB, {:.1?}", recipe.name, layer.kind(), start.elapsed());

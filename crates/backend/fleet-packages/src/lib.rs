@@ -20,6 +20,7 @@ pub mod npm;
 mod pinned;
 pub mod pip;
 mod realize;
+mod source_file;
 mod sources;
 mod spill;
 

@@ -12,7 +12,7 @@ use fleet_oci::{
     Compression, Content, Digest, LayerRecipe, Meta, Node, Platform, Tree,
     digest::{Algorithm, Hasher},
     lock::{DebPin, NpmPin},
-    recipe::{FileEntry, FileWhat},
+    recipe::{FileEntry, FileWhat, NpmCommands, NpmLinks},
     write_tar::write_tar,
 };
 use fleet_packages::{BlobCache as _, Event, FolderCache, RealizedLayer, Sources, Workshop, debian, realize_layer};
@@ -167,6 +167,8 @@ async fn an_npm_tarball_is_found_where_the_registry_says_it_is() {
         request: [("@s/tool".to_owned(), "1.0.0".to_owned())].into(),
         packages: vec![package],
         omit: vec!["node_modules/@s/tool/.pending".into(), "node_modules/typo".into()],
+        links: NpmLinks::Own,
+        allow_scripts: Vec::new(),
     };
     let made = bench.realize(&recipe).await.unwrap();
     assert_eq!(made.notes, ["omit \"node_modules/typo\": there is no such file in /opt/x"]);
@@ -206,6 +208,111 @@ async fn files_of_the_store_and_files_of_the_recipe_make_the_same_layer_anywhere
     assert_eq!(by_blob, inline);
     let missing = one.realize(&LayerRecipe::Files { entries: vec![entry(blob)] }).await.unwrap_err();
     assert!(missing.contains("/etc/x") && missing.contains("is not in the store"), "{missing}");
+}
+
+fn fetch(bench: &Bench, sha256: Digest, unpack: bool) -> LayerRecipe {
+    let url = format!("http://{}/dl/tool.tgz", bench.server.host);
+    LayerRecipe::Fetch { url, sha256, to: "/opt/tool".into(), executable: !unpack, unpack }
+}
+
+#[tokio::test]
+async fn a_fetched_file_is_taken_once_and_kept_as_a_file_or_unpacked() {
+    let bench = Bench::new();
+    let archive = tar(&[("tool-1/bin/tool", "elf")]);
+    let sha256 = Digest::sha256(&archive);
+    bench.server.gives("/dl/tool.tgz", archive.clone());
+    let whole = unpacked(&bench, &bench.realize(&fetch(&bench, sha256.clone(), false)).await.unwrap());
+    assert_eq!(whole.get("opt/tool"), Some(&Node::file(0o755, archive)));
+    let content = unpacked(&bench, &bench.realize(&fetch(&bench, sha256, true)).await.unwrap());
+    assert_eq!(content.get("opt/tool/tool-1/bin/tool"), Some(&Node::file(0o755, "elf")));
+    assert_eq!(bench.server.asked().len(), 1, "the second layer took it from the store");
+}
+
+#[tokio::test]
+async fn a_file_that_is_not_the_one_meant_is_refused_whoever_serves_it() {
+    let bench = Bench::new();
+    bench.server.gives("/dl/tool.tgz", "something else");
+    let refused = bench.realize(&fetch(&bench, Digest::sha256(b"tool"), false)).await.unwrap_err();
+    assert!(refused.contains("the source changed or lies") && refused.contains("fleet.kdl"), "{refused}");
+}
+
+fn source(name: &str, bytes: &[u8]) -> FileEntry {
+    let what = FileWhat::Source {
+        path: name.into(),
+        blake3: blake3::hash(bytes).to_hex().to_string(),
+        size: bytes.len() as u64,
+    };
+    FileEntry { path: format!("/srv/{name}"), mode: 0o644, uid: 0, gid: 0, what }
+}
+
+#[tokio::test]
+async fn files_of_the_project_are_read_when_the_layer_is_made_and_held_against_the_plan() {
+    let mut bench = Bench::new();
+    let project = tempfile::tempdir().unwrap();
+    let large = vec![3; 700_000];
+    std::fs::write(project.path().join("large"), &large).unwrap();
+    std::fs::write(project.path().join("empty"), "").unwrap();
+    let recipe = LayerRecipe::Files { entries: vec![source("empty", b""), source("large", &large)] };
+    let nobody = bench.realize(&recipe).await.unwrap_err();
+    assert!(nobody.contains("file of a project"), "{nobody}");
+    bench.workshop.project = Some(project.path().to_owned());
+    let tree = unpacked(&bench, &bench.realize(&recipe).await.unwrap());
+    assert_eq!(tree.get("srv/large"), Some(&Node::file(0o644, large.clone())));
+    assert_eq!(tree.get("srv/empty"), Some(&Node::file(0o644, "")));
+    let mut edited = large.clone();
+    edited[699_999] = 4;
+    let others = [edited, large[1..].to_vec(), [&large[..], &[1]].concat()];
+    for other in others {
+        std::fs::write(project.path().join("large"), other).unwrap();
+        let changed = bench.realize(&recipe).await.unwrap_err();
+        assert!(changed.contains("large") && changed.contains("since the plan was made"), "{changed}");
+    }
+    std::fs::remove_file(project.path().join("large")).unwrap();
+    assert!(bench.realize(&recipe).await.unwrap_err().contains("large"));
+}
+
+/// One npm package with a command.
+fn tool(bench: &Bench, name: &str) -> NpmPin {
+    let mut zipped = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    zipped.write_all(&tar(&[("package/cli.js", name)])).unwrap();
+    let tarball = zipped.finish().unwrap();
+    let mut hasher = Hasher::new(Algorithm::Sha512);
+    hasher.update(&tarball);
+    bench.server.gives(&format!("/npm/{name}/-/{name}-1.0.0.tgz"), tarball);
+    NpmPin {
+        path: format!("node_modules/{name}"),
+        name: name.to_owned(),
+        version: "1.0.0".into(),
+        integrity: integrity(&hasher.finish()),
+        bin: [(name.to_owned(), "cli.js".to_owned())].into(),
+        ..NpmPin::default()
+    }
+}
+
+#[tokio::test]
+async fn the_layers_of_a_node_that_is_split_are_together_what_it_would_be_whole() {
+    let bench = Bench::new();
+    let pins = [tool(&bench, "asked"), tool(&bench, "needed")];
+    let layer = |request: &[&str], packages: &[NpmPin], links| LayerRecipe::Npm {
+        to: "/opt/x".into(),
+        request: request.iter().map(|name| ((*name).to_owned(), "1.0.0".to_owned())).collect(),
+        packages: packages.to_vec(),
+        omit: Vec::new(),
+        links,
+        allow_scripts: Vec::new(),
+    };
+    let commands = pins.iter().map(|pin| NpmCommands { path: pin.path.clone(), bin: pin.bin.clone() }).collect();
+    let whole = bench.realize(&layer(&["asked"], &pins, NpmLinks::Own)).await.unwrap();
+    let needed = bench.realize(&layer(&[], &pins[1..], NpmLinks::Elsewhere)).await.unwrap();
+    let asked = bench.realize(&layer(&["asked"], &pins[..1], NpmLinks::Of(commands))).await.unwrap();
+    let mut both = unpacked(&bench, &needed);
+    let upper = unpacked(&bench, &asked);
+    for (path, node) in both.iter() {
+        let shared = upper.get(path);
+        assert!(shared.is_none_or(|other| other == node), "{path} is not the same in both layers");
+    }
+    both.overlay(upper).unwrap();
+    assert_eq!(both, unpacked(&bench, &whole));
 }
 
 /// A mirror with one package, and a suite without updates or security archive.

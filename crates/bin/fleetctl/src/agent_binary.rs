@@ -4,6 +4,7 @@
 //! sources, lock file, toolchain and flags; paths are remapped, so that two checkouts agree on the bytes too.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     process::Stdio,
 };
@@ -34,6 +35,45 @@ pub enum AgentBinary {
         /// Hash of sources, lock file, toolchain and flags.
         hash: Hash,
     },
+}
+
+/// The agent runtime by platform, where there is one: this machine's own, and those that were released beside this binary.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AgentBinaries(BTreeMap<Platform, AgentBinary>);
+
+impl AgentBinaries {
+    /// Looks for every platform; `own` must be there.
+    ///
+    /// # Errors
+    /// [`AgentBinaryError::Absent`] for `own`, and unreadable files.
+    pub fn find(files: &fleet_store::Project, own: Platform) -> Result<Self, AgentBinaryError> {
+        let mut found = BTreeMap::from([(own, AgentBinary::find(files, own)?)]);
+        for platform in Platform::ALL.into_iter().filter(|platform| *platform != own) {
+            // Sources are compiled for this machine only.
+            match AgentBinary::find(files, platform) {
+                Ok(binary @ AgentBinary::Released { .. }) => drop(found.insert(platform, binary)),
+                Ok(AgentBinary::Sources { .. }) | Err(AgentBinaryError::Absent { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Self(found))
+    }
+
+    /// What enters the derivation of images.
+    #[must_use]
+    pub fn hashes(&self) -> BTreeMap<Platform, Hash> {
+        self.0.iter().map(|(platform, binary)| (*platform, binary.hash())).collect()
+    }
+
+    /// The binary for a platform in the blob store, compiled if it is not there yet.
+    ///
+    /// # Errors
+    /// See [`AgentBinaryError`].
+    pub async fn build(&self, store: &Store, platform: Platform) -> Result<Built, AgentBinaryError> {
+        let beside = PathBuf::new();
+        let binary = self.0.get(&platform).ok_or(AgentBinaryError::Absent { platform, beside })?;
+        binary.build(store, platform).await
+    }
 }
 
 /// The binary in the blob store.
@@ -95,6 +135,7 @@ impl AgentBinary {
             return Ok(Self::Released { file: beside, hash });
         }
         let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(3).map(Path::to_owned);
+        let checkout = checkout.filter(|_| platform == crate::machine::own_platform());
         match checkout.filter(|folder| folder.join(SOURCES[2]).is_dir()) {
             Some(checkout) => {
                 let hash = hash_sources(files, &checkout, platform)?;

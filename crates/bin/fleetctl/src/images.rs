@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -25,7 +26,7 @@ use fleet_plan::{Change, Desired, ImageSpec, State};
 use fleet_store::{BlobId, Output, RecordId, Store};
 
 use crate::{
-    agent_binary::AgentBinary,
+    agent_binary::AgentBinaries,
     blobs::{StoreCache, blob_id},
 };
 
@@ -43,7 +44,9 @@ pub struct ImageProvider {
     /// Files for Containerfile contexts.
     pub sources: Arc<SourceTree>,
     /// The agent runtime.
-    pub agent: AgentBinary,
+    pub agent: AgentBinaries,
+    /// The project's folder: layers of its files are read from there when they are made.
+    pub project: PathBuf,
 }
 
 /// What is known of a layer, by its derivation's hash.
@@ -190,10 +193,11 @@ impl Making<'_> {
         let made = {
             let (sender, mut told) = tokio::sync::mpsc::unbounded_channel();
             let progress: fleet_packages::Progress = Arc::new(move |event| drop(sender.send(event)));
-            let workshop = Workshop::new(Arc::new(StoreCache(Arc::clone(store))), progress)
+            let mut workshop = Workshop::new(Arc::new(StoreCache(Arc::clone(store))), progress)
                 .map_err(|error| self.failed(&error))?;
+            workshop.project = Some(self.provider.project.clone());
             let making =
-                fleet_packages::realize_layer(&workshop, &self.spec.name, recipe, self.spec.recipe.compression);
+                fleet_packages::realize_layer(&workshop, &self.spec.name, recipe, self.spec.recipe.packing());
             self.watch(making, &mut told).await.map_err(|error| self.failed(&error))?
         };
         for note in &made.notes {
@@ -427,8 +431,8 @@ fn proxies() -> BTreeMap<String, String> {
 }
 
 /// This machine's CA bundle, offered to builds as the secret `ca`.
-fn host_ca() -> Option<std::path::PathBuf> {
-    let set = std::env::var_os("SSL_CERT_FILE").map(std::path::PathBuf::from);
+fn host_ca() -> Option<PathBuf> {
+    let set = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
     set.into_iter()
         .chain(["/etc/ssl/certs/ca-certificates.crt".into(), "/etc/pki/tls/certs/ca-bundle.crt".into()])
         .find(|path| path.is_file())

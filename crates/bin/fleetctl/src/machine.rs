@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use fleet_apply::{Scope, Secrets};
 use fleet_model::model::{Model, ModelProviderKind};
-use fleet_oci::Platform;
+use fleet_oci::{Platform, write_tar::LATEST_MTIME};
 use fleet_secret::{FleetSecret, Secret};
 use fleet_store::private_file;
 
@@ -100,6 +100,20 @@ fn operator_secrets(model: &Model) -> BTreeMap<String, Secret> {
 #[must_use]
 pub fn own_platform() -> Platform {
     if std::env::consts::ARCH == "aarch64" { Platform::LinuxArm64 } else { Platform::LinuxAmd64 }
+}
+
+/// `SOURCE_DATE_EPOCH`: the time that files in layers bear, in seconds since 1970, where somebody set it.
+///
+/// # Errors
+/// A value that is no such time.
+pub fn source_date_epoch() -> Result<Option<u64>, Failure> {
+    const NAME: &str = "SOURCE_DATE_EPOCH";
+    let Some(value) = std::env::var_os(NAME).filter(|value| !value.is_empty()) else { return Ok(None) };
+    let time = value.to_str().and_then(|text| text.parse().ok()).filter(|time| *time <= LATEST_MTIME);
+    time.map(Some).ok_or_else(|| {
+        Failure::new(Exit::Usage, format!("{NAME} is not a time that an archive can hold"))
+            .hint(format!("set it to whole seconds since 1970, at most {LATEST_MTIME}, or unset it"))
+    })
 }
 
 /// How a person calls this program from here: its bare name where the shell finds it, else its path.

@@ -17,7 +17,7 @@ use fleet_derivation::{Derivation, Hash, Input};
 use fleet_graph::{Inputs, Instance, instantiate};
 use fleet_model::{
     Address,
-    model::{Environment, Model, Target},
+    model::{Environment, Layer, Model, Recipe, Target},
     resolved::Resolved,
 };
 use fleet_oci::{Lock, Platform};
@@ -25,7 +25,7 @@ use fleet_plan::{Generation, Health, Observed, Outcome, Plan, RunState, SCHEMA, 
 use fleet_planner::{Known, Planning};
 use fleet_store::{Output, Pin, Store};
 
-use crate::{agent_binary::AgentBinary, context::Context, error::Failure, exit::Exit, project::Opened, world::World};
+use crate::{agent_binary::AgentBinaries, context::Context, error::Failure, exit::Exit, project::Opened, world::World};
 
 /// A project read and checked, and what one environment makes of it.
 pub struct Prepared {
@@ -42,7 +42,9 @@ pub struct Prepared {
     /// What the target runs.
     pub platform: Platform,
     /// The agent runtime.
-    pub agent: AgentBinary,
+    pub agent: AgentBinaries,
+    /// `SOURCE_DATE_EPOCH`.
+    pub source_date_epoch: Option<u64>,
 }
 
 impl Prepared {
@@ -57,7 +59,7 @@ impl Prepared {
             .map_err(|error| Failure::caused(Exit::Usage, "there is no such environment", &error))?;
         let lock = opened.lock()?;
         let platform = crate::machine::own_platform();
-        let agent = AgentBinary::find(&opened.files, platform)
+        let agent = AgentBinaries::find(&opened.files, platform)
             .map_err(|error| Failure::caused(Exit::Failed, "there is no agent runtime", &error))?;
         let scope = Scope {
             fleet: model.fleet.name.clone(),
@@ -66,7 +68,8 @@ impl Prepared {
         };
         let _ = opened.files.save_cache();
         context.tell_notes(&opened.store);
-        Ok(Self { opened, model, resolved, lock, scope, platform, agent })
+        let source_date_epoch = crate::machine::source_date_epoch()?;
+        Ok(Self { opened, model, resolved, lock, scope, platform, agent, source_date_epoch })
     }
 
     /// The environment's declaration.
@@ -100,6 +103,7 @@ impl Prepared {
     /// # Errors
     /// Every problem with templates and the lock at once.
     pub fn instance(&self, outputs: &BTreeMap<Hash, String>) -> Result<Instance, Failure> {
+        let agent_binaries = self.agent.hashes();
         let inputs = Inputs {
             model: &self.model,
             environment: self.environment()?,
@@ -107,7 +111,8 @@ impl Prepared {
             sources: &self.opened.tree,
             lock: &self.lock,
             platform: self.platform,
-            agent_binary: self.agent.hash(),
+            agent_binaries: &agent_binaries,
+            source_date_epoch: self.source_date_epoch,
             outputs,
         };
         instantiate(&inputs).map_err(|problems| {
@@ -228,7 +233,8 @@ pub async fn apply(
     };
     let report = execute(&execution, outputs).await;
     world.finish().await;
-    store.pin(crate::project::FLEET_LOCK, &lock_pins(&prepared.lock)).map_err(|error| unwritable(&error))?;
+    let pins: Vec<Pin> = lock_pins(&prepared.lock).into_iter().chain(fetched_pins(&prepared.model)).collect();
+    store.pin(crate::project::FLEET_LOCK, &pins).map_err(|error| unwritable(&error))?;
     if report.count(|outcome| matches!(outcome, Outcome::Done)) > 0 {
         store.add_generation(generation(prepared, planned, &report)).map_err(|error| unwritable(&error))?;
     }
@@ -244,6 +250,18 @@ fn lock_pins(lock: &Lock) -> Vec<Pin> {
     let npm = npm.chain(lock.node.values().flat_map(|l| l.platforms.values()));
     let npm = npm.filter_map(|pin| fleet_oci::Digest::from_integrity(&pin.integrity).ok());
     debian.chain(pip).chain(npm).filter_map(|digest| crate::blobs::blob_id(&digest)).map(Pin::Blob).collect()
+}
+
+/// So do files that `fetch` nodes name.
+fn fetched_pins(model: &Model) -> impl Iterator<Item = Pin> {
+    let layers = model.images.values().flat_map(|image| match &image.recipe {
+        Recipe::Layers(recipe) => recipe.layers.as_slice(),
+        Recipe::Containerfile(_) => &[],
+    });
+    layers.filter_map(|layer| match &layer.value {
+        Layer::Fetch(fetched) => fleet_store::BlobId::sha256(&fetched.sha256).ok().map(Pin::Blob),
+        _ => None,
+    })
 }
 
 /// What stands after an apply, with the hash of its derivation: what was right already, what was done, and of the rest

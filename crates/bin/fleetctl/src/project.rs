@@ -66,7 +66,8 @@ impl Opened {
             if wanted.is_empty() {
                 return;
             }
-            self.files.load(&wanted, &mut self.tree);
+            self.files.load(&wanted.contents, &mut self.tree);
+            self.files.load_listings(&wanted.listings, &mut self.tree);
             // Whatever was asked for and not found was recorded as missing, so this ends.
         }
     }

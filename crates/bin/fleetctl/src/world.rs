@@ -86,6 +86,7 @@ impl World {
                 store: Arc::clone(&prepared.opened.store),
                 sources: Arc::new(prepared.opened.tree.clone()),
                 agent: prepared.agent.clone(),
+                project: prepared.opened.root.clone(),
             },
             docker: DockerProvider::new(engine, prepared.scope.clone()),
             matrix,

@@ -1,22 +1,30 @@
 //! [`images`]: declared images → recipes with every byte pinned, and their derivations, layer by layer.
+//!
+//! A declared layer becomes one layer, or several where it is large: from packages in `packages`, from files in `files`,
+//! shared out by `split`.
+
+mod files;
+mod packages;
+mod split;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use fleet_derivation::{Derivation, Hash, Input};
 use fleet_model::{
-    Address, Kind, Looked, Origin, RelPath, SourceFile,
-    model::{BaseRef, ContainerfileRecipe, Image, Layer, LayeredRecipe, Recipe, Unpack},
+    Address, Kind, Links, RelPath, SourceFile,
+    model::{BaseRef, ContainerfileRecipe, Image, Layer, LayerCompression, LayeredRecipe, Recipe},
 };
 use fleet_oci::{
-    Compression, ImageConfig, ImageRecipe, LayerRecipe, Lock, Platform,
-    engines,
-    lock::{self, LockError, NpmLock, PipAsked},
-    recipe::{FileEntry, FileWhat, HashInputs, User},
+    Compression, Digest, ImageConfig, ImageRecipe, LayerRecipe, Lock, Packing, Platform,
+    lock::LockError,
+    recipe::{HashInputs, User},
+    write_tar::{LATEST_MTIME, MTIME},
 };
 use fleet_objects::ImageSpec;
 use serde_json::json;
 
-use crate::{Inputs, Problem, template};
+use self::packages::{NpmAsked, PipNode};
+use crate::{Inputs, Problem};
 
 /// One image ready to be planned.
 #[derive(Clone, Debug)]
@@ -29,14 +37,48 @@ pub struct PlannedImage {
     pub hash: Hash,
 }
 
-/// Every image that the environment uses, those that others stand on first.
+/// Every image that the environment uses, those that others stand on first, for the platform of `inputs`.
 ///
 /// # Errors
 /// Every problem of every image.
 pub fn images(inputs: &Inputs<'_>) -> Result<BTreeMap<String, PlannedImage>, Vec<Problem>> {
+    made(inputs, inputs.resolved.images.iter().map(String::as_str).collect())
+}
+
+/// One image for one of its platforms, with what it stands on made for that platform too: what an index of several
+/// platforms is put together from. The image need not be one that the environment uses.
+///
+/// # Errors
+/// Every problem: no such image, a platform that it is not declared for, a layer that there is not for it (nothing in
+/// the lock, a package for others, no agent runtime).
+pub fn image_for(inputs: &Inputs<'_>, name: &str, platform: Platform) -> Result<PlannedImage, Vec<Problem>> {
+    let inputs = Inputs { platform, ..*inputs };
+    let mut names: BTreeSet<&str> = BTreeSet::new();
+    let mut next = Some(name);
+    // A circle ends it; fleet-model has reported that.
+    while let Some(name) = next.filter(|name| names.insert(name)) {
+        next = inputs.model.images.get(name).and_then(needs);
+    }
+    made(&inputs, names)?.remove(name).ok_or_else(|| {
+        let known: Vec<&str> = inputs.model.images.keys().map(String::as_str).collect();
+        let help = format!("known: {}", known.join(", "));
+        vec![Problem { address: Address::new(Kind::Image, name), what: "it is not declared".to_owned(), help }]
+    })
+}
+
+/// The platforms that an image is declared for; without any, the one that `inputs` names.
+#[must_use]
+pub fn platforms(inputs: &Inputs<'_>, image: &Image) -> Vec<Platform> {
+    if image.platforms.is_empty() {
+        return vec![inputs.platform];
+    }
+    let all = [Platform::LinuxAmd64, Platform::LinuxArm64];
+    all.into_iter().filter(|platform| image.platforms.contains(&platform.to_string())).collect()
+}
+
+fn made(inputs: &Inputs<'_>, mut waiting: BTreeSet<&str>) -> Result<BTreeMap<String, PlannedImage>, Vec<Problem>> {
     let mut done: BTreeMap<String, PlannedImage> = BTreeMap::new();
     let mut problems = Vec::new();
-    let mut waiting: BTreeSet<&str> = inputs.resolved.images.iter().map(String::as_str).collect();
     while !waiting.is_empty() {
         let ready: Vec<&str> = waiting
             .iter()
@@ -71,12 +113,14 @@ fn needs(image: &Image) -> Option<&str> {
     }
 }
 
-/// What an `npm` node asks for.
-struct NpmAsked<'a> {
-    to: &'a str,
-    packages: &'a BTreeMap<String, String>,
-    unpack: &'a BTreeMap<String, Unpack>,
-    omit: &'a BTreeSet<String>,
+/// One layer of a declared node.
+struct Part {
+    /// Which part of the node it is; `None`: all of it.
+    name: Option<String>,
+    recipe: LayerRecipe,
+    inputs: Vec<(String, Input)>,
+    /// It is made by running something on what lies below it, which is then part of what it is made of.
+    needs_below: bool,
 }
 
 struct Maker<'a> {
@@ -94,17 +138,7 @@ impl Maker<'_> {
         let config = match &self.image.recipe {
             Recipe::Layers(recipe) => {
                 self.base(recipe, platform, &mut layers, &mut derivation)?;
-                for declared in &recipe.layers {
-                    let (layer, inputs) = self.layer(&declared.value, recipe, platform)?;
-                    let made = self.layer_derivation(derivations.len(), &layer, inputs, declared.origin.as_ref());
-                    derivation.input(
-                        format!("layer.{}.{}", derivations.len(), layer.kind()),
-                        Input::Derivation { address: made.address.clone(), hash: made.hash(), output: None },
-                        declared.origin.as_ref(),
-                    );
-                    derivations.push(made);
-                    layers.push(layer);
-                }
+                self.layers(recipe, &mut layers, &mut derivations, &mut derivation)?;
                 config(recipe)
             }
             Recipe::Containerfile(recipe) => {
@@ -112,7 +146,8 @@ impl Maker<'_> {
                 ImageConfig::default()
             }
         };
-        let recipe = ImageRecipe { name: self.image.name.clone(), platform, layers, config, compression: Compression::Zstd };
+        let Packing { compression, mtime } = self.packing();
+        let recipe = ImageRecipe { name: self.image.name.clone(), platform, layers, config, compression, mtime };
         for (name, value) in unique(recipe.hash_inputs(&[])) {
             derivation.value(name, value, Some(&self.image.origin));
         }
@@ -123,6 +158,54 @@ impl Maker<'_> {
         Ok(PlannedImage { spec, derivations, hash })
     }
 
+    fn layers(
+        &self,
+        recipe: &LayeredRecipe,
+        layers: &mut Vec<LayerRecipe>,
+        derivations: &mut Vec<Derivation>,
+        image: &mut Derivation,
+    ) -> Result<(), Problem> {
+        for (index, declared) in recipe.layers.iter().enumerate() {
+            for part in self.parts(&declared.value, recipe)? {
+                let name = part.name.as_ref().map(|name| format!(".{name}")).unwrap_or_default();
+                let address = format!("{}.{index}.{}{name}", self.image.name, part.recipe.kind());
+                let mut made = Derivation::new(Address::new(Kind::Layer, address));
+                for (name, input) in part.inputs {
+                    made.input(name, input, declared.origin.as_ref());
+                }
+                if part.needs_below {
+                    let below = image.inputs.iter().filter(|(name, _)| *name == "base" || name.starts_with("layer."));
+                    below.for_each(|(name, input)| made.input(format!("below.{name}"), input.clone(), None));
+                }
+                // Keyed by place, not by part: whoever makes the image takes its layers in this order.
+                image.input(
+                    format!("layer.{}.{}{name}", derivations.len(), part.recipe.kind()),
+                    Input::Derivation { address: made.address.clone(), hash: made.hash(), output: None },
+                    declared.origin.as_ref(),
+                );
+                derivations.push(made);
+                layers.push(part.recipe);
+            }
+        }
+        Ok(())
+    }
+
+    /// How its layers are written.
+    fn packing(&self) -> Packing {
+        let compression = match self.inputs.environment.compression {
+            LayerCompression::Zstd => Compression::Zstd,
+            LayerCompression::Gzip => Compression::Gzip,
+        };
+        Packing { compression, mtime: self.inputs.source_date_epoch.map_or(MTIME, |time| time.min(LATEST_MTIME)) }
+    }
+
+    /// A layer whose derivation's inputs are those of its recipe.
+    fn part(&self, name: Option<String>, recipe: LayerRecipe) -> Part {
+        let inputs = value_inputs(recipe.hash_inputs(self.packing()));
+        let needs_below = matches!(&recipe, LayerRecipe::Npm { allow_scripts, .. } if !allow_scripts.is_empty());
+        Part { name, recipe, inputs, needs_below }
+    }
+
     /// The target's own platform where the image allows it.
     fn platform(&self) -> Result<Platform, Problem> {
         let target = self.inputs.platform.to_string();
@@ -130,7 +213,7 @@ impl Maker<'_> {
             return Ok(self.inputs.platform);
         }
         Err(self.problem(
-            format!("it is declared for {} and the target runs {target}", self.image.platforms.join(", ")),
+            format!("it is declared for {}, and {target} is wanted", self.image.platforms.join(", ")),
             format!("add {target} to its platform= or remove the property"),
         ))
     }
@@ -166,13 +249,10 @@ impl Maker<'_> {
         Ok(())
     }
 
-    fn layer(
-        &self,
-        layer: &Layer,
-        recipe: &LayeredRecipe,
-        platform: Platform,
-    ) -> Result<(LayerRecipe, Vec<(String, Input)>), Problem> {
+    /// The layers of one declared node.
+    fn parts(&self, layer: &Layer, recipe: &LayeredRecipe) -> Result<Vec<Part>, Problem> {
         let (lock, image): (&Lock, &str) = (self.inputs.lock, &self.image.name);
+        let platform = self.inputs.platform;
         let made = match layer {
             Layer::Debian { suite, packages } => {
                 let request: Vec<String> = packages.iter().cloned().collect();
@@ -193,114 +273,37 @@ impl Maker<'_> {
                 let package = self.locked(lock.node(image, version, platform))?.clone();
                 LayerRecipe::Node { to: "/usr/local".to_owned(), package }
             }
-            Layer::Npm { to, packages, unpack, omit } => {
-                let asked = NpmAsked { to, packages, unpack, omit };
-                self.npm(&asked, platform, recipe)?
+            Layer::Npm { to, packages, unpack, omit, allow_scripts } => {
+                return self.npm(&NpmAsked { to, packages, unpack, omit, allow_scripts }, recipe);
             }
-            Layer::Pip { to, python, packages } => {
-                let request = packages.iter().map(|(name, version)| format!("{name}=={version}")).collect();
-                let asked = PipAsked { python: python.clone(), request };
-                let pins = self.locked(lock.pip(image, to, platform, &asked))?;
-                LayerRecipe::Pip { to: to.clone(), python: python.clone(), packages: pins.packages.clone() }
+            Layer::Pip { to, python, packages, allow_scripts } => {
+                return self.pip(&PipNode { to, python, packages, allow_scripts });
             }
-            Layer::FleetAgent { to } => {
-                LayerRecipe::FleetAgent { to: to.clone(), source: self.inputs.agent_binary.to_string() }
-            }
-            Layer::Copy { from, to, render } => return self.copy(from, to, *render),
+            Layer::FleetAgent { to } => self.fleet_agent(to)?,
+            Layer::Fetch(fetched) => LayerRecipe::Fetch {
+                url: fetched.url.clone(),
+                sha256: Digest::from_sha256_hex(&fetched.sha256)
+                    .map_err(|error| self.problem(error.to_string(), "write 64 hexadecimal digits".to_owned()))?,
+                to: fetched.to.clone(),
+                executable: fetched.executable,
+                unpack: fetched.unpack,
+            },
+            Layer::Copy { from, to, render: true } => return self.rendered(from, to),
+            Layer::Copy { from, to, render: false } => return self.listed(from, to, Links::Followed),
+            Layer::Tree { from, to } => return self.listed(from, to, Links::Kept),
         };
-        let inputs = unique(made.hash_inputs(Compression::Zstd))
-            .into_iter()
-            .map(|(name, text)| (name, Input::Value { text }))
-            .collect();
-        Ok((made, inputs))
+        Ok(vec![self.part(None, made)])
     }
 
-    fn npm(&self, asked: &NpmAsked<'_>, platform: Platform, recipe: &LayeredRecipe) -> Result<LayerRecipe, Problem> {
-        let unpack = asked
-            .unpack
-            .iter()
-            .map(|(name, u)| (name.clone(), lock::Unpack { version: u.version.clone(), at: u.at.clone() }))
-            .collect();
-        let entry = self.locked(self.inputs.lock.npm(&self.image.name, asked.to, asked.packages, &unpack))?;
-        let node = recipe.layers.iter().find_map(|layer| match &layer.value {
-            Layer::Node { version } => Some(version.as_str()),
-            _ => None,
-        });
-        if let Some(node) = node {
-            self.check_engines(node, entry)?;
-        }
-        let packages = entry.packages_for(platform).map_err(|misfit| {
+    fn fleet_agent(&self, to: &str) -> Result<LayerRecipe, Problem> {
+        let platform = self.inputs.platform;
+        let source = self.inputs.agent_binaries.get(&platform).ok_or_else(|| {
             self.problem(
-                format!("npm package {} {} is not for {platform}", misfit.name, misfit.version),
-                "remove the platform from the image, or the package".to_owned(),
+                format!("there is no agent runtime for {platform}, which its fleet-agent layer needs"),
+                format!("put a released fleet-agent for {platform} beside fleetctl, or remove the platform from the image"),
             )
         })?;
-        Ok(LayerRecipe::Npm {
-            to: asked.to.to_owned(),
-            request: entry.request.clone(),
-            packages,
-            omit: asked.omit.iter().cloned().collect(),
-        })
-    }
-
-    /// What the asked-for packages declare to need of Node, held against the Node of the image, before anything is built.
-    fn check_engines(&self, node: &str, entry: &NpmLock) -> Result<(), Problem> {
-        let asked = entry.packages.iter().filter(|pin| {
-            pin.path.strip_prefix("node_modules/").is_some_and(|name| entry.request.contains_key(name))
-        });
-        for pin in asked {
-            let Some(range) = pin.engines.get("node") else { continue };
-            let help = || "change the version of the `node` layer, or of the package".to_owned();
-            let fits = engines::satisfies(node, range).map_err(|error| self.problem(error.to_string(), help()))?;
-            if !fits {
-                let what = format!("{} {} needs Node {range}, the image has {node}", pin.name, pin.version);
-                return Err(self.problem(what, help()));
-            }
-        }
-        Ok(())
-    }
-
-    fn copy(&self, from: &RelPath, to: &str, render: bool) -> Result<(LayerRecipe, Vec<(String, Input)>), Problem> {
-        let mut entries = Vec::new();
-        let mut inputs = vec![("to".to_owned(), Input::Value { text: to.to_owned() })];
-        let single = matches!(self.inputs.sources.get(from), Some(Looked::File(_)));
-        for (path, file) in self.inputs.sources.files_below(from) {
-            let inside = path.as_str().strip_prefix(&from.as_folder());
-            let target = match inside {
-                Some(inside) if !single => format!("{}/{inside}", to.trim_end_matches('/')),
-                _ => to.to_owned(),
-            };
-            let bytes = if render { self.render(path, file)?.into_bytes() } else { file.bytes.to_vec() };
-            let hash = Hash::from_bytes(file.hash);
-            inputs.push((path.to_string(), Input::File { path: path.clone(), hash, executable: file.executable }));
-            if render {
-                inputs.push((format!("{path} rendered"), Input::Value { text: Hash::of(&bytes).to_string() }));
-            }
-            let mode = if file.executable { 0o755 } else { 0o644 };
-            entries.push(FileEntry { path: target, mode, uid: 0, gid: 0, what: FileWhat::Inline(bytes) });
-        }
-        if entries.is_empty() {
-            return Err(self.problem(format!("{from} has no files"), "an empty copy is never meant".to_owned()));
-        }
-        entries.sort();
-        Ok((LayerRecipe::Files { entries }, inputs))
-    }
-
-    fn render(&self, path: &RelPath, file: &SourceFile) -> Result<String, Problem> {
-        let environment = self.inputs.environment;
-        let context = json!({
-            "fleet": {"name": self.inputs.model.fleet.name, "domain": self.inputs.model.fleet.domain},
-            "environment": {
-                "name": environment.name,
-                "homeserver": {"port": environment.homeserver.port},
-                "web": environment.web.as_ref().map(|web| json!({"port": web.port})),
-            },
-        });
-        let text = file.text().ok_or_else(|| {
-            self.problem(format!("{path} is to be rendered and is not text"), "drop render=#true".to_owned())
-        })?;
-        template::render_text(path, text, &context)
-            .map_err(|e| self.problem(e.to_string(), "it may use fleet.* and environment.*".to_owned()))
+        Ok(LayerRecipe::FleetAgent { to: to.to_owned(), source: source.to_string() })
     }
 
     fn containerfile(&self, recipe: &ContainerfileRecipe, derivation: &mut Derivation) -> Result<LayerRecipe, Problem> {
@@ -363,21 +366,6 @@ impl Maker<'_> {
         })
     }
 
-    fn layer_derivation(
-        &self,
-        index: usize,
-        layer: &LayerRecipe,
-        inputs: Vec<(String, Input)>,
-        origin: Option<&Origin>,
-    ) -> Derivation {
-        let name = format!("{}.{index}.{}", self.image.name, layer.kind());
-        let mut made = Derivation::new(Address::new(Kind::Layer, name));
-        for (name, input) in inputs {
-            made.input(name, input, origin);
-        }
-        made
-    }
-
     fn locked<T>(&self, found: Result<T, LockError>) -> Result<T, Problem> {
         found.map_err(|error| {
             self.problem(error.to_string(), format!("fleetctl lock --only image/{}", self.image.name))
@@ -435,6 +423,11 @@ fn config(recipe: &LayeredRecipe) -> ImageConfig {
 /// Fields that repeat without an order: each value is an input of its own, named after its first word, so that a
 /// package that changes is one changed input and not a shift of all that follow.
 const SETS: [&str; 2] = ["package", "user"];
+
+/// Hash inputs as inputs of a derivation.
+fn value_inputs(inputs: HashInputs) -> Vec<(String, Input)> {
+    unique(inputs).into_iter().map(|(name, text)| (name, Input::Value { text })).collect()
+}
 
 /// Hash inputs as uniquely named values. What repeats in an order (`entrypoint`) becomes one JSON list.
 fn unique(inputs: HashInputs) -> BTreeMap<String, String> {

@@ -29,6 +29,7 @@ use crate::{
 };
 
 /// Everything a graph is made from.
+#[derive(Clone, Copy)]
 pub struct Inputs<'a> {
     /// The checked model.
     pub model: &'a Model,
@@ -42,8 +43,11 @@ pub struct Inputs<'a> {
     pub lock: &'a Lock,
     /// What the target runs.
     pub platform: Platform,
-    /// The agent runtime: hash of its sources, lock file, toolchain and flags, or of a released binary.
-    pub agent_binary: Hash,
+    /// The agent runtime by platform, where there is one: hash of its sources, lock file, toolchain and flags, or of a
+    /// released binary.
+    pub agent_binaries: &'a BTreeMap<Platform, Hash>,
+    /// `SOURCE_DATE_EPOCH`: seconds since 1970 that files in layers bear, where the operator wants others than ours.
+    pub source_date_epoch: Option<u64>,
     /// Outputs that are known, by derivation hash.
     pub outputs: &'a BTreeMap<Hash, String>,
 }

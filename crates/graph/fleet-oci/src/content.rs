@@ -19,6 +19,15 @@ pub trait ByteSource: Send + Sync {
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
 }
 
+/// A file that is opened when its bytes are wanted and closed after: of a large folder only one is open at a time.
+pub trait FileSource: Send + Sync {
+    /// Writes all bytes.
+    ///
+    /// # Errors
+    /// When the file cannot be read, is not the one that was meant any more, or the writer refuses.
+    fn copy_to(&self, writer: &mut dyn io::Write) -> io::Result<()>;
+}
+
 /// The bytes of one file.
 #[derive(Clone)]
 pub struct Content(Inner);
@@ -27,6 +36,7 @@ pub struct Content(Inner);
 enum Inner {
     Bytes(Arc<[u8]>),
     Slice { source: Arc<dyn ByteSource>, offset: u64, length: u64 },
+    File { source: Arc<dyn FileSource>, length: u64 },
 }
 
 impl Content {
@@ -42,12 +52,18 @@ impl Content {
         Self(Inner::Slice { source, offset, length })
     }
 
+    /// A file of `length` bytes.
+    #[must_use]
+    pub fn file(source: Arc<dyn FileSource>, length: u64) -> Self {
+        Self(Inner::File { source, length })
+    }
+
     /// How many bytes.
     #[must_use]
     pub fn len(&self) -> u64 {
         match &self.0 {
             Inner::Bytes(bytes) => bytes.len() as u64,
-            Inner::Slice { length, .. } => *length,
+            Inner::Slice { length, .. } | Inner::File { length, .. } => *length,
         }
     }
 
@@ -74,6 +90,7 @@ impl Content {
     pub fn copy_to(&self, writer: &mut dyn io::Write) -> io::Result<()> {
         match &self.0 {
             Inner::Bytes(bytes) => writer.write_all(bytes),
+            Inner::File { source, .. } => source.copy_to(writer),
             Inner::Slice { source, offset, length } => {
                 let mut buffer = vec![0; (*length).min(CHUNK) as usize];
                 let mut done = 0;
@@ -102,6 +119,12 @@ impl Content {
                 let mut buffer = vec![0; length as usize];
                 source.read_exact_at(&mut buffer, start + offset)?;
                 Ok(Cow::Owned(buffer))
+            }
+            // From its start each time: such files are written out, and compared by nobody but tests.
+            Inner::File { .. } => {
+                let whole = self.to_vec()?;
+                let part = whole.get(offset as usize..(offset + length) as usize);
+                part.map(|part| Cow::Owned(part.to_vec())).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
             }
         }
     }

@@ -8,7 +8,7 @@ use crate::{
     compress::{BlockWriter, Compression},
     digest::Digest,
     tree::Tree,
-    write_tar::write_tar,
+    write_tar::{MTIME, write_tar_at},
 };
 
 /// A layer as manifests and engines name it.
@@ -26,13 +26,39 @@ pub struct LayerDescriptor {
     pub uncompressed: u64,
 }
 
+/// How a tree becomes the bytes of a layer; all of it is part of a layer's hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packing {
+    /// How they are compressed.
+    pub compression: Compression,
+    /// Seconds since 1970 of every entry.
+    pub mtime: u64,
+}
+
+impl Default for Packing {
+    fn default() -> Self {
+        Compression::default().into()
+    }
+}
+
+impl From<Compression> for Packing {
+    fn from(compression: Compression) -> Self {
+        Self { compression, mtime: MTIME }
+    }
+}
+
 /// Writes a tree as a compressed layer.
 ///
 /// # Errors
 /// When a content cannot be read or the writer refuses.
-pub fn write_layer<W: Write>(tree: &Tree, compression: Compression, out: W) -> io::Result<(W, LayerDescriptor)> {
+pub fn write_layer<W: Write>(
+    tree: &Tree,
+    packing: impl Into<Packing>,
+    out: W,
+) -> io::Result<(W, LayerDescriptor)> {
+    let Packing { compression, mtime } = packing.into();
     let mut writer = BlockWriter::new(out, compression);
-    write_tar(tree, &mut writer)?;
+    write_tar_at(tree, mtime, &mut writer)?;
     let (out, made) = writer.finish()?;
     let descriptor = LayerDescriptor {
         media_type: compression.media_type().to_owned(),

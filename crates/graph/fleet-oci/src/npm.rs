@@ -42,16 +42,21 @@ pub fn unpack_node(tarball: impl Read, to: &str, sink: &mut dyn ContentSink) -> 
     read_tar(unzipped, Modes::FromXBit, sink, |path| path.ends_with("/bin/node").then(|| target.clone()))
 }
 
-/// `.bin` links of all packages, as `npm install` makes them, and a `package.json` that says what was asked.
+/// `.bin` links of all packages (path and commands of each), as `npm install` makes them, and a `package.json` that says
+/// what was asked.
 ///
 /// # Errors
 /// [`TreeError`] for a path in a pin that is refused.
-pub fn links(to: &str, request: &BTreeMap<String, String>, packages: &[NpmPin]) -> Result<Tree, TreeError> {
+pub fn links<'a>(
+    to: &str,
+    request: &BTreeMap<String, String>,
+    packages: impl IntoIterator<Item = (&'a str, &'a BTreeMap<String, String>)>,
+) -> Result<Tree, TreeError> {
     let mut tree = Tree::new();
     let to = relative(to);
-    for pin in packages {
-        let Some((modules, name)) = split_modules(&pin.path) else { continue };
-        for (command, file) in &pin.bin {
+    for (path, bin) in packages {
+        let Some((modules, name)) = split_modules(path) else { continue };
+        for (command, file) in bin {
             let file = crate::tree::clean(file)?;
             let link = format!("{to}/{modules}/.bin/{command}");
             tree.insert(&link, Node::Symlink(format!("../{name}/{file}")))?;
@@ -98,7 +103,7 @@ mod tests {
         write_tar(&archive, &mut bytes).unwrap();
         gzip.write_all(&bytes).unwrap();
         let mut tree = unpack(&gzip.finish().unwrap()[..], "/opt/x", &pin(), &mut MemorySink).unwrap();
-        tree.overlay(links("/opt/x", &BTreeMap::new(), &[pin()]).unwrap()).unwrap();
+        tree.overlay(links("/opt/x", &BTreeMap::new(), [(pin().path.as_str(), &pin().bin)]).unwrap()).unwrap();
         let (path, _) = tree.resolve_file("opt/x/node_modules/a/node_modules/.bin/tool").unwrap();
         assert_eq!(path, "opt/x/node_modules/a/node_modules/@s/tool/bin/tool.mjs");
         assert!(matches!(tree.get(&path), Some(Node::File(Meta { mode: 0o755, .. }, _))));

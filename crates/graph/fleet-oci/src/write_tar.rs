@@ -13,7 +13,7 @@ use crate::{
     tree::{Meta, Node, Tree},
 };
 
-/// Seconds since 1970 of every entry. Not 0: some programs take 0 for "unknown" and fail.
+/// Seconds since 1970 of every entry when nobody says otherwise. Not 0: some programs take 0 for "unknown" and fail.
 pub const MTIME: u64 = 1;
 
 /// Parents that nobody declared get these modes, else 0755: emitting `tmp/` as 0755 in an upper layer would break
@@ -22,29 +22,40 @@ const KNOWN_PARENTS: [(&str, u32); 4] = [("tmp", 0o1777), ("var/tmp", 0o1777), (
 
 const BLOCK: usize = 512;
 const LARGEST_OCTAL_SIZE: u64 = 0o77_777_777_777;
+/// The latest time that a header holds, in the year 2242.
+pub const LATEST_MTIME: u64 = LARGEST_OCTAL_SIZE;
 const LARGEST_OCTAL_ID: u64 = 0o7_777_777;
 
-/// Writes the whole archive, with its two closing blocks.
+/// Writes the whole archive, with its two closing blocks, every entry at [`MTIME`].
 ///
 /// # Errors
 /// When a content cannot be read or the writer refuses.
 pub fn write_tar(tree: &Tree, out: &mut dyn Write) -> io::Result<()> {
+    write_tar_at(tree, MTIME, out)
+}
+
+/// The same with every entry at `mtime`, seconds since 1970 and at most [`LATEST_MTIME`].
+///
+/// # Errors
+/// When a content cannot be read or the writer refuses.
+pub fn write_tar_at(tree: &Tree, mtime: u64, out: &mut dyn Write) -> io::Result<()> {
+    let mut out = Archive { out, mtime: mtime.min(LATEST_MTIME) };
     let links = HardlinkGroups::of(tree);
     let parents = implied_parents(tree);
     let mut parents = parents.iter().map(|(path, node)| (*path, node)).peekable();
     for (path, node) in tree.iter() {
         while let Some((parent, folder)) = parents.next_if(|(parent, _)| *parent < path) {
-            write_node(parent, folder, out)?;
+            out.node(parent, folder)?;
         }
         match links.role(path, node) {
-            Role::Plain => write_node(path, node, out)?,
-            Role::Lead(meta, content) => write_file(path, meta, content, out)?,
+            Role::Plain => out.node(path, node)?,
+            Role::Lead(meta, content) => out.file(path, meta, content)?,
             Role::Follows(first) => {
-                write_entry(&Entry { path, kind: b'1', meta: Meta::root(0o644), size: 0, link: first }, out)?;
+                out.entry(&Entry { path, kind: b'1', meta: Meta::root(0o644), size: 0, link: first })?;
             }
         }
     }
-    out.write_all(&[0; 2 * BLOCK])
+    out.out.write_all(&[0; 2 * BLOCK])
 }
 
 /// Of several names of one file, the first in byte order carries the bytes, whichever the tree calls the target:
@@ -103,36 +114,52 @@ fn implied_parents(tree: &Tree) -> BTreeMap<&str, Node> {
     parents
 }
 
-fn write_node(path: &str, node: &Node, out: &mut dyn Write) -> io::Result<()> {
-    match node {
-        Node::Dir(meta) => {
-            let path = format!("{path}/");
-            write_entry(&Entry { path: &path, kind: b'5', meta: *meta, size: 0, link: "" }, out)
-        }
-        Node::File(meta, content) => write_file(path, *meta, content, out),
-        Node::Symlink(target) => {
-            write_entry(&Entry { path, kind: b'2', meta: Meta::root(0o777), size: 0, link: target }, out)
-        }
-        // A hard link to a symbolic link: tar has no such thing that every reader knows.
-        Node::Hardlink(target) => {
-            write_entry(&Entry { path, kind: b'1', meta: Meta::root(0o644), size: 0, link: target }, out)
+/// An archive that is being written.
+struct Archive<'a> {
+    out: &'a mut dyn Write,
+    mtime: u64,
+}
+
+impl Archive<'_> {
+    fn node(&mut self, path: &str, node: &Node) -> io::Result<()> {
+        match node {
+            Node::Dir(meta) => {
+                let path = format!("{path}/");
+                self.entry(&Entry { path: &path, kind: b'5', meta: *meta, size: 0, link: "" })
+            }
+            Node::File(meta, content) => self.file(path, *meta, content),
+            Node::Symlink(target) => {
+                self.entry(&Entry { path, kind: b'2', meta: Meta::root(0o777), size: 0, link: target })
+            }
+            // A hard link to a symbolic link: tar has no such thing that every reader knows.
+            Node::Hardlink(target) => {
+                self.entry(&Entry { path, kind: b'1', meta: Meta::root(0o644), size: 0, link: target })
+            }
         }
     }
-}
 
-fn write_file(path: &str, meta: Meta, content: &Content, out: &mut dyn Write) -> io::Result<()> {
-    write_entry(&Entry { path, kind: b'0', meta, size: content.len(), link: "" }, out)?;
-    content.copy_to(out)?;
-    pad(content.len(), out)
-}
+    fn file(&mut self, path: &str, meta: Meta, content: &Content) -> io::Result<()> {
+        self.entry(&Entry { path, kind: b'0', meta, size: content.len(), link: "" })?;
+        content.copy_to(self.out)?;
+        self.out.write_all(&member_end(content.len()))
+    }
 
-fn pad(length: u64, out: &mut dyn Write) -> io::Result<()> {
-    out.write_all(&member_end(length))
+    fn entry(&mut self, entry: &Entry<'_>) -> io::Result<()> {
+        let name = ustar_name(entry.path);
+        let records = records(entry, name.is_none());
+        if !records.is_empty() {
+            let pax = Entry { path: "", kind: b'x', meta: Meta::root(0o644), size: records.len() as u64, link: "" };
+            self.out.write_all(&header(&pax, ("././@PaxHeader", ""), self.mtime))?;
+            self.out.write_all(&records)?;
+            self.out.write_all(&member_end(records.len() as u64))?;
+        }
+        self.out.write_all(&header(entry, name.unwrap_or((truncate(entry.path), "")), self.mtime))
+    }
 }
 
 /// The header of a plain file in a stream that the caller puts together (paths of at most 100 ASCII bytes).
 pub(crate) fn member_start(path: &str, size: u64) -> Vec<u8> {
-    header(&Entry { path, kind: b'0', meta: Meta::root(0o644), size, link: "" }, (path, "")).to_vec()
+    header(&Entry { path, kind: b'0', meta: Meta::root(0o644), size, link: "" }, (path, ""), MTIME).to_vec()
 }
 
 /// What follows the `size` bytes of such a file.
@@ -148,10 +175,10 @@ struct Entry<'a> {
     link: &'a str,
 }
 
-fn write_entry(entry: &Entry<'_>, out: &mut dyn Write) -> io::Result<()> {
-    let name = ustar_name(entry.path);
+/// PAX records for what does not fit into the header.
+fn records(entry: &Entry<'_>, path: bool) -> Vec<u8> {
     let mut records = Vec::new();
-    if name.is_none() {
+    if path {
         pax_record(&mut records, "path", entry.path);
     }
     if entry.link.len() > 100 || !entry.link.is_ascii() {
@@ -165,13 +192,7 @@ fn write_entry(entry: &Entry<'_>, out: &mut dyn Write) -> io::Result<()> {
     if entry.size > LARGEST_OCTAL_SIZE {
         pax_record(&mut records, "size", &entry.size.to_string());
     }
-    if !records.is_empty() {
-        let pax = Entry { path: "", kind: b'x', meta: Meta::root(0o644), size: records.len() as u64, link: "" };
-        out.write_all(&header(&pax, ("././@PaxHeader", "")))?;
-        out.write_all(&records)?;
-        pad(records.len() as u64, out)?;
-    }
-    out.write_all(&header(entry, name.unwrap_or((truncate(entry.path), ""))))
+    records
 }
 
 /// Name and prefix fields, when the path is ASCII and fits into them.
@@ -206,7 +227,7 @@ fn pax_record(records: &mut Vec<u8>, key: &str, value: &str) {
     records.extend_from_slice(format!("{length} {key}={value}\n").as_bytes());
 }
 
-fn header(entry: &Entry<'_>, (name, prefix): (&str, &str)) -> [u8; BLOCK] {
+fn header(entry: &Entry<'_>, (name, prefix): (&str, &str), mtime: u64) -> [u8; BLOCK] {
     let mut block = [0; BLOCK];
     let mut put = |at: usize, bytes: &[u8]| block[at..at + bytes.len()].copy_from_slice(bytes);
     put(0, name.as_bytes());
@@ -217,7 +238,7 @@ fn header(entry: &Entry<'_>, (name, prefix): (&str, &str)) -> [u8; BLOCK] {
     }
     let size = if entry.size > LARGEST_OCTAL_SIZE { 0 } else { entry.size };
     put(124, format!("{size:011o}\0").as_bytes());
-    put(136, format!("{MTIME:011o}\0").as_bytes());
+    put(136, format!("{mtime:011o}\0").as_bytes());
     put(148, b"        ");
     put(156, &[entry.kind]);
     put(157, truncate(entry.link).as_bytes());

@@ -8,7 +8,7 @@ use fleet_oci::{
     compress::unpacked,
     layer::write_layer,
     read_tar::{Modes, ReadTarError, read_tar},
-    write_tar::write_tar,
+    write_tar::{MTIME, write_tar, write_tar_at},
 };
 use proptest::{collection::vec, prelude::*};
 
@@ -23,7 +23,12 @@ fn name() -> impl Strategy<Value = String> {
 }
 
 fn path() -> impl Strategy<Value = String> {
-    vec(name(), 1..5).prop_map(|names| names.join("/"))
+    prop_oneof![
+        6 => vec(name(), 1..5),
+        // Longer than what the name and prefix fields of a header hold.
+        1 => vec("[a-zä ]{60,130}", 3..6),
+    ]
+    .prop_map(|names| names.join("/"))
 }
 
 fn meta() -> impl Strategy<Value = Meta> {
@@ -32,7 +37,12 @@ fn meta() -> impl Strategy<Value = Meta> {
 }
 
 fn node() -> impl Strategy<Value = Node> {
-    let content = prop_oneof![Just(Vec::new()), vec(any::<u8>(), 1..1500)];
+    let content = prop_oneof![
+        2 => Just(Vec::new()),
+        4 => vec(any::<u8>(), 1..1500),
+        // What file systems keep as holes.
+        1 => (4096..100_000_usize).prop_map(|zeros| vec![0; zeros]),
+    ];
     prop_oneof![
         4 => (meta(), content).prop_map(|(meta, bytes)| Node::File(meta, Content::bytes(bytes))),
         2 => meta().prop_map(Node::Dir),
@@ -89,6 +99,46 @@ proptest! {
         prop_assert!(tar(&back) == bytes);
     }
 
+    /// Entry by entry as another reader sees them, each parent before what it holds and every link after its file.
+    #[test]
+    fn another_reader_finds_every_entry_as_it_was(tree in tree()) {
+        let bytes = tar(&tree);
+        let mut seen = std::collections::BTreeSet::new();
+        for entry in tar::Archive::new(&bytes[..]).entries().unwrap() {
+            let mut entry = entry.unwrap();
+            let path = String::from_utf8(entry.path_bytes().to_vec()).unwrap().trim_end_matches('/').to_owned();
+            if let Some((parent, _)) = path.rsplit_once('/') {
+                prop_assert!(seen.contains(parent), "{:?} comes before its folder", path);
+            }
+            let link = entry.link_name_bytes().map(|name| String::from_utf8(name.to_vec()).unwrap());
+            let (kind, size) = (entry.header().entry_type(), entry.size());
+            let mut content = Vec::new();
+            entry.read_to_end(&mut content).unwrap();
+            prop_assert_eq!(entry.header().mtime().unwrap(), MTIME);
+            let meta = Meta {
+                mode: entry.header().mode().unwrap(),
+                uid: entry.header().uid().unwrap() as u32,
+                gid: entry.header().gid().unwrap() as u32,
+            };
+            match kind {
+                tar::EntryType::Regular => {
+                    let expected = file(&tree, &path).map(|(meta, content)| (meta, content.to_vec().unwrap()));
+                    prop_assert_eq!(expected, Some((meta, content)), "{:?}", path);
+                }
+                tar::EntryType::Link => {
+                    let first = link.unwrap();
+                    prop_assert!(size == 0 && seen.contains(&first), "{:?} comes before its file", path);
+                    prop_assert_eq!(file(&tree, &path), file(&tree, &first));
+                }
+                tar::EntryType::Symlink => prop_assert_eq!(tree.get(&path), Some(&Node::Symlink(link.unwrap()))),
+                tar::EntryType::Directory => prop_assert!(tree.get(&path).is_none_or(|node| *node == Node::Dir(meta))),
+                other => prop_assert!(false, "{:?} is of type {:?}", path, other),
+            }
+            prop_assert!(seen.insert(path), "an entry comes twice");
+        }
+        prop_assert!(tree.iter().all(|(path, _)| seen.contains(path)));
+    }
+
     #[test]
     fn the_order_of_insertion_does_not_change_a_byte(files in proptest::collection::btree_map(path(), meta(), 1..20)) {
         let mut forth = Tree::new();
@@ -101,6 +151,39 @@ proptest! {
         }
         prop_assert!(tar(&forth) == tar(&back));
     }
+}
+
+/// GNU tar writes the holes of a file as a map; read back, they are zeros again.
+#[test]
+fn a_sparse_file_comes_back_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = std::fs::File::create(folder.path().join("holes")).unwrap();
+    file.set_len(9_000_000).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"in the middle", 4_000_000).unwrap();
+    let output = std::process::Command::new("tar")
+        .args(["--format=gnu", "--sparse", "-cf", "-", "-C"])
+        .arg(folder.path())
+        .arg("holes")
+        .output()
+        .unwrap();
+    assert!(output.status.success() && output.stdout.len() < 1_000_000, "it was written as sparse");
+    let tree = read_tar(&output.stdout[..], Modes::Kept, &mut MemorySink, |path| Some(path.to_owned())).unwrap();
+    let (_, content) = tree.resolve_file("holes").unwrap();
+    let mut expected = vec![0; 9_000_000];
+    expected[4_000_000..4_000_013].copy_from_slice(b"in the middle");
+    assert!(content.to_vec().unwrap() == expected);
+}
+
+#[test]
+fn the_time_of_entries_is_the_one_that_was_asked_for() {
+    let mut tree = Tree::new();
+    tree.insert("ä/b", Node::file(0o644, "b")).unwrap();
+    let mut bytes = Vec::new();
+    write_tar_at(&tree, 1_700_000_000, &mut bytes).unwrap();
+    let mut archive = tar::Archive::new(&bytes[..]);
+    let times: Vec<u64> = archive.entries().unwrap().map(|entry| entry.unwrap().header().mtime().unwrap()).collect();
+    assert_eq!(times, [1_700_000_000; 2]);
+    assert_ne!(bytes, tar(&tree));
 }
 
 /// The tar, its zstd layer, its gzip layer.

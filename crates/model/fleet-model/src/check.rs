@@ -8,7 +8,7 @@ mod rooms;
 mod sizes;
 mod workspaces;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 pub(crate) use images::base_of;
 
@@ -20,7 +20,7 @@ use crate::{
     model::{Fleet, Model, Org},
     origin::{Declared, Origin},
     read::Parts,
-    source::{RelPath, SourceTree},
+    source::{RelPath, SourceTree, Wanted},
 };
 
 /// What [`check`] found.
@@ -35,10 +35,10 @@ pub struct Checked {
 /// The paths that must be looked up before [`check`] can judge: the root, includes, directory files, the templates
 /// folder, copy sources, containerfiles and their contexts.
 ///
-/// Look them up (a folder with every file below it), insert what was found into `tree`, and ask again until nothing
+/// Look them up (a folder with every file below it; what images only copy, without bytes), insert what was found into `tree`, and ask again until nothing
 /// is wanted: an include that was just read may want more.
 #[must_use]
-pub fn wanted(root: &RelPath, tree: &SourceTree) -> BTreeSet<RelPath> {
+pub fn wanted(root: &RelPath, tree: &SourceTree) -> Wanted {
     let mut ctx = Context::new(tree);
     let parts = load::parts(&mut ctx, root);
     let templates = templates(&parts, root);

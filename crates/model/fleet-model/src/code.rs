@@ -57,6 +57,9 @@ pub(crate) const BASE_CYCLE: &str = "fleet::images::base-cycle";
 pub(crate) const BAD_REFERENCE: &str = "fleet::images::bad-reference";
 pub(crate) const UNKNOWN_USER: &str = "fleet::images::unknown-user";
 pub(crate) const NO_ENTRYPOINT: &str = "fleet::images::no-entrypoint";
+pub(crate) const UNUSABLE_PATH: &str = "fleet::images::unusable-path";
+pub(crate) const FETCH_URL: &str = "fleet::images::fetch-url";
+pub(crate) const NO_SCRIPTS: &str = "fleet::images::no-scripts";
 pub(crate) const CONTAINERFILE_WITHOUT_RUN: &str = "fleet::images::containerfile-without-run";
 
 pub(crate) const UNKNOWN_PLACEHOLDER: &str = "fleet::rooms::unknown-placeholder";
@@ -72,4 +75,5 @@ pub(crate) const OVER_LIMIT: &str = "fleet::environment::over-limit";
 pub(crate) const BAD_SIZE: &str = "fleet::environment::bad-size";
 pub(crate) const LITTLE_MEMORY: &str = "fleet::environment::little-memory";
 pub(crate) const PORT_CONFLICT: &str = "fleet::environment::port-conflict";
+pub(crate) const BAD_REGISTRY: &str = "fleet::environment::bad-registry";
 pub(crate) const NO_EFFECT: &str = "fleet::environment::no-effect";

@@ -1,12 +1,12 @@
 //! [`Context`]: what reading collects while it goes on: texts, findings, wanted paths, references to check.
 
-use std::collections::BTreeSet;
+use std::borrow::Cow;
 
 use crate::{
     code,
     diagnostic::Draft,
     origin::{Declared, Origin},
-    source::{BadPath, Looked, RelPath, SourceFile, SourceTree},
+    source::{BadPath, Links, Listing, Looked, RelPath, SourceFile, SourceTree, Wanted},
     text::{Files, Place},
 };
 
@@ -44,7 +44,7 @@ pub(crate) struct Context<'t> {
     /// What is wrong.
     pub found: Vec<Draft>,
     /// Paths that nobody looked up yet.
-    pub wants: BTreeSet<RelPath>,
+    pub wants: Wanted,
     /// Names to check.
     pub references: Vec<Reference>,
     /// Some text was unreadable: what it would have declared is unknown, so unknown names are not reported.
@@ -58,7 +58,7 @@ impl<'t> Context<'t> {
             tree,
             files: Files::default(),
             found: Vec::new(),
-            wants: BTreeSet::new(),
+            wants: Wanted::default(),
             references: Vec::new(),
             partial: false,
         }
@@ -107,9 +107,28 @@ impl<'t> Context<'t> {
     pub fn look(&mut self, path: &RelPath) -> Option<&'t Looked> {
         let found = self.tree.get(path);
         if found.is_none() {
-            self.wants.insert(path.clone());
+            self.wants.contents.insert(path.clone());
         }
         found
+    }
+
+    /// What a path lists, without bytes; reports at `place` when there is nothing that can be used.
+    pub fn list(&mut self, path: &RelPath, links: Links, place: Place) -> Option<Cow<'t, Listing>> {
+        let tree = self.tree;
+        let Some(listing) = tree.listing(path, links) else {
+            self.wants.listings.insert((path.clone(), links));
+            self.absent(path, None, Some(place));
+            return None;
+        };
+        match &*listing {
+            Listing::File(_) | Listing::Folder(_) => return Some(listing),
+            Listing::Missing => self.absent(path, None, Some(place)),
+            Listing::Unreadable(why) => {
+                let found = Looked::Unreadable(why.clone());
+                self.absent(path, Some(&found), Some(place));
+            }
+        }
+        None
     }
 
     /// A path that must be a file; reports what is wrong with it at `place`.

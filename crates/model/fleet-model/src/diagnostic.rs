@@ -94,11 +94,6 @@ impl Draft {
         Self { severity: Severity::Warning, ..Self::error(code, message) }
     }
 
-    /// Something that could be better.
-    pub fn advice(code: &'static str, message: impl Into<String>) -> Self {
-        Self { severity: Severity::Advice, ..Self::error(code, message) }
-    }
-
     /// Points at a place. The first one decides file and order; places in other files are shown after it.
     pub fn at(mut self, place: Place, label: impl Into<String>) -> Self {
         self.labels.push((place, label.into()));

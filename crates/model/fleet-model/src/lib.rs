@@ -37,7 +37,7 @@ pub use format::{FormatError, format};
 pub use miette::Severity;
 pub use origin::{Declared, Origin};
 pub use resolve::{ResolveError, resolve};
-pub use source::{Looked, RelPath, SourceFile, SourceTree};
+pub use source::{Links, ListedEntry, ListedFile, Listing, Looked, RelPath, SourceFile, SourceTree, Wanted};
 
 /// The version that `tool-version` of the `fleet` node is compared with.
 pub const TOOL_VERSION: &str = env!("CARGO_PKG_VERSION");

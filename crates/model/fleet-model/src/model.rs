@@ -317,6 +317,9 @@ pub enum Layer {
         /// Paths below `to` that are left out.
         #[serde(default)]
         omit: BTreeSet<String>,
+        /// `allow-scripts "esbuild"`: packages, asked for or not, whose install scripts run.
+        #[serde(default)]
+        allow_scripts: BTreeSet<String>,
     },
     /// `pip to="/opt/synapse" python="3.11" { package "matrix-synapse" "1.163.2" }`.
     Pip {
@@ -326,8 +329,11 @@ pub enum Layer {
         python: String,
         /// Exact versions by project.
         packages: BTreeMap<String, String>,
+        /// `allow-scripts`; there is nothing to run in wheels, and `check` says so.
+        #[serde(default)]
+        allow_scripts: BTreeSet<String>,
     },
-    /// `copy "from" to="/x" [render=#true] [executable=#true]`.
+    /// `copy "from" to="/x" [render=#true]`; links are followed.
     Copy {
         /// File or folder in the project.
         from: RelPath,
@@ -336,11 +342,35 @@ pub enum Layer {
         /// Render as a template with the fleet's and the environment's values.
         render: bool,
     },
+    /// `tree "folder" to="/x"`: a folder as it is, with its empty folders and with links that stay within it.
+    Tree {
+        /// Folder in the project.
+        from: RelPath,
+        /// Absolute folder in the image that gets its content.
+        to: String,
+    },
+    /// `fetch "https://…" sha256="…" to="/x"`.
+    Fetch(Fetched),
     /// `fleet-agent to="/usr/local/bin/fleet-agent"`: our agent runtime for the image's platform.
     FleetAgent {
         /// Absolute path in the image.
         to: String,
     },
+}
+
+/// `fetch "https://…" sha256="…" to="/x" [executable=#true] [unpack=#true]`: one file, known by its hash.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fetched {
+    /// Where it can be had; not part of what the layer is.
+    pub url: String,
+    /// 64 lower-case hexadecimal digits.
+    pub sha256: String,
+    /// Absolute path of the file, or the folder that an archive is unpacked into.
+    pub to: String,
+    /// Mode 0755 and not 0644.
+    pub executable: bool,
+    /// It is a tar archive (plain, gzip, xz, zstd) or a zip, and its content is wanted.
+    pub unpack: bool,
 }
 
 /// One npm package that is only unpacked.
@@ -442,6 +472,12 @@ pub struct Environment {
     pub name: String,
     /// Where it runs.
     pub target: Target,
+    /// `target … compression="gzip"`: how layers of its images are compressed.
+    #[serde(default)]
+    pub compression: LayerCompression,
+    /// `registry "host:5000/prefix"`: where its images are pushed.
+    #[serde(default)]
+    pub registry: Option<Declared<RegistryPlace>>,
     /// Which homeserver.
     pub homeserver: Homeserver,
     /// Web client's image, when there is one.
@@ -472,6 +508,39 @@ pub enum Target {
         /// Region.
         region: String,
     },
+}
+
+/// How layers are compressed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LayerCompression {
+    /// For every engine and registry of today.
+    #[default]
+    Zstd,
+    /// For tools that know nothing else.
+    Gzip,
+}
+
+/// A registry and where in it a fleet's repositories are.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct RegistryPlace {
+    /// Host in lower case.
+    pub host: String,
+    /// Port, where it is not that of the scheme.
+    pub port: Option<u16>,
+    /// Before each repository, without slashes at its ends; empty for none.
+    pub prefix: String,
+}
+
+impl std::fmt::Display for RegistryPlace {
+    /// `host[:port][/prefix]`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.host)?;
+        if let Some(port) = self.port {
+            write!(f, ":{port}")?;
+        }
+        if self.prefix.is_empty() { Ok(()) } else { write!(f, "/{}", self.prefix) }
+    }
 }
 
 /// Which homeserver implementation an image holds.

@@ -1,6 +1,8 @@
 //! Reading: one module per section of the language, each from KDL nodes to declared parts.
 
+pub(crate) mod containerfile;
 pub(crate) mod environment;
+pub(crate) mod files;
 pub(crate) mod fleet;
 pub(crate) mod images;
 pub(crate) mod layers;

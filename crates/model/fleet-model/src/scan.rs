@@ -149,8 +149,8 @@ pub(crate) fn too_deep(text: &str) -> Option<usize> {
     None
 }
 
-/// The contents of texts that may be secrets by mistake: an `api-key` that is no variable's name, a `base-url` with
-/// credentials. Found without parsing, so that a line which does not parse is no way around it.
+/// The contents of texts that may be secrets by mistake: an `api-key` that is no variable's name, a `base-url`, `fetch` or
+/// `registry` with credentials. Found without parsing, so that a line which does not parse is no way around it.
 pub(crate) fn secrets(text: &str) -> Vec<std::ops::Range<usize>> {
     let mut found = Vec::new();
     let mut property = None;
@@ -158,6 +158,8 @@ pub(crate) fn secrets(text: &str) -> Vec<std::ops::Range<usize>> {
     for (at, piece) in pieces(text) {
         match piece {
             Piece::Word(word @ ("api-key" | "base-url")) => (property, assigned) = (Some(word), false),
+            // Their address is an argument.
+            Piece::Word(word @ ("fetch" | "registry")) => (property, assigned) = (Some(word), true),
             Piece::Sign('=') => assigned = true,
             Piece::Space(_) | Piece::Block(_) | Piece::Continues | Piece::Newline(_) if assigned || property.is_some() => {}
             Piece::Text(value) | Piece::Word(value) if assigned => {

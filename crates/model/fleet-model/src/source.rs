@@ -1,6 +1,11 @@
 //! [`SourceTree`]: the files of a project as a value. The edge reads them; pure stages only look at them.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -110,10 +115,79 @@ impl SourceFile {
         Self { hash: *blake3::hash(&bytes).as_bytes(), executable, bytes }
     }
 
+    /// The file without its bytes.
+    #[must_use]
+    pub fn listed(&self) -> ListedFile {
+        ListedFile { hash: self.hash, size: self.bytes.len() as u64, executable: self.executable }
+    }
+
     /// The bytes as text, where they are text.
     #[must_use]
     pub fn text(&self) -> Option<&str> {
         std::str::from_utf8(&self.bytes).ok()
+    }
+}
+
+/// How links below a listed folder are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Links {
+    /// What they lead to stands in their place, as long as it is within the project.
+    Followed,
+    /// They stay links, as long as they lead to something within the folder.
+    Kept,
+}
+
+/// A file without its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListedFile {
+    /// BLAKE3 of the bytes.
+    pub hash: [u8; 32],
+    /// Bytes.
+    pub size: u64,
+    /// The owner's execute bit.
+    pub executable: bool,
+}
+
+/// One path of a listed folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ListedEntry {
+    /// A regular file.
+    File(ListedFile),
+    /// A folder.
+    Folder,
+    /// A link with its target as written; only with [`Links::Kept`].
+    Link(String),
+    /// Something that cannot be part of an image, and why.
+    Refused(String),
+}
+
+/// What is at a path whose bytes nobody needs before a layer is made of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listing {
+    /// A regular file.
+    File(ListedFile),
+    /// Everything below a folder that its ignore files leave, by path relative to it.
+    Folder(BTreeMap<String, ListedEntry>),
+    /// Nothing there.
+    Missing,
+    /// There, but not readable; the text says why.
+    Unreadable(String),
+}
+
+/// What pure stages want the edge to look up.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// Files with their bytes, and folders with the bytes of every file below.
+    pub contents: BTreeSet<RelPath>,
+    /// Files and folders without their bytes.
+    pub listings: BTreeSet<(RelPath, Links)>,
+}
+
+impl Wanted {
+    /// Is everything known?
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.contents.is_empty() && self.listings.is_empty()
     }
 }
 
@@ -134,10 +208,12 @@ pub enum Looked {
 ///
 /// Loading is demand driven: a pure stage says which paths it wants
 /// ([`crate::wanted`]), the edge looks them up and asks again until nothing is wanted.
-/// A wanted folder brings every file below it that the ignore rules leave.
+/// A wanted folder brings every file below it that the ignore rules leave. What images only copy is listed without its
+/// bytes ([`SourceTree::listing`]): it may be larger than memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SourceTree {
     entries: BTreeMap<RelPath, Looked>,
+    listings: BTreeMap<(RelPath, Links), Listing>,
 }
 
 impl SourceTree {
@@ -181,6 +257,42 @@ impl SourceTree {
             })
     }
 
+    /// Records what a path lists.
+    pub fn insert_listing(&mut self, path: RelPath, links: Links, listing: Listing) {
+        self.listings.insert((path, links), listing);
+    }
+
+    /// What a path lists; `None` when nobody looked yet. Where the bytes were read already and links are followed, the
+    /// listing is made of them.
+    #[must_use]
+    pub fn listing(&self, path: &RelPath, links: Links) -> Option<Cow<'_, Listing>> {
+        if let Some(listing) = self.listings.get(&(path.clone(), links)) {
+            return Some(Cow::Borrowed(listing));
+        }
+        match self.entries.get(path).filter(|_| links == Links::Followed)? {
+            Looked::File(file) => Some(Cow::Owned(Listing::File(file.listed()))),
+            Looked::Folder => Some(Cow::Owned(self.listed_below(path))),
+            Looked::Missing => Some(Cow::Owned(Listing::Missing)),
+            Looked::Unreadable(why) => Some(Cow::Owned(Listing::Unreadable(why.clone()))),
+        }
+    }
+
+    fn listed_below(&self, path: &RelPath) -> Listing {
+        let folder = path.as_folder();
+        let start = RelPath(folder.clone());
+        let below = self.entries.range(start..).take_while(|(at, _)| at.as_str().starts_with(&folder));
+        let entries = below.filter_map(|(at, found)| {
+            let entry = match found {
+                Looked::File(file) => ListedEntry::File(file.listed()),
+                Looked::Folder => ListedEntry::Folder,
+                Looked::Unreadable(why) => ListedEntry::Refused(why.clone()),
+                Looked::Missing => return None,
+            };
+            Some((at.as_str()[folder.len()..].to_owned(), entry))
+        });
+        Listing::Folder(entries.collect())
+    }
+
     /// Every entry in order.
     pub fn iter(&self) -> impl Iterator<Item = (&RelPath, &Looked)> {
         self.entries.iter()
@@ -197,6 +309,23 @@ mod tests {
         assert_eq!(RelPath::new("a/../../x"), Err(BadPath::Leaves));
         assert_eq!(RelPath::new("/etc/passwd"), Err(BadPath::Absolute));
         assert_eq!(RelPath::new("./."), Err(BadPath::Empty));
+    }
+
+    #[test]
+    fn what_was_read_with_its_bytes_is_listed_without_being_asked_for_again() -> Result<(), BadPath> {
+        let mut tree = SourceTree::default();
+        let (folder, file) = (RelPath::new("a")?, SourceFile::new(*b"1", true));
+        tree.insert(folder.clone(), Looked::Folder);
+        tree.insert(RelPath::new("a/b")?, Looked::Folder);
+        tree.insert(RelPath::new("a/b/c")?, Looked::File(file.clone()));
+        tree.insert(RelPath::new("a-b")?, Looked::Folder);
+        let entries = [("b".to_owned(), ListedEntry::Folder), ("b/c".to_owned(), ListedEntry::File(file.listed()))];
+        assert_eq!(
+            tree.listing(&folder, Links::Followed).map(Cow::into_owned),
+            Some(Listing::Folder(BTreeMap::from(entries)))
+        );
+        assert_eq!(tree.listing(&folder, Links::Kept), None, "reading bytes follows links");
+        Ok(())
     }
 
     #[test]

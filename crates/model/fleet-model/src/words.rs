@@ -113,6 +113,36 @@ pub(crate) fn is_base_url(text: &str) -> bool {
     !authority.is_empty() && !text.contains(['@', '?', '#', '"']) && !text.chars().any(|c| c.is_whitespace() || c.is_control())
 }
 
+/// An address to fetch a file from: `https`, or `http` on this machine, without credentials, query or fragment.
+pub(crate) fn is_download(text: &str) -> bool {
+    let (rest, local) = match (text.strip_prefix("https://"), text.strip_prefix("http://")) {
+        (Some(rest), _) => (rest, false),
+        (None, Some(rest)) => (rest, true),
+        (None, None) => return false,
+    };
+    let Some((authority, path)) = rest.split_once('/') else { return false };
+    let Some((host, _)) = host_and_port(authority) else { return false };
+    let printable = text.bytes().all(|byte| byte.is_ascii_graphic());
+    (!local || is_loopback(host)) && !path.is_empty() && printable && !text.contains(['@', '?', '#', '"', '\\'])
+}
+
+/// This machine, by one of its names.
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host == "127.0.0.1"
+}
+
+/// A host and its port: `registry.test`, `127.0.0.1:5000`.
+pub(crate) fn host_and_port(text: &str) -> Option<(&str, Option<u16>)> {
+    let (host, port) = match text.split_once(':') {
+        Some((host, port)) => {
+            let plain = port.bytes().all(|byte| byte.is_ascii_digit());
+            (host, Some(port.parse::<u16>().ok().filter(|port| *port > 0 && plain)?))
+        }
+        None => (text, None),
+    };
+    is_domain(host).then_some((host, port))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,6 +160,19 @@ mod tests {
         assert_eq!(seconds("7d"), Some(604_800));
         for bad in ["", "m", "5", "5 m", "-5m", "5min", "99999999999s", "99999d9", "60000d", "５m"] {
             assert_eq!(seconds(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn addresses_that_may_be_fetched() {
+        for good in ["https://host.test/a", "https://host.test:8443/a/b.tar.gz", "http://127.0.0.1:8000/x", "http://localhost/x"] {
+            assert!(is_download(good), "{good}");
+        }
+        for bad in [
+            "https://host.test", "https://host.test/", "http://host.test/a", "https://u:p@host.test/a", "https://host.test/a?token=1",
+            "https://host.test/a b", "https:///a", "https://host.test:0/a", "https://host.test:+1/a", "ftp://host.test/a",
+        ] {
+            assert!(!is_download(bad), "{bad}");
         }
     }
 

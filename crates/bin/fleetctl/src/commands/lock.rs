@@ -121,12 +121,12 @@ fn missing(image: &Image, recipe: &LayeredRecipe, platform: Platform, lock: &Loc
             Layer::Npm { to, packages, unpack, .. } => {
                 lock.npm(&image.name, to, packages, &unpacked(unpack)).map(drop)
             }
-            Layer::Pip { to, python, packages } => {
+            Layer::Pip { to, python, packages, .. } => {
                 let request = requirements(packages);
                 let asked = fleet_oci::lock::PipAsked { python: python.clone(), request };
                 lock.pip(&image.name, to, platform, &asked).map(drop)
             }
-            Layer::Copy { .. } | Layer::FleetAgent { .. } => Ok(()),
+            Layer::Copy { .. } | Layer::Tree { .. } | Layer::Fetch(_) | Layer::FleetAgent { .. } => Ok(()),
         });
     }
     found
@@ -227,7 +227,7 @@ impl Locking<'_> {
                 let entry = entry.map_err(|error| unresolved(image, &error))?;
                 self.new.npm.entry(name.clone()).or_default().insert(to.clone(), entry);
             }
-            Layer::Pip { to, python, packages } => {
+            Layer::Pip { to, python, packages, .. } => {
                 let glibc = GLIBC.iter().find(|(known, _)| suite == Some(known)).map_or("2.31", |(_, glibc)| glibc);
                 let requirements = requirements(packages);
                 for platform in platforms {
@@ -239,7 +239,7 @@ impl Locking<'_> {
                     folder.insert(*platform, resolved.lock);
                 }
             }
-            Layer::Copy { .. } | Layer::FleetAgent { .. } => {}
+            Layer::Copy { .. } | Layer::Tree { .. } | Layer::Fetch(_) | Layer::FleetAgent { .. } => {}
         }
         Ok(())
     }

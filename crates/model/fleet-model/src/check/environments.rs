@@ -85,7 +85,9 @@ fn over(nearer: EnvironmentPart, base: &EnvironmentPart) -> EnvironmentPart {
     EnvironmentPart {
         place: nearer.place,
         extends: None,
+        compression: if nearer.target.is_some() { nearer.compression } else { base.compression },
         target: nearer.target.or_else(|| base.target.clone()),
+        registry: nearer.registry.or_else(|| base.registry.clone()),
         homeserver: nearer.homeserver.or_else(|| base.homeserver.clone()),
         web: nearer.web.or_else(|| base.web.clone()),
         deploy: if nearer.deploy.is_empty() { base.deploy.clone() } else { nearer.deploy },
@@ -132,6 +134,8 @@ fn environment(ctx: &mut Context<'_>, model: &Model, name: &str, part: Environme
     let environment = Environment {
         name: name.to_owned(),
         target: part.target?.0,
+        compression: part.compression,
+        registry: part.registry.map(|(registry, place)| ctx.declared(registry, place)),
         homeserver: homeserver(ctx, model, part.homeserver, part.place),
         web: part.web.map(|web| self::web(ctx, web)),
         deploy,

@@ -96,6 +96,17 @@ web image="element"
 Give one of them another `port=`. Built in are 6167 and 8080."#,
     },
     Explanation {
+        code: code::BAD_REGISTRY,
+        title: "Not a registry",
+        text: r#"`registry` names where images are pushed: a host, a port if it needs one, and a path in lower case if repositories lie below one. No scheme, no user, no tag; credentials come from the machine's own configuration.
+
+```kdl
+environment "cloud" { registry "https://Registry.Example.com/Fleets" }
+```
+
+Write `registry "registry.example.com/fleets"` or `registry "127.0.0.1:5000"`."#,
+    },
+    Explanation {
         code: code::NO_EFFECT,
         title: "A node that does nothing on this target",
         text: r#"`network`, `logs`, `backup`, `compute`, `ingress` and `tenant` describe AWS. An environment with `target "docker"` does not use them. This is a warning.

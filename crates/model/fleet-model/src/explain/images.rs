@@ -122,9 +122,47 @@ image "agent" { debian "bookworm" { packages "ca-certificates" } }
 Add `entrypoint "/usr/local/bin/fleet-agent"`."#,
     },
     Explanation {
+        code: code::UNUSABLE_PATH,
+        title: "A path that cannot be part of an image",
+        text: r#"Below a folder that `copy` or `tree` names stands something that cannot be put into an image: a socket, a pipe or a device; a link that leads out of the folder (of the project, for `copy`) or nowhere; a file that cannot be read; a name that is not UTF-8.
+
+```kdl
+image "web" { tree "images/web/site" to="/srv/site" }
+```
+
+Remove it, or leave it out with a line in the folder's `.fleetignore`. `tree` keeps links as links, so they must lead to something within the folder; `copy` puts what they lead to in their place."#,
+    },
+    Explanation {
+        code: code::FETCH_URL,
+        title: "Not an address that `fetch` takes",
+        text: r#"What `fetch` gets is known by its hash, so the address needs no user, password, token or query, and must not have one: `fleet.kdl` is read by many. It is `https`; plain `http` is taken from this machine only. The line is named, and not shown.
+
+```kdl
+image "tools" {
+    fetch "https://joe:pass@files.example.com/tool" sha256="9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08" to="/usr/local/bin/tool"
+}
+```
+
+Write an address that anybody may read, for instance that of a mirror of yours."#,
+    },
+    Explanation {
+        code: code::NO_SCRIPTS,
+        title: "Install scripts of Python packages",
+        text: r#"`allow-scripts` lets install scripts of npm packages run. Python packages are taken as wheels only, and unpacking a wheel runs nothing. This is a warning.
+
+```kdl
+image "homeserver" {
+    debian "bookworm" { packages "python3" }
+    pip to="/opt/synapse" python="3.11" { package "matrix-synapse" "1.163.2"; allow-scripts "cryptography" }
+}
+```
+
+Remove it."#,
+    },
+    Explanation {
         code: code::CONTAINERFILE_WITHOUT_RUN,
         title: "A containerfile that needs no engine",
-        text: r#"Without a RUN step there is nothing for a container engine to do. The same image, declared with `base`, `copy` and `env`, is assembled without one and has the same bytes everywhere. This is advice; the containerfile works too.
+        text: r#"Without a RUN step there is nothing for a container engine to do. The same image, declared with `base`, `copy` and `env`, is assembled without one and has the same bytes everywhere. Where every step has a node that says the same, `check` writes the nodes out. This is a warning; the containerfile works too.
 
 ```kdl
 image "web" { containerfile "images/web/Containerfile" }

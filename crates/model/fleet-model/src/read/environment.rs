@@ -6,10 +6,11 @@ use crate::{
     code,
     context::{Context, Refers},
     diagnostic::Draft,
-    model::{HomeserverKind, Level, Overrides, Rollout, Size, Target},
+    model::{HomeserverKind, LayerCompression, Level, Overrides, RegistryPlace, Rollout, Size, Target},
     read::{name, overrides, rooms, taken},
     reader::{Arguments, Node, Shape},
     text::Place,
+    words,
 };
 
 /// An environment as declared; what is `None` is inherited or built in.
@@ -18,6 +19,8 @@ pub(crate) struct EnvironmentPart {
     pub place: Place,
     pub extends: Option<(String, Place)>,
     pub target: Option<(Target, Place)>,
+    pub compression: LayerCompression,
+    pub registry: Option<(RegistryPlace, Place)>,
     pub homeserver: Option<HomeserverPart>,
     pub web: Option<WebPart>,
     pub deploy: Vec<Selector>,
@@ -62,14 +65,19 @@ const ENVIRONMENT: Shape = Shape {
     arguments: Arguments::These(&["name"]),
     properties: Some(&["extends"]),
     once: &[
-        "target", "homeserver", "web", "override", "limits", "rollout", "network", "logs", "backup", "compute", "ingress",
+        "target", "registry", "homeserver", "web", "override", "limits", "rollout", "network", "logs", "backup", "compute", "ingress",
     ],
     many: &["deploy", "tenant"],
 };
-const DOCKER: Shape = Shape::of(Arguments::These(&["target"]));
+const DOCKER: Shape = Shape {
+    arguments: Arguments::These(&["target"]),
+    properties: Some(&["compression"]),
+    ..Shape::EMPTY
+};
+const REGISTRY: Shape = Shape::of(Arguments::These(&["registry"]));
 const AWS: Shape = Shape {
     arguments: Arguments::These(&["target"]),
-    properties: Some(&["account", "region", "endpoint-url", "registry"]),
+    properties: Some(&["account", "region", "endpoint-url", "registry", "compression"]),
     ..Shape::EMPTY
 };
 const HOMESERVER: Shape = Shape {
@@ -102,6 +110,8 @@ const INGRESS: Shape = Shape {
 };
 const TENANT: Shape = Shape { arguments: Arguments::These(&["id"]), once: &["size", "secret"], ..Shape::EMPTY };
 const TARGETS: [(&str, bool); 2] = [("docker", false), ("aws", true)];
+const COMPRESSIONS: [(&str, LayerCompression); 2] =
+    [("zstd", LayerCompression::Zstd), ("gzip", LayerCompression::Gzip)];
 const KINDS: [(&str, HomeserverKind); 2] =
     [("synapse", HomeserverKind::Synapse), ("conduit", HomeserverKind::Conduit)];
 
@@ -112,6 +122,8 @@ pub(crate) fn read(ctx: &mut Context<'_>, node: Node<'_>, environments: &mut BTr
         place: node.place(),
         extends: ctx.text(node, "extends").map(|(name, place)| (name.to_owned(), place)),
         target: None,
+        compression: LayerCompression::default(),
+        registry: None,
         homeserver: None,
         web: None,
         deploy: Vec::new(),
@@ -137,7 +149,14 @@ pub(crate) fn read(ctx: &mut Context<'_>, node: Node<'_>, environments: &mut BTr
 
 fn read_child(ctx: &mut Context<'_>, node: Node<'_>, part: &mut EnvironmentPart) {
     match node.word() {
-        "target" => part.target = target(ctx, node).map(|target| (target, node.place())),
+        "target" => {
+            part.target = target(ctx, node).map(|target| (target, node.place()));
+            let given = ctx.text(node, "compression");
+            part.compression = given
+                .and_then(|given| ctx.word_of("compression of layers", given, &COMPRESSIONS))
+                .unwrap_or_default();
+        }
+        "registry" => part.registry = registry(ctx, node).map(|registry| (registry, node.place())),
         "homeserver" => part.homeserver = Some(homeserver(ctx, node)),
         "web" => part.web = web(ctx, node),
         "deploy" => deploy(ctx, node, &mut part.deploy),
@@ -180,6 +199,30 @@ fn target(ctx: &mut Context<'_>, node: Node<'_>) -> Option<Target> {
     }
     let region = ctx.needed_text(node, "region", "\"us-east-1\"");
     Some(Target::Aws { account: account?.0.to_owned(), region: region?.0.to_owned() })
+}
+
+/// `host[:port][/prefix]`.
+fn registry(ctx: &mut Context<'_>, node: Node<'_>) -> Option<RegistryPlace> {
+    ctx.expect(node, &REGISTRY);
+    let (text, place) = ctx.argument(node, 0)?;
+    let (authority, prefix) = text.split_once('/').unwrap_or((text, ""));
+    let part = |part: &str| {
+        part.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
+            && part.ends_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
+            && part.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-".contains(&byte))
+    };
+    let plain = !text.ends_with('/') && prefix.len() <= 128 && (prefix.is_empty() || prefix.split('/').all(part));
+    let host = words::host_and_port(authority).filter(|_| plain);
+    if host.is_none() {
+        // It may be an address with a password in it.
+        let draft = Draft::error(code::BAD_REGISTRY, "this does not name a registry");
+        let draft = if text.contains('@') { draft.hidden_at(place) } else { draft.at(place, "this registry") };
+        ctx.report(draft.help(
+            "write host[:port][/path] in lower case, without https://, user or tag: registry \"registry.example.com/fleets\"",
+        ));
+    }
+    let (host, port) = host?;
+    Some(RegistryPlace { host: host.to_owned(), port, prefix: prefix.to_owned() })
 }
 
 fn port(ctx: &mut Context<'_>, node: Node<'_>) -> Option<u16> {

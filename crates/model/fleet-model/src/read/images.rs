@@ -7,7 +7,7 @@ use crate::{
     context::{Context, Refers},
     diagnostic::Draft,
     model::{BaseRef, ContainerfileRecipe, Image, LayeredRecipe, Recipe, User},
-    read::{layers, name, taken},
+    read::{containerfile, layers, name, taken},
     reader::{Arguments, Node, Shape},
     source::RelPath,
     text::Place,
@@ -19,7 +19,7 @@ const IMAGE: Shape = Shape {
     arguments: Arguments::These(&["name"]),
     properties: Some(&["platform"]),
     once: &["base", "containerfile", "entrypoint", "command", "run-as", "workdir"],
-    many: &["check", "env", "user", "debian", "node", "npm", "pip", "copy", "fleet-agent"],
+    many: &["check", "env", "user", "debian", "node", "npm", "pip", "copy", "tree", "fetch", "fleet-agent"],
 };
 const BASE: Shape = Shape {
     arguments: Arguments::Optional,
@@ -230,11 +230,14 @@ fn containerfile(ctx: &mut Context<'_>, node: Node<'_>) -> Option<ContainerfileR
         None => parent(ctx, &file, given.1).map(|path| (path, given.1)),
     };
     let text = ctx.file(&file, Some(given.1)).and_then(|found| found.text());
-    if text.is_some_and(|text| !has_run(text)) {
+    if let (Some(text), Some((context, _))) = (text.filter(|text| !containerfile::has_run(text)), &context) {
+        let help = containerfile::suggestion(text, context).unwrap_or_else(|| {
+            "declare it with base, copy, env and entrypoint instead: it is then assembled without one, byte for byte the same everywhere".to_owned()
+        });
         ctx.report(
-            Draft::advice(code::CONTAINERFILE_WITHOUT_RUN, format!("{file} has no RUN step, so it needs no container engine"))
+            Draft::warning(code::CONTAINERFILE_WITHOUT_RUN, format!("{file} has no RUN step, so it needs no container engine"))
                 .at(given.1, "built by a container engine")
-                .help("declare it with base, copy, env and entrypoint instead: it is then assembled without one, byte for byte the same everywhere"),
+                .help(help),
         );
     }
     let (context, place) = context?;
@@ -252,8 +255,4 @@ fn parent(ctx: &mut Context<'_>, file: &RelPath, place: Place) -> Option<RelPath
         );
     }
     parent
-}
-
-fn has_run(containerfile: &str) -> bool {
-    containerfile.lines().any(|line| line.trim_start().get(..4).is_some_and(|word| word.eq_ignore_ascii_case("run ")))
 }

@@ -1,4 +1,5 @@
-//! The layers of an assembled image: `debian`, `node`, `npm`, `pip`, `copy`, `fleet-agent`.
+//! The layers of an assembled image that come from packages, and `fleet-agent`; those from files are in
+//! [`super::files`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,27 +9,23 @@ use crate::{
     diagnostic::Draft,
     model::{Layer, Unpack},
     origin::Declared,
-    read::taken,
+    read::{files, taken},
     reader::{Arguments, Node, Shape},
     text::Place,
 };
 
 /// The nodes that make layers.
-pub(crate) const WORDS: &[&str] = &["debian", "node", "npm", "pip", "copy", "fleet-agent"];
+pub(crate) const WORDS: &[&str] = &["debian", "node", "npm", "pip", "copy", "tree", "fetch", "fleet-agent"];
 
 const DEBIAN: Shape = Shape { arguments: Arguments::These(&["suite"]), many: &["packages"], ..Shape::EMPTY };
-const NPM: Shape = Shape { properties: Some(&["to"]), many: &["package", "unpack", "omit"], ..Shape::EMPTY };
+const NPM: Shape = Shape { properties: Some(&["to"]), many: &["package", "unpack", "omit", "allow-scripts"], ..Shape::EMPTY };
 const UNPACK: Shape = Shape {
     arguments: Arguments::These(&["package", "version"]),
     properties: Some(&["at"]),
     ..Shape::EMPTY
 };
-const PIP: Shape = Shape { properties: Some(&["to", "python"]), many: &["package"], ..Shape::EMPTY };
-const COPY: Shape = Shape {
-    arguments: Arguments::These(&["file or folder"]),
-    properties: Some(&["to", "render"]),
-    ..Shape::EMPTY
-};
+const PIP: Shape =
+    Shape { properties: Some(&["to", "python"]), many: &["package", "allow-scripts"], ..Shape::EMPTY };
 const FLEET_AGENT: Shape = Shape { properties: Some(&["to"]), ..Shape::EMPTY };
 
 /// Reads one node; `None` when it makes no layer.
@@ -42,7 +39,9 @@ pub(crate) fn read(ctx: &mut Context<'_>, node: Node<'_>) -> Option<Declared<Lay
         }
         "npm" => npm(ctx, node)?,
         "pip" => pip(ctx, node)?,
-        "copy" => copy(ctx, node)?,
+        "copy" => files::copy(ctx, node)?,
+        "tree" => files::tree(ctx, node)?,
+        "fetch" => files::fetch(ctx, node)?,
         "fleet-agent" => {
             ctx.expect(node, &FLEET_AGENT);
             Layer::FleetAgent { to: destination(ctx, node, "\"/usr/local/bin/fleet-agent\"")? }
@@ -109,7 +108,40 @@ fn npm(ctx: &mut Context<'_>, node: Node<'_>) -> Option<Layer> {
             omit.extend(below(ctx, given));
         }
     }
-    Some(Layer::Npm { to: destination(ctx, node, "\"/opt/openclaw\"")?, packages, unpack, omit })
+    let allow_scripts = allow_scripts(ctx, node);
+    Some(Layer::Npm { to: destination(ctx, node, "\"/opt/openclaw\"")?, packages, unpack, omit, allow_scripts })
+}
+
+/// Names of packages whose install scripts may run.
+fn allow_scripts(ctx: &mut Context<'_>, node: Node<'_>) -> BTreeSet<String> {
+    let mut allowed = BTreeSet::new();
+    for child in node.all("allow-scripts") {
+        ctx.expect(child, &Shape::of(Arguments::Some("package")));
+        for (name, place) in ctx.arguments(child) {
+            if !is_package(name) {
+                ctx.report(
+                    Draft::error(code::BAD_VALUE, format!("`{}` is not the name of a package", name.escape_debug()))
+                        .at(place, "this package")
+                        .help("name each package that may run its install script, without a version, for instance allow-scripts \"esbuild\""),
+                );
+            } else if !allowed.insert(name.to_owned()) {
+                taken(ctx, "packages that may run scripts", name, place, None);
+            }
+        }
+    }
+    allowed
+}
+
+/// A package's name as npm and PyPI have them: `esbuild`, `@scope/name`, `Jinja2`.
+fn is_package(text: &str) -> bool {
+    let part = |text: &str| {
+        text.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+    };
+    match text.strip_prefix('@') {
+        Some(scoped) => scoped.split_once('/').is_some_and(|(scope, name)| part(scope) && part(name)),
+        None => part(text),
+    }
 }
 
 /// A path below the layer's folder: relative, without `.` and `..`.
@@ -130,6 +162,14 @@ fn below(ctx: &mut Context<'_>, (text, place): (&str, Place)) -> Option<String> 
 fn pip(ctx: &mut Context<'_>, node: Node<'_>) -> Option<Layer> {
     ctx.expect(node, &PIP);
     let packages = packages(ctx, node);
+    let allow_scripts = allow_scripts(ctx, node);
+    if let Some(child) = node.one("allow-scripts") {
+        ctx.report(
+            Draft::warning(code::NO_SCRIPTS, "a `pip` layer has no install scripts to allow")
+                .at(child.place(), "this allows nothing")
+                .help("remove it: only wheels are taken, and unpacking a wheel runs nothing"),
+        );
+    }
     let to = destination(ctx, node, "\"/opt/synapse\"");
     let (python, place) = ctx.needed_text(node, "python", "\"3.11\"")?;
     let minor = python.strip_prefix("3.").is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
@@ -141,7 +181,7 @@ fn pip(ctx: &mut Context<'_>, node: Node<'_>) -> Option<Layer> {
         );
         return None;
     }
-    Some(Layer::Pip { to: to?, python: python.to_owned(), packages })
+    Some(Layer::Pip { to: to?, python: python.to_owned(), packages, allow_scripts })
 }
 
 /// `package "name" "version"` children.
@@ -180,18 +220,8 @@ fn version(ctx: &mut Context<'_>, (text, place): (&str, Place)) -> Option<String
     exact.then(|| text.to_owned())
 }
 
-fn copy(ctx: &mut Context<'_>, node: Node<'_>) -> Option<Layer> {
-    ctx.expect(node, &COPY);
-    let render = ctx.flag(node, "render").unwrap_or(false);
-    let to = destination(ctx, node, "\"/etc/app/\"");
-    let given = ctx.argument(node, 0)?;
-    let from = ctx.path(given)?;
-    ctx.present(&from, given.1)?;
-    Some(Layer::Copy { from, to: to?, render })
-}
-
 /// The property `to`.
-fn destination(ctx: &mut Context<'_>, node: Node<'_>, example: &str) -> Option<String> {
+pub(crate) fn destination(ctx: &mut Context<'_>, node: Node<'_>, example: &str) -> Option<String> {
     let given = ctx.needed_text(node, "to", example)?;
     inside(ctx, given)
 }

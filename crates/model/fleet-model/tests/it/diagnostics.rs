@@ -87,6 +87,8 @@ fn what_may_be_a_secret_is_never_shown() {
         ("models.not-a-secret-name", "sk-live-1234567890"),
         ("models.not-a-secret-name.starred-out-beside-others", "sk-live-1234567890"),
         ("models.bad-url", "hunter2hunter2"),
+        ("images.fetch-url", "hunter2hunter2"),
+        ("environment.bad-registry", "hunter2hunter2"),
     ] {
         let folder = root().join(name);
         let text = fs::read_to_string(folder.join("fleet.kdl")).expect("a project");

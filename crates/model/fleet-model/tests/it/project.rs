@@ -1,8 +1,10 @@
 //! Projects for tests: from a folder as the tool reads it, or from texts.
 
-use std::{fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path};
 
-use fleet_model::{Checked, Looked, RelPath, SourceFile, SourceTree, check, wanted};
+use fleet_model::{
+    Checked, Links, ListedEntry, Listing, Looked, RelPath, SourceFile, SourceTree, check, wanted,
+};
 
 pub fn path(text: &str) -> RelPath {
     RelPath::new(text).expect("a path within the project")
@@ -16,8 +18,12 @@ pub fn load(folder: &Path) -> SourceTree {
         if missing.is_empty() {
             return tree;
         }
-        for one in missing {
+        for one in missing.contents {
             look(folder, one, &mut tree);
+        }
+        for (one, links) in missing.listings {
+            let listing = list(folder, &folder.join(one.as_str()), links);
+            tree.insert_listing(one, links, listing);
         }
     }
     panic!("still wanting files after 64 rounds: {folder:?}");
@@ -39,6 +45,45 @@ fn look(folder: &Path, at: RelPath, tree: &mut SourceTree) {
         tree.insert(at, Looked::File(SourceFile::new(bytes, false)));
     } else {
         tree.insert(at, Looked::Missing);
+    }
+}
+
+/// As the tool lists: see `fleet_store::Project`.
+fn list(project: &Path, at: &Path, links: Links) -> Listing {
+    if at.is_dir() {
+        let mut entries = BTreeMap::new();
+        list_below((project, at, links), at, &mut entries);
+        Listing::Folder(entries)
+    } else if at.is_file() {
+        let bytes = fs::read(at).expect("a readable file");
+        Listing::File(SourceFile::new(bytes, false).listed())
+    } else {
+        Listing::Missing
+    }
+}
+
+fn list_below(of: (&Path, &Path, Links), folder: &Path, entries: &mut BTreeMap<String, ListedEntry>) {
+    let (project, root, links) = of;
+    for entry in fs::read_dir(folder).expect("a readable folder") {
+        let full = entry.expect("an entry").path();
+        let name = full.strip_prefix(root).expect("below").to_string_lossy().into_owned();
+        let bound = if links == Links::Kept { root } else { project };
+        let real = fs::canonicalize(&full).ok();
+        let found = match fs::read_link(&full) {
+            Ok(target) if real.is_none() => {
+                ListedEntry::Refused(format!("it is a link to {}, which leads to nothing in the folder", target.display()))
+            }
+            Ok(target) if !real.expect("it leads somewhere").starts_with(fs::canonicalize(bound).expect("a folder")) => {
+                ListedEntry::Refused(format!("it is a link to {}, which leaves the folder", target.display()))
+            }
+            Ok(target) if links == Links::Kept => ListedEntry::Link(target.to_string_lossy().into_owned()),
+            _ if full.is_dir() => {
+                list_below(of, &full, entries);
+                ListedEntry::Folder
+            }
+            _ => ListedEntry::File(SourceFile::new(fs::read(&full).expect("a readable file"), false).listed()),
+        };
+        entries.insert(name, found);
     }
 }
 
