@@ -19,7 +19,7 @@ const FENCES: [(&str, &[&str]); 8] = [
     ("bollard", &["fleet-docker"]),
     ("ruma", &["fleet-matrix", "fleet-agent"]),
     ("debian-packaging", &["fleet-packages"]),
-    ("oci-client", &["fleet-registry"]),
+    ("docker_credential", &["fleet-registry"]),
     ("object_store", &["fleet-store"]),
     ("kdl", &["fleet-model"]),
     ("minijinja", &["fleet-graph"]),

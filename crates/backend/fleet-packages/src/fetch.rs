@@ -4,9 +4,13 @@ use std::{
     io::Write,
     path::PathBuf,
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
+use fleet_apply::{
+    Retry, SystemClock,
+    retry::{Clock as _, Passing, retry_after},
+};
 use fleet_oci::{
     Digest,
     digest::{DigestError, HashingWriter},
@@ -15,8 +19,6 @@ use reqwest::{StatusCode, Url, header};
 
 use crate::cache::BlobCache;
 
-/// Tries of one address before the next one.
-const TRIES: u32 = 5;
 /// An index or API answer larger than this is refused.
 const MAXIMUM_ANSWER: usize = 256 << 20;
 
@@ -85,6 +87,8 @@ pub enum FetchError {
         url: String,
         /// HTTP status.
         status: u16,
+        /// When it wants to be asked again.
+        after: Option<Duration>,
     },
     /// Other bytes than were pinned.
     #[error("{name}: {url} sent bytes of {got}, pinned are {wanted}; the source changed or lies, nothing was kept")]
@@ -129,11 +133,11 @@ impl FetchError {
         matches!(self, Self::Status { status: 404 | 410, .. })
     }
 
-    fn is_worth_a_retry(&self) -> bool {
+    fn passing(&self) -> Option<Passing> {
         match self {
-            Self::Unreachable { .. } => true,
-            Self::Status { status, .. } => *status == 429 || *status >= 500,
-            _ => false,
+            Self::Unreachable { .. } => Some(Passing { after: None }),
+            Self::Status { status, after, .. } if *status == 429 || *status >= 500 => Some(Passing { after: *after }),
+            _ => None,
         }
     }
 }
@@ -214,7 +218,11 @@ impl Fetcher {
         let response = request.send().await.map_err(|error| unreachable_error(url, &error))?;
         match response.status() {
             StatusCode::OK => Ok(response),
-            status => Err(FetchError::Status { url: shown(url), status: status.as_u16() }),
+            status => {
+                let header = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
+                let after = header.and_then(|header| retry_after(header, SystemClock.now()));
+                Err(FetchError::Status { url: shown(url), status: status.as_u16(), after })
+            }
         }
     }
 
@@ -246,25 +254,11 @@ impl Fetcher {
         name: &str,
         attempt: impl Fn() -> F,
     ) -> Result<T, FetchError> {
-        let mut tries = 1;
-        loop {
-            match attempt().await {
-                Err(error) if error.is_worth_a_retry() && tries < TRIES => {
-                    self.report(Event::Retrying { name: shown(name), why: error.to_string() });
-                    tokio::time::sleep(back_off(tries)).await;
-                    tries += 1;
-                }
-                result => return result,
-            }
-        }
+        let tell = |error: &FetchError, _| {
+            self.report(Event::Retrying { name: shown(name), why: error.to_string() });
+        };
+        Retry::network(&SystemClock).run(attempt, FetchError::passing, tell).await
     }
-}
-
-/// Doubles each time, by up to half shorter, so that many clients do not come back together.
-fn back_off(tries: u32) -> Duration {
-    let full = 400_u64 << tries;
-    let clock = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::from(since.subsec_nanos()));
-    Duration::from_millis(full - clock % (full / 2))
 }
 
 /// An address without the credentials it may carry.
@@ -301,13 +295,5 @@ mod tests {
     fn credentials_in_an_address_are_never_shown() {
         assert_eq!(shown("https://joe:hunter2@host/simple/"), "https://host/simple/");
         assert_eq!(shown("https://host/simple/"), "https://host/simple/");
-    }
-
-    #[test]
-    fn waiting_grows_and_stays_in_its_bounds() {
-        for tries in 1..5 {
-            let wait = back_off(tries).as_millis() as u64;
-            assert!((200 << tries..=400 << tries).contains(&wait), "{wait} after {tries}");
-        }
     }
 }

@@ -2,9 +2,10 @@
 
 use fleet_oci::Digest;
 use fleet_store::BlobError;
-use oci_client::errors::{OciDistributionError, OciErrorCode};
 
-/// Why an image cannot be had.
+use crate::credentials::CredentialsError;
+
+/// Why an image cannot be had, or cannot be put there.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
     /// Text that names no image.
@@ -15,7 +16,7 @@ pub enum RegistryError {
         /// What is wrong.
         why: String,
     },
-    /// No answer. Only a mistake in an environment that uses the image.
+    /// No answer, or none that helps, after all attempts. Only a mistake in an environment that uses the image.
     #[error("the registry of {reference} cannot be reached: {why}; check the network, proxy and CA settings of this machine")]
     Unreachable {
         /// The image.
@@ -31,16 +32,23 @@ pub enum RegistryError {
         /// What is missing, in words.
         what: String,
     },
-    /// It wants credentials.
-    #[error("the registry of {reference} does not give it to strangers ({why}); only public images can be a base so far")]
+    /// It does not let us.
+    #[error("{host} does not allow it for {reference}: {}", denied(.user.as_deref(), .host, .why))]
     Denied {
         /// The image.
         reference: String,
+        /// Who refuses.
+        host: String,
+        /// Who we said we are, if anybody.
+        user: Option<String>,
         /// Its words.
         why: String,
     },
+    /// Who we are could not be found out.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
     /// It sends other bytes than it was asked for.
-    #[error("the registry of {reference} sends {what} that is not {wanted}: {why}; nothing was kept")]
+    #[error("the registry of {reference} sends {what} that is not {wanted}: {why}; it is not used")]
     Lies {
         /// The image.
         reference: String,
@@ -59,9 +67,49 @@ pub enum RegistryError {
         /// What is wrong.
         why: String,
     },
+    /// A tag that may not change its meaning means something else.
+    #[error("{reference} is {there} in the registry, and this is {ours}: the tag names what the image is made of, so one of the two was made wrongly or by another version of fleetctl; nothing was pushed. Build again with `fleetctl build --check`, and remove the tag if what is there is wrong")]
+    Taken {
+        /// Image and tag.
+        reference: String,
+        /// What was to be pushed.
+        ours: Digest,
+        /// What is there.
+        there: Digest,
+    },
+    /// It does not take what was sent.
+    #[error("the registry of {reference} refuses {what}: {why}")]
+    Refused {
+        /// The image.
+        reference: String,
+        /// Blob or manifest.
+        what: String,
+        /// Status and words.
+        why: String,
+    },
+    /// A blob that has to be sent cannot be found.
+    #[error("{reference} needs the blob {blob}, which {why}")]
+    NoBlob {
+        /// The image.
+        reference: String,
+        /// Which.
+        blob: Digest,
+        /// Where it was looked for.
+        why: String,
+    },
+    /// The machine's own settings.
+    #[error("registries cannot be spoken to: {0}")]
+    Setup(String),
     /// The store.
     #[error(transparent)]
     Store(#[from] BlobError),
+}
+
+fn denied(user: Option<&str>, host: &str, why: &str) -> String {
+    match user {
+        Some(user) => format!("user `{user}` with the wrong password, or without the right to it ({why}); mend it with `docker login {host}`"),
+        None => format!("it wants to know who asks ({why}); say so with `docker login {host}`"),
+    }
 }
 
 impl RegistryError {
@@ -70,45 +118,10 @@ impl RegistryError {
     pub fn is_unreachable(&self) -> bool {
         matches!(self, Self::Unreachable { .. })
     }
-
-    pub(crate) fn of(reference: &str, error: OciDistributionError) -> Self {
-        let why = innermost(&error);
-        let reference = reference.to_owned();
-        match error {
-            OciDistributionError::RequestError(_) | OciDistributionError::IoError(_) => {
-                Self::Unreachable { reference, why }
-            }
-            OciDistributionError::ServerError { code, .. } if code >= 500 || code == 429 => {
-                Self::Unreachable { reference, why: format!("it answers {code}") }
-            }
-            OciDistributionError::AuthenticationFailure(_) | OciDistributionError::UnauthorizedError { .. } => {
-                Self::Denied { reference, why }
-            }
-            OciDistributionError::ImageManifestNotFoundError(_)
-            | OciDistributionError::ServerError { code: 404, .. } => absent(reference),
-            OciDistributionError::RegistryError { envelope, .. } => {
-                let is = |code: OciErrorCode| envelope.errors.iter().any(|error| error.code == code);
-                if is(OciErrorCode::Denied) || is(OciErrorCode::Unauthorized) {
-                    Self::Denied { reference, why }
-                } else if [OciErrorCode::ManifestUnknown, OciErrorCode::NameUnknown, OciErrorCode::BlobUnknown]
-                    .into_iter()
-                    .any(is)
-                {
-                    absent(reference)
-                } else {
-                    Self::Malformed { reference, why }
-                }
-            }
-            _ => Self::Malformed { reference, why },
-        }
-    }
 }
 
-fn absent(reference: String) -> RegistryError {
-    RegistryError::Absent { reference, what: "is not in its registry; check the name and the tag".to_owned() }
-}
-
-fn innermost(error: &dyn std::error::Error) -> String {
+/// The cause that says most, without addresses.
+pub(crate) fn innermost(error: &dyn std::error::Error) -> String {
     let mut error = error;
     while let Some(source) = error.source() {
         error = source;

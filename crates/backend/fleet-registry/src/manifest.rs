@@ -53,12 +53,23 @@ pub(crate) enum Kind {
     Image { config: Blob, layers: Vec<Blob> },
 }
 
+/// What a manifest keeps in its repository.
+#[derive(Debug, Default)]
+pub(crate) struct Kept {
+    pub blobs: Vec<Digest>,
+    pub manifests: Vec<Digest>,
+}
+
 impl Document {
-    pub(crate) fn parse(bytes: &[u8], platform: Platform) -> Result<Kind, String> {
+    fn read(bytes: &[u8]) -> Result<Self, String> {
         if bytes.len() > MAXIMUM_MANIFEST {
             return Err(format!("its manifest has {} bytes, more than {MAXIMUM_MANIFEST}", bytes.len()));
         }
-        let document: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        serde_json::from_slice(bytes).map_err(|error| error.to_string())
+    }
+
+    pub(crate) fn parse(bytes: &[u8], platform: Platform) -> Result<Kind, String> {
+        let document = Self::read(bytes)?;
         match (document.manifests, document.config, document.layers) {
             (Some(entries), _, _) => {
                 let ours = |entry: &&Entry| {
@@ -72,6 +83,15 @@ impl Document {
             (None, Some(_), Some(layers)) => Err(format!("it has {} layers", layers.len())),
             _ => Err("it is neither an image manifest nor an index".to_owned()),
         }
+    }
+
+    pub(crate) fn kept(bytes: &[u8]) -> Result<Kept, String> {
+        let document = Self::read(bytes)?;
+        let blobs = document.config.into_iter().chain(document.layers.into_iter().flatten());
+        Ok(Kept {
+            blobs: blobs.map(|blob| blob.digest).collect(),
+            manifests: document.manifests.into_iter().flatten().map(|entry| entry.digest).collect(),
+        })
     }
 }
 

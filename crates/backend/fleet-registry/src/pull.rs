@@ -1,237 +1,318 @@
-//! [`resolve`] and [`pull`].
+//! [`Client::resolve`], [`Client::describe`] and [`Client::pull`].
 
 use std::{
-    io::{self, BufReader, Read, Write},
-    sync::Arc,
+    io::{BufReader, Write},
+    sync::{Arc, atomic::AtomicUsize},
 };
 
 use fleet_oci::{
     Digest, LayerDescriptor, Platform,
-    compress::unpacked,
-    digest::{Algorithm, HashingWriter},
+    digest::Algorithm,
     image::{Base, read_config},
-    read_tar::MAXIMUM_UNPACKED,
+    inspect::inspect_layer,
 };
 use fleet_store::{BlobError, BlobId, Store};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use oci_client::{
-    Client, Reference,
-    client::{ClientConfig, ClientProtocol},
-    manifest::OciDescriptor,
-    secrets::RegistryAuth,
-};
+use reqwest::{Method, Response, StatusCode};
+use serde::Deserialize;
 
 use crate::{
+    client::{Client, Inner, session},
     error::RegistryError,
-    manifest::{ACCEPTED, Blob, Document, Kind},
+    manifest::{Blob, Document, Kind, MAXIMUM_MANIFEST},
+    reference::{Named, Place},
+    transport::{Session, Trouble, read},
 };
 
-/// Layers that are pulled at a time.
-const PARALLEL: usize = 4;
 /// A config larger than this is refused.
 const MAXIMUM_CONFIG: u64 = 8 << 20;
+/// So many indexes may stand around an image.
+const MAXIMUM_INDEXES: usize = 3;
 
-/// The digest of the manifest that a reference means on a platform, now.
-///
-/// # Errors
-/// [`RegistryError`].
-pub async fn resolve(reference: &str, platform: Platform) -> Result<Digest, RegistryError> {
-    let source = Source::new(reference)?;
-    let (digest, kind) = source.manifest(source.reference.clone(), None, platform).await?;
-    match kind {
-        Kind::Image { .. } => Ok(digest),
-        Kind::Index(Some(digest)) => Ok(digest),
-        Kind::Index(None) => Err(source.absent(format!("has no image for {platform}"))),
+impl Client {
+    /// The digest of the image manifest that a reference means on a platform, now.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub async fn resolve(&self, reference: &str, platform: Platform) -> Result<Digest, RegistryError> {
+        let pulling = Pulling::new(&self.0, reference)?;
+        let mut version = pulling.named.version.clone();
+        for _ in 0..=MAXIMUM_INDEXES {
+            let (digest, kind) = pulling.manifest(&version, platform).await?;
+            match kind {
+                Kind::Image { config, .. } => {
+                    pulling.is_for(&config, platform).await?;
+                    return Ok(digest);
+                }
+                Kind::Index(Some(inner)) => version = inner.to_string(),
+                Kind::Index(None) => return Err(pulling.absent(format!("has no image for {platform}"))),
+            }
+        }
+        Err(pulling.malformed(format!("an index in an index, more than {MAXIMUM_INDEXES} deep")))
     }
-}
 
-/// Pulls an image by digest: its layers' blobs into the store, verified down to their diff ids, and what an image
-/// needs to stand on it. Blobs that are there already are not fetched again.
-///
-/// # Errors
-/// [`RegistryError`]; what was complete by then stays in the store.
-pub async fn pull(
-    reference: &str,
-    digest: &Digest,
-    platform: Platform,
-    store: Arc<Store>,
-) -> Result<Base, RegistryError> {
-    let source = Source::new(reference)?;
-    let by_digest = source.reference.clone_with_digest(digest.to_string());
-    let (_, kind) = source.manifest(by_digest, Some(digest), platform).await?;
-    let Kind::Image { config, layers } = kind else {
-        let why = "the pinned digest is an index of several images; run `fleetctl lock` again".to_owned();
-        return Err(RegistryError::Malformed { reference: reference.to_owned(), why });
-    };
-    if config.size > MAXIMUM_CONFIG {
-        return Err(source.malformed(format!("its config has {} bytes", config.size)));
-    }
-    source.blob(&config, "a config", &store).await?;
-    let json = store.read_blob(&id_of(&config.digest)?)?.unwrap_or_default();
-    let (settings, diff_ids) = read_config(&json).map_err(|error| source.malformed(error.to_string()))?;
-    if diff_ids.len() != layers.len() {
-        let why = format!("{} layers in its manifest, {} in its config", layers.len(), diff_ids.len());
-        return Err(source.malformed(why));
-    }
-    let source = &source;
-    let store = &store;
-    let pulls = layers.into_iter().zip(diff_ids).map(|(blob, diff_id)| source.layer(blob, diff_id, store));
-    let layers = stream::iter(pulls).buffered(PARALLEL).try_collect().await?;
-    Ok(Base { config: settings, layers })
-}
-
-/// A registry, as seen for one image.
-struct Source {
-    written: String,
-    reference: Reference,
-    client: Client,
-}
-
-impl Source {
-    fn new(written: &str) -> Result<Self, RegistryError> {
-        let reference: Reference = written.parse().map_err(|error: oci_client::ParseError| {
-            RegistryError::Reference { reference: written.to_owned(), why: error.to_string() }
-        })?;
-        let registry = reference.resolve_registry();
-        // Without TLS only where nobody can listen in.
-        let protocol = if is_loopback(registry) {
-            ClientProtocol::HttpsExcept(vec![registry.to_owned()])
-        } else {
-            ClientProtocol::Https
+    /// What an image is made of, without its layers' bytes: settings and layers of a base that is only referred to.
+    /// Nobody unpacked its layers: their `uncompressed` is 0, and their diff ids are the config's word.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub async fn describe(&self, reference: &str, digest: &Digest, platform: Platform) -> Result<Base, RegistryError> {
+        let pulling = Pulling::new(&self.0, reference)?;
+        let (config, layers) = pulling.image(digest, platform).await?;
+        let json = pulling.get(&Ask::Small { blob: &config, what: "a config" }).await?;
+        let (settings, diff_ids) = pulling.settings(&json, layers.len())?;
+        let described = |(blob, diff_id): (Blob, Digest)| LayerDescriptor {
+            media_type: blob.oci_type().to_owned(),
+            digest: blob.digest,
+            diff_id,
+            size: blob.size,
+            uncompressed: 0,
         };
-        let client = Client::new(ClientConfig { protocol, user_agent: "fleetctl", ..ClientConfig::default() });
-        Ok(Self { written: written.to_owned(), reference, client })
+        Ok(Base { config: settings, layers: layers.into_iter().zip(diff_ids).map(described).collect() })
     }
 
-    fn malformed(&self, why: String) -> RegistryError {
-        RegistryError::Malformed { reference: self.written.clone(), why }
+    /// Pulls an image by digest: its layers' blobs into the store, verified down to their diff ids, and what an image
+    /// needs to stand on it. Blobs that are there already are not fetched again.
+    ///
+    /// # Errors
+    /// [`RegistryError`]; what was complete by then stays in the store.
+    pub async fn pull(
+        &self,
+        reference: &str,
+        digest: &Digest,
+        platform: Platform,
+        store: Arc<Store>,
+    ) -> Result<Base, RegistryError> {
+        let pulling = Pulling::new(&self.0, reference)?;
+        let (config, layers) = pulling.image(digest, platform).await?;
+        let id = id_of(&config.digest)?;
+        let json = match store.read_blob(&id)? {
+            Some(json) => json,
+            None => {
+                let json = pulling.get(&Ask::Small { blob: &config, what: "a config" }).await?;
+                store.put_blob_expecting(&id, &json)?;
+                json
+            }
+        };
+        let (settings, diff_ids) = pulling.settings(&json, layers.len())?;
+        let (pulling, store) = (&pulling, &store);
+        let pulls = layers.into_iter().zip(diff_ids).map(|(blob, diff_id)| pulling.layer(blob, diff_id, store));
+        let layers = stream::iter(pulls).buffered(self.0.parallel).try_collect().await?;
+        Ok(Base { config: settings, layers })
+    }
+}
+
+/// One image being pulled.
+struct Pulling<'a> {
+    client: &'a Inner,
+    named: Named,
+    /// The mirrors, then the registry.
+    places: Vec<Place>,
+    requests: AtomicUsize,
+}
+
+/// What is asked of whichever place has it.
+enum Ask<'a> {
+    Manifest { version: &'a str },
+    Small { blob: &'a Blob, what: &'static str },
+    Layer { blob: &'a Blob, store: &'a Store },
+}
+
+impl<'a> Pulling<'a> {
+    fn new(client: &'a Inner, written: &str) -> Result<Self, RegistryError> {
+        let named = Named::parse(written)?;
+        let places = client.mirrors.places(&named.place);
+        Ok(Self { client, named, places, requests: AtomicUsize::new(0) })
+    }
+
+    fn session(&self, place: &Place) -> Session<'_> {
+        session(&self.named.written, place.clone(), &self.requests, &|_| {})
+    }
+
+    fn malformed(&self, why: impl Into<String>) -> RegistryError {
+        RegistryError::Malformed { reference: self.named.written.clone(), why: why.into() }
     }
 
     fn absent(&self, what: String) -> RegistryError {
-        RegistryError::Absent { reference: self.written.clone(), what }
+        RegistryError::Absent { reference: self.named.written.clone(), what }
     }
 
-    fn lies(&self, what: &'static str, wanted: &Digest, why: String) -> RegistryError {
-        RegistryError::Lies { reference: self.written.clone(), what, wanted: wanted.clone(), why }
-    }
-
-    async fn manifest(
-        &self,
-        reference: Reference,
-        wanted: Option<&Digest>,
-        platform: Platform,
-    ) -> Result<(Digest, Kind), RegistryError> {
-        let pulled = self.client.pull_manifest_raw(&reference, &RegistryAuth::Anonymous, &ACCEPTED).await;
-        let (bytes, _) = pulled.map_err(|error| match (&error, wanted) {
-            (oci_client::errors::OciDistributionError::DigestError(why), Some(wanted)) => {
-                self.lies("a manifest", wanted, why.to_string())
+    /// Asks the mirrors once each, then the registry with patience. A place that lies is not passed over in silence.
+    async fn get(&self, ask: &Ask<'_>) -> Result<Vec<u8>, RegistryError> {
+        let mut said = Vec::new();
+        let Some((registry, mirrors)) = self.places.split_last() else { return Ok(Vec::new()) };
+        for mirror in mirrors {
+            let session = self.session(mirror);
+            match self.ask(&session, ask).await {
+                Ok(bytes) => return Ok(bytes),
+                Err(Trouble { error: error @ (RegistryError::Lies { .. } | RegistryError::Store(_)), .. }) => {
+                    return Err(via_mirror(error, mirror));
+                }
+                Err(trouble) => said.push(format!("its mirror {}: {}", mirror.shown(), trouble.error)),
             }
-            _ => RegistryError::of(&self.written, error),
-        })?;
-        let digest = Digest::sha256(&bytes);
-        if let Some(wanted) = wanted.filter(|wanted| **wanted != digest) {
-            return Err(self.lies("a manifest", wanted, format!("it is {digest}")));
         }
+        let session = self.session(registry);
+        let answer = self.client.transport.retried(&session, || self.ask(&session, ask)).await;
+        answer.map_err(|trouble| match trouble.error {
+            RegistryError::Unreachable { reference, why } => {
+                let why = [vec![why], said].concat().join("; ");
+                RegistryError::Unreachable { reference, why }
+            }
+            other => other,
+        })
+    }
+
+    async fn ask(&self, session: &Session<'_>, ask: &Ask<'_>) -> Result<Vec<u8>, Trouble> {
+        match ask {
+            Ask::Manifest { version } => {
+                let response = self.client.get(session, &format!("manifests/{version}"), "a manifest").await?;
+                let bytes = read(session, response, MAXIMUM_MANIFEST).await?;
+                verified(session, "a manifest", version.parse().ok().as_ref(), bytes)
+            }
+            Ask::Small { blob, what } => {
+                if blob.size > MAXIMUM_CONFIG {
+                    return Err(session.malformed(format!("{what} of {} bytes", blob.size)).into());
+                }
+                let response = self.client.get(session, &format!("blobs/{}", blob.digest), what).await?;
+                let bytes = read(session, response, blob.size as usize).await.map_err(|trouble| match trouble.error {
+                    RegistryError::Malformed { why, .. } => session.lies(what, &blob.digest, why).into(),
+                    _ => trouble,
+                })?;
+                verified(session, what, Some(&blob.digest), bytes)
+            }
+            Ask::Layer { blob, store } => self.download(session, blob, store).await.map(|()| Vec::new()),
+        }
+    }
+
+    async fn manifest(&self, version: &str, platform: Platform) -> Result<(Digest, Kind), RegistryError> {
+        let bytes = self.get(&Ask::Manifest { version }).await?;
         let kind = Document::parse(&bytes, platform).map_err(|why| self.malformed(why))?;
-        Ok((digest, kind))
+        Ok((Digest::sha256(&bytes), kind))
+    }
+
+    /// The config and layers of a pinned image.
+    async fn image(&self, digest: &Digest, platform: Platform) -> Result<(Blob, Vec<Blob>), RegistryError> {
+        match self.manifest(&digest.to_string(), platform).await? {
+            (_, Kind::Image { config, layers }) => Ok((config, layers)),
+            (_, Kind::Index(_)) => {
+                Err(self.malformed("the pinned digest is an index of several images; run `fleetctl lock` again"))
+            }
+        }
+    }
+
+    /// An image outside an index says in its config what it runs on.
+    async fn is_for(&self, config: &Blob, platform: Platform) -> Result<(), RegistryError> {
+        #[derive(Deserialize)]
+        struct Built {
+            os: String,
+            architecture: String,
+        }
+        let json = self.get(&Ask::Small { blob: config, what: "a config" }).await?;
+        let built: Built = serde_json::from_slice(&json).map_err(|error| self.malformed(format!("its config: {error}")))?;
+        if (built.os.as_str(), built.architecture.as_str()) == (platform.os(), platform.architecture()) {
+            return Ok(());
+        }
+        Err(self.absent(format!("has no image for {platform}, only for {}/{}", built.os, built.architecture)))
+    }
+
+    fn settings(&self, json: &[u8], layers: usize) -> Result<(fleet_oci::ImageConfig, Vec<Digest>), RegistryError> {
+        let (settings, diff_ids) = read_config(json).map_err(|error| self.malformed(error.to_string()))?;
+        if diff_ids.len() == layers {
+            return Ok((settings, diff_ids));
+        }
+        Err(self.malformed(format!("{layers} layers in its manifest, {} in its config", diff_ids.len())))
     }
 
     /// Has the blob in the store, verified.
-    async fn blob(&self, blob: &Blob, what: &'static str, store: &Store) -> Result<(), RegistryError> {
+    async fn download(&self, session: &Session<'_>, blob: &Blob, store: &Store) -> Result<(), Trouble> {
+        const WHAT: &str = "a layer";
         let id = id_of(&blob.digest)?;
-        if store.blob_path(&id).is_some() {
-            return Ok(());
-        }
-        let descriptor = OciDescriptor {
-            media_type: blob.media_type.clone(),
-            digest: blob.digest.to_string(),
-            size: i64::try_from(blob.size).unwrap_or(i64::MAX),
-            ..OciDescriptor::default()
-        };
-        let failed = |error| RegistryError::of(&self.written, error);
-        let pulled = self.client.pull_blob_stream(&self.reference, &descriptor).await.map_err(failed)?;
-        let mut bytes = pulled.stream;
-        let mut writer = store.blob_writer(id.algorithm())?;
+        let mut response = self.client.get(session, &format!("blobs/{}", blob.digest), WHAT).await?;
+        let mut writer = store.blob_writer(id.algorithm()).map_err(RegistryError::from)?;
         let mut length = 0;
-        while let Some(piece) = bytes.next().await {
-            let piece = piece.map_err(|error| self.broken(what, &blob.digest, &error))?;
+        while let Some(piece) = response.chunk().await.map_err(|error| session.broken(&error))? {
             length += piece.len() as u64;
             if length > blob.size {
-                return Err(self.lies(what, &blob.digest, format!("it is longer than {} bytes", blob.size)));
+                return Err(session.lies(WHAT, &blob.digest, format!("it is longer than {} bytes", blob.size)).into());
             }
-            let written = writer.write_all(&piece);
-            written.map_err(|error| self.broken(what, &blob.digest, &error))?;
+            writer.write_all(&piece).map_err(|source| {
+                let path = store.root().to_owned();
+                RegistryError::from(BlobError::Io { doing: "write", path, source })
+            })?;
         }
         match writer.finish(Some(&id)) {
             Err(BlobError::Mismatch { found, .. }) => {
-                Err(self.lies(what, &blob.digest, format!("{length} of {} bytes came, of {found:?}", blob.size)))
+                let why = format!("{length} of {} bytes came, of {found}", blob.size);
+                Err(session.lies(WHAT, &blob.digest, why).into())
             }
-            other => Ok(other.map(drop)?),
+            other => Ok(other.map(drop).map_err(RegistryError::from)?),
         }
     }
 
-    /// The client checks digests while it reads: what it reports as an error of the stream may be either.
-    fn broken(&self, what: &'static str, wanted: &Digest, error: &io::Error) -> RegistryError {
-        let why = error.to_string();
-        if why.to_lowercase().contains("digest") {
-            return self.lies(what, wanted, why);
+    async fn layer(&self, blob: Blob, diff_id: Digest, store: &Arc<Store>) -> Result<LayerDescriptor, RegistryError> {
+        let id = id_of(&blob.digest)?;
+        if store.blob_path(&id).is_none() {
+            self.get(&Ask::Layer { blob: &blob, store }).await?;
         }
-        RegistryError::Unreachable { reference: self.written.clone(), why: format!("{what} broke off: {why}") }
-    }
-
-    async fn layer(
-        &self,
-        blob: Blob,
-        diff_id: Digest,
-        store: &Arc<Store>,
-    ) -> Result<LayerDescriptor, RegistryError> {
-        self.blob(&blob, "a layer", store).await?;
-        let file = store.open_blob(&id_of(&blob.digest)?)?;
-        let media_type = blob.oci_type().to_owned();
-        let hashed = tokio::task::spawn_blocking(move || {
-            let file = file.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-            let mut hash = HashingWriter::new(io::sink(), Algorithm::Sha256);
-            let tar = unpacked(&media_type, BufReader::new(file))?;
-            io::copy(&mut tar.take(MAXIMUM_UNPACKED), &mut hash)?;
-            let (_, digest, length) = hash.finish();
-            Ok((media_type, digest, length))
+        let lies = |why: String| RegistryError::Lies {
+            reference: self.named.written.clone(),
+            what: "a layer",
+            wanted: blob.digest.clone(),
+            why,
+        };
+        let file = store.open_blob(&id)?.ok_or_else(|| lies("it vanished from the store".to_owned()))?;
+        let (media_type, size) = (blob.oci_type().to_owned(), blob.size);
+        let looked = tokio::task::spawn_blocking(move || {
+            let inspected = inspect_layer(&media_type, size, BufReader::with_capacity(256 << 10, file));
+            inspected.map(|inspected| (media_type, inspected)).map_err(|error| error.to_string())
         });
-        let hashed = hashed.await.unwrap_or_else(|stopped| Err(io::Error::other(stopped)));
-        let hashed: Result<(String, Digest, u64), io::Error> = hashed;
-        let (media_type, found, uncompressed) =
-            hashed.map_err(|error| self.lies("a layer", &blob.digest, format!("it cannot be unpacked: {error}")))?;
-        if found != diff_id {
-            let why = format!("the tar inside is {found}, its config says {diff_id}");
-            return Err(self.lies("a layer", &blob.digest, why));
+        let looked = looked.await.unwrap_or_else(|_| Err("the look into it broke off".to_owned()));
+        let (media_type, inspected) = looked.map_err(&lies)?;
+        if inspected.diff_id != diff_id {
+            return Err(lies(format!("the tar inside is {}, its config says {diff_id}", inspected.diff_id)));
         }
+        let uncompressed = inspected.uncompressed;
         Ok(LayerDescriptor { media_type, digest: blob.digest, diff_id, size: blob.size, uncompressed })
     }
 }
 
-fn id_of(digest: &Digest) -> Result<BlobId, RegistryError> {
+impl Inner {
+    /// Asks for bytes.
+    pub async fn get(&self, session: &Session<'_>, path: &str, what: &str) -> Result<Response, Trouble> {
+        let request = self.transport.request(session, Method::GET, path)?;
+        self.transport.expect(session, request, &[StatusCode::OK], what).await
+    }
+}
+
+fn verified(
+    session: &Session<'_>,
+    what: &'static str,
+    wanted: Option<&Digest>,
+    bytes: Vec<u8>,
+) -> Result<Vec<u8>, Trouble> {
+    let Some(wanted) = wanted else { return Ok(bytes) };
+    let mut hash = fleet_oci::digest::Hasher::new(wanted.algorithm());
+    hash.update(&bytes);
+    let found = hash.finish();
+    if found == *wanted { Ok(bytes) } else { Err(session.lies(what, wanted, format!("it is {found}")).into()) }
+}
+
+/// Says which of the places it was.
+fn via_mirror(error: RegistryError, mirror: &Place) -> RegistryError {
+    match error {
+        RegistryError::Lies { reference, what, wanted, why } => {
+            let reference = format!("{reference} (its mirror {})", mirror.shown());
+            RegistryError::Lies { reference, what, wanted, why }
+        }
+        other => other,
+    }
+}
+
+pub(crate) fn id_of(digest: &Digest) -> Result<BlobId, RegistryError> {
     let algorithm = match digest.algorithm() {
         Algorithm::Sha256 => fleet_store::Algorithm::Sha256,
         Algorithm::Sha512 => fleet_store::Algorithm::Sha512,
     };
     BlobId::new(algorithm, digest.hex())
         .map_err(|error| RegistryError::Malformed { reference: digest.to_string(), why: error.to_string() })
-}
-
-fn is_loopback(registry: &str) -> bool {
-    let host = registry.rsplit_once(':').map_or(registry, |(host, _)| host).trim_matches(['[', ']']);
-    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_loopback_is_spoken_to_without_tls() {
-        for (registry, loopback) in
-            [("localhost:5000", true), ("127.0.0.1", true), ("[::1]:5000", true), ("10.0.0.1:5000", false), ("localhost.example", false)]
-        {
-            assert_eq!(is_loopback(registry), loopback, "{registry}");
-        }
-    }
 }

@@ -23,6 +23,7 @@ use fleet_oci::{
 };
 use fleet_packages::Workshop;
 use fleet_plan::{Change, Desired, ImageSpec, State};
+use fleet_registry::Client as Registries;
 use fleet_store::{BlobId, Output, RecordId, Store};
 
 use crate::{
@@ -47,6 +48,8 @@ pub struct ImageProvider {
     pub agent: AgentBinaries,
     /// The project's folder: layers of its files are read from there when they are made.
     pub project: PathBuf,
+    /// Registries, as this user of this machine.
+    pub registries: Registries,
 }
 
 /// What is known of a layer, by its derivation's hash.
@@ -266,9 +269,8 @@ impl Making<'_> {
 
     async fn pull(&self, reference: &str, digest: &fleet_oci::Digest) -> Result<Base, ProviderError> {
         let store = Arc::clone(&self.provider.store);
-        fleet_registry::pull(reference, digest, self.spec.recipe.platform, store)
-            .await
-            .map_err(|error| self.failed(&error))
+        let pulled = self.provider.registries.pull(reference, digest, self.spec.recipe.platform, store).await;
+        pulled.map_err(|error| self.failed(&error))
     }
 
     /// Loads an image; layers that the engine has already are not sent again.

@@ -7,6 +7,7 @@ use fleet_docker::{DockerProvider, Engine, EngineSearch, Search};
 use fleet_matrix::{Flavour, MatrixProvider, Settings};
 use fleet_model::{Address, model::HomeserverKind};
 use fleet_plan::State;
+use fleet_registry::{Client as Registries, RegistryConfig};
 
 use crate::{
     context::Context,
@@ -57,6 +58,16 @@ pub async fn engine() -> Result<Engine, Failure> {
     }
 }
 
+/// Container registries, with the credentials, mirrors and certificates of this user and machine.
+///
+/// # Errors
+/// A list of mirrors that cannot be read, TLS settings that cannot be used.
+pub fn registries() -> Result<Registries, Failure> {
+    const UNUSABLE: &str = "container registries cannot be used";
+    let config = RegistryConfig::from_machine().map_err(|error| Failure::caused(Exit::Usage, UNUSABLE, &error))?;
+    Registries::new(&config).map_err(|error| Failure::caused(Exit::Failed, UNUSABLE, &error))
+}
+
 impl World {
     /// Connects to everything that the environment needs; makes the fleet secret where there is none yet.
     ///
@@ -87,6 +98,7 @@ impl World {
                 sources: Arc::new(prepared.opened.tree.clone()),
                 agent: prepared.agent.clone(),
                 project: prepared.opened.root.clone(),
+                registries: registries()?,
             },
             docker: DockerProvider::new(engine, prepared.scope.clone()),
             matrix,

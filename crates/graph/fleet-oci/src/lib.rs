@@ -22,6 +22,7 @@ pub mod engines;
 pub mod export;
 pub mod image;
 pub mod index;
+pub mod inspect;
 pub mod layer;
 pub mod lock;
 pub mod npm;

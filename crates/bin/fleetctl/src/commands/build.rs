@@ -62,6 +62,7 @@ async fn reproducible(context: &Context, prepared: &Prepared, world: &World, nam
         sources: std::sync::Arc::clone(&world.images.sources),
         agent: world.images.agent.clone(),
         project: world.images.project.clone(),
+        registries: world.images.registries.clone(),
     };
     for (address, desired) in &instance.desired {
         let (Desired::Image(spec), Some(derivation)) = (desired, instance.graph.get(address)) else { continue };

@@ -41,7 +41,8 @@ pub async fn lock(context: &Context, only: &[String], check: bool) -> Outcome {
     let progress: Progress = Arc::new(|_| {});
     let workshop = Workshop::new(Arc::new(StoreCache(Arc::clone(&opened.store))), progress)
         .map_err(|error| Failure::caused(Exit::Failed, "packages cannot be looked up", &error))?;
-    let mut locking = Locking { context, workshop, new: old.clone(), unreachable: Vec::new() };
+    let registries = crate::world::registries()?;
+    let mut locking = Locking { context, workshop, registries, new: old.clone(), unreachable: Vec::new() };
     if only.is_empty() {
         locking.forget_absent(&model);
     }
@@ -152,6 +153,7 @@ fn platforms(image: &Image) -> Vec<Platform> {
 struct Locking<'a> {
     context: &'a Context,
     workshop: Workshop,
+    registries: fleet_registry::Client,
     new: Lock,
     unreachable: Vec<String>,
 }
@@ -248,7 +250,7 @@ impl Locking<'_> {
     async fn base(&mut self, image: &Image, reference: &str, platforms: &[Platform]) -> Result<(), Failure> {
         for platform in platforms {
             self.tell(image, reference);
-            match fleet_registry::resolve(reference, *platform).await {
+            match self.registries.resolve(reference, *platform).await {
                 Ok(digest) => {
                     let pins = self.new.bases.entry(reference.to_owned()).or_default();
                     pins.insert(*platform, BasePin { digest });

@@ -1,0 +1,268 @@
+//! [`Client::push`]: from the first look at a tag to the manifest under it. The order is the whole of its safety: blobs,
+//! then manifests that others name, then the one that has the tag. Until that last request nothing is visible.
+
+use std::sync::{Mutex, PoisonError, atomic::AtomicUsize};
+
+use fleet_oci::{
+    Digest,
+    upload::{BlobRef, Upload},
+};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use reqwest::{
+    Method, Response, StatusCode,
+    header::{CONTENT_TYPE, HeaderValue},
+};
+
+use crate::{
+    blob::BlobSource,
+    client::{Client, Inner, content_digest, scope},
+    error::RegistryError,
+    events::{Event, Events, Pushed},
+    manifest::{Document, Kept, MAXIMUM_MANIFEST},
+    reference::Target,
+    transport::{Session, Trouble, read},
+};
+
+/// Children of a former index that are looked into.
+const MAXIMUM_FORMER: usize = 8;
+/// Repositories that a token is asked for beside the target.
+const MAXIMUM_SCOPES: usize = 8;
+
+impl Client {
+    /// Has an image, an index or a statement in the target. What is there is not sent again; with the tag already right
+    /// it costs one request. Broken off at any moment it leaves nothing visible, and the next push goes on where this one
+    /// ended.
+    ///
+    /// An upload with a subject is listed among the subject's referrers; [`Client::attach`] does the same without a tag.
+    ///
+    /// # Errors
+    /// [`RegistryError::Taken`] when an immutable tag holds another digest, and whatever else a registry can answer.
+    pub async fn push(
+        &self,
+        target: &Target,
+        upload: &Upload,
+        source: &dyn BlobSource,
+        events: Events<'_>,
+    ) -> Result<Pushed, RegistryError> {
+        let requests = AtomicUsize::new(0);
+        let pushing = Pushing::new(&self.0, target, upload, source, Session {
+            about: &target.written,
+            place: target.place.clone(),
+            scopes: Vec::new(),
+            requests: &requests,
+            events,
+        });
+        pushing.run(upload).await?;
+        let mut pushed = pushing.pushed.into_inner().unwrap_or_else(PoisonError::into_inner);
+        pushed.requests = requests.into_inner();
+        Ok(pushed)
+    }
+}
+
+/// One push.
+pub(crate) struct Pushing<'a> {
+    pub client: &'a Inner,
+    pub target: &'a Target,
+    pub source: &'a dyn BlobSource,
+    pub session: Session<'a>,
+    pushed: Mutex<Pushed>,
+}
+
+impl<'a> Pushing<'a> {
+    fn new(
+        client: &'a Inner,
+        target: &'a Target,
+        upload: &Upload,
+        source: &'a dyn BlobSource,
+        mut session: Session<'a>,
+    ) -> Self {
+        let own = &target.place;
+        let mut beside: Vec<String> = target.mount_from.clone();
+        for blob in upload.all_blobs().values() {
+            let origins = source.origins(blob).into_iter().filter(|origin| origin.registry == own.registry);
+            beside.extend(origins.map(|origin| origin.repository));
+        }
+        beside.sort_unstable();
+        beside.dedup();
+        beside.retain(|repository| *repository != own.repository);
+        beside.truncate(MAXIMUM_SCOPES);
+        let beside = beside.iter().map(|repository| scope(repository, "pull"));
+        session.scopes = [scope(&own.repository, "pull,push")].into_iter().chain(beside).collect();
+        let pushed = Pushed {
+            digest: upload.digest.clone(),
+            sent: 0,
+            mounted: 0,
+            skipped: 0,
+            requests: 0,
+            notices: Vec::new(),
+        };
+        Self { client, target, source, session, pushed: Mutex::new(pushed) }
+    }
+
+    pub fn tally(&self, change: impl FnOnce(&mut Pushed)) {
+        change(&mut self.pushed.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    async fn run(&self, upload: &Upload) -> Result<(), RegistryError> {
+        let version = self.target.tag.clone().unwrap_or_else(|| upload.digest.to_string());
+        let there = self.client.head_manifest(&self.session, &version).await?;
+        if there.as_ref() == Some(&upload.digest) {
+            return self.list_if_referrer(upload, None).await;
+        }
+        if let Some(there) = &there {
+            self.free(upload, there)?;
+        }
+        let missing = self.missing(upload).await?;
+        // A moving tag's own image is the best guess at what is needed again.
+        if let Some(former) = self.target.former.as_ref().or(there.as_ref()) {
+            self.learn_from(former, &missing).await?;
+        }
+        match self.send_all(&missing, &version).await {
+            // Something that was known to be there is no longer: then nothing is known.
+            Err(trouble) if is_blob_unknown(&trouble) && self.client.forget(&self.session.place) => {
+                let answer = self.send_all(&missing, &version).await;
+                self.finish(upload, &version, answer).await
+            }
+            answer => self.finish(upload, &version, answer).await,
+        }
+    }
+
+    /// Whether the tag may be written although it has something else.
+    fn free(&self, upload: &Upload, there: &Digest) -> Result<(), RegistryError> {
+        if self.target.is_immutable() {
+            let (ours, there) = (upload.digest.clone(), there.clone());
+            return Err(RegistryError::Taken { reference: self.target.written.clone(), ours, there });
+        }
+        Ok(())
+    }
+
+    /// Manifests that are not there, those that others name before the others. One that is there has all it names.
+    async fn missing<'u>(&self, upload: &'u Upload) -> Result<Vec<&'u Upload>, RegistryError> {
+        let mut missing = Vec::new();
+        for child in &upload.children {
+            let version = child.digest.to_string();
+            if self.client.head_manifest(&self.session, &version).await?.is_none() {
+                missing.extend(Box::pin(self.missing(child)).await?);
+            }
+        }
+        missing.push(upload);
+        Ok(missing)
+    }
+
+    /// Takes note of what another manifest of the repository keeps there, where that saves looking.
+    async fn learn_from(&self, former: &Digest, missing: &[&Upload]) -> Result<(), RegistryError> {
+        let unknown = blobs(missing).into_iter().filter(|blob| {
+            blob.inline.is_none() && !self.client.is_known(&self.session.place, &blob.digest)
+        });
+        if unknown.count() < 2 {
+            return Ok(());
+        }
+        let mut next = vec![former.clone()];
+        let mut left = MAXIMUM_FORMER;
+        while let Some(digest) = next.pop().filter(|_| left > 0) {
+            left -= 1;
+            let kept = self.kept_by(&digest).await?;
+            kept.blobs.iter().for_each(|blob| self.client.remember(&self.session.place, blob));
+            next.extend(kept.manifests);
+        }
+        Ok(())
+    }
+
+    /// What a manifest names; nothing when it is gone or unreadable: it is only a guess.
+    async fn kept_by(&self, digest: &Digest) -> Result<Kept, RegistryError> {
+        let transport = &self.client.transport;
+        let ask = async || {
+            let request = transport.request(&self.session, Method::GET, &format!("manifests/{digest}"))?;
+            let response = transport.send(&self.session, request).await?;
+            if response.status() == StatusCode::OK { read(&self.session, response, MAXIMUM_MANIFEST).await } else { Ok(Vec::new()) }
+        };
+        let bytes = transport.retried(&self.session, || ask()).await?;
+        if Digest::sha256(&bytes) != *digest {
+            return Ok(Kept::default());
+        }
+        Ok(Document::kept(&bytes).unwrap_or_default())
+    }
+
+    /// Sends blobs, several at a time, then manifests, one after the other.
+    async fn send_all(&self, missing: &[&Upload], version: &str) -> Result<Option<Response>, Trouble> {
+        let transport = &self.client.transport;
+        let blobs = blobs(missing).into_iter().map(|blob| async move {
+            transport.retried(&self.session, || self.blob(blob)).await
+        });
+        stream::iter(blobs).buffer_unordered(self.client.parallel).try_collect::<()>().await?;
+        let mut last = None;
+        for (at, upload) in missing.iter().enumerate() {
+            let own = upload.digest.to_string();
+            let version = if at + 1 == missing.len() { version } else { own.as_str() };
+            last = Some(self.put(upload, version).await?);
+        }
+        Ok(last)
+    }
+
+    async fn put(&self, upload: &Upload, version: &str) -> Result<Response, Trouble> {
+        let what = format!("the manifest {}", upload.digest);
+        let response = self.put_manifest(&upload.manifest, &upload.media_type, version, &what).await?;
+        if let Some(got) = content_digest(&response).filter(|got| *got != upload.digest) {
+            return Err(self.session.lies("an answer to a manifest", &upload.digest, format!("it took it for {got}")).into());
+        }
+        let tag = self.target.tag.clone().filter(|tag| tag == version);
+        (self.session.events)(Event::Manifest { digest: upload.digest.clone(), tag });
+        Ok(response)
+    }
+
+    pub async fn put_manifest(&self, bytes: &[u8], media_type: &str, version: &str, what: &str) -> Result<Response, Trouble> {
+        let transport = &self.client.transport;
+        let media_type = HeaderValue::from_str(media_type).map_err(|error| self.session.malformed(error.to_string()))?;
+        let ask = async || {
+            let mut request = transport.request(&self.session, Method::PUT, &format!("manifests/{version}"))?;
+            request.headers_mut().insert(CONTENT_TYPE, media_type.clone());
+            *request.body_mut() = Some(bytes.to_vec().into());
+            let wanted = [StatusCode::CREATED, StatusCode::ACCEPTED, StatusCode::OK];
+            transport.expect(&self.session, request, &wanted, what).await
+        };
+        transport.retried(&self.session, || ask()).await
+    }
+
+    async fn finish(
+        &self,
+        upload: &Upload,
+        version: &str,
+        answer: Result<Option<Response>, Trouble>,
+    ) -> Result<(), RegistryError> {
+        match answer {
+            Ok(response) => self.list_if_referrer(upload, response.as_ref()).await,
+            // A registry that keeps tags as they are refuses the same image, too, when somebody else was quicker.
+            Err(trouble) if trouble.status.is_some_and(|status| status.is_client_error()) && self.target.tag.is_some() => {
+                match self.client.head_manifest(&self.session, version).await? {
+                    Some(there) if there == upload.digest => self.list_if_referrer(upload, None).await,
+                    Some(there) => self.free(upload, &there).and(Err(trouble.error)),
+                    None => Err(trouble.error),
+                }
+            }
+            Err(trouble) => Err(trouble.error),
+        }
+    }
+
+    async fn list_if_referrer(&self, upload: &Upload, response: Option<&Response>) -> Result<(), RegistryError> {
+        match &upload.subject {
+            Some(subject) => self.list(upload, subject, response).await,
+            None => Ok(()),
+        }
+    }
+}
+
+/// Blobs that these manifests name, each once, the large ones first.
+fn blobs<'u>(uploads: &[&'u Upload]) -> Vec<&'u BlobRef> {
+    let mut all: Vec<&BlobRef> = Vec::new();
+    for blob in uploads.iter().flat_map(|upload| &upload.blobs) {
+        if all.iter().all(|known| known.digest != blob.digest) {
+            all.push(blob);
+        }
+    }
+    all.sort_by_key(|blob| std::cmp::Reverse(blob.size));
+    all
+}
+
+fn is_blob_unknown(trouble: &Trouble) -> bool {
+    trouble.codes.iter().any(|code| matches!(code.as_str(), "MANIFEST_BLOB_UNKNOWN" | "BLOB_UNKNOWN"))
+}

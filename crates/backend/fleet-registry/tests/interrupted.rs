@@ -1,0 +1,77 @@
+//! The registry killed in the middle of uploads: nothing is visible, and the next push goes on.
+
+#[path = "support/bench.rs"]
+mod bench;
+#[path = "support/docker_registry.rs"]
+mod docker_registry;
+#[path = "support/proxy.rs"]
+mod proxy;
+
+use std::sync::{Arc, Mutex};
+
+use bench::{Always, Bench, PLATFORM, image, target};
+use docker_registry::{DockerRegistry, PASSWORD, USER};
+use fleet_oci::image::Base;
+use proxy::{Fault, Proxy};
+
+const ME: Always = Always(USER, PASSWORD);
+const ROUNDS: u64 = 6;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_killed_at_random_moments_of_an_upload_ends_complete_and_shows_nothing_before() {
+    let seed = std::env::var("FLEET_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
+    println!("FLEET_SEED={seed} repeats this");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let registry = Arc::new(Mutex::new(DockerRegistry::start()));
+    let host = registry.lock().unwrap().host.clone();
+    let proxy = Proxy::to(&host);
+    let bench = Bench::new(ME);
+    for round in 0..ROUNDS {
+        let layers = [bench.large("a", 4 << 20, round), bench.large("b", 2 << 20, !round), bench.large("c", 300 << 10, round + 100)];
+        let image = image(&layers, &format!("round {round}"));
+        let all = layers.iter().map(|layer| layer.size).sum::<u64>() + (image.config_json.len() + image.manifest_json.len()) as u64;
+        let repository = format!("app{round}");
+        let to = target(&proxy.host, &format!("{repository}:d-1"));
+        let victim = Arc::clone(&registry);
+        proxy.after_bytes(random.u64(1..=all), move || victim.lock().unwrap().kill());
+        let first = bench.push(&bench.client(), &to, &image).await;
+        proxy.after_bytes(u64::MAX, || {});
+        registry.lock().unwrap().kill();
+        registry.lock().unwrap().start_again();
+        let there = bench.client().exists(&format!("{host}/{repository}"), "d-1").await.unwrap();
+        match first {
+            // The answer to the last request came before the end.
+            Ok(_) => assert_eq!(there, Some(image.digest.clone())),
+            // Its last request may have been carried out although its answer was lost.
+            Err(_) => assert!(there.is_none() || there == Some(image.digest.clone()), "{there:?}"),
+        }
+        let pushed = bench.push(&bench.client(), &to, &image).await.unwrap();
+        assert_eq!(pushed.digest, image.digest);
+        let fresh = Bench::new(ME);
+        let reference = format!("{host}/{repository}:d-1");
+        let pulled = fresh.client().pull(&reference, &image.digest, PLATFORM, Arc::clone(&fresh.store)).await.unwrap();
+        assert_eq!(pulled, Base::from(&image));
+    }
+}
+
+#[tokio::test]
+async fn a_push_that_ends_half_way_leaves_nothing_visible_and_the_next_sends_only_the_rest() {
+    let registry = DockerRegistry::start();
+    let proxy = Proxy::to(&registry.host);
+    let mut bench = Bench::new(ME);
+    bench.config.parallel = 1;
+    let (first, second) = (bench.large("a", 2 << 20, 1), bench.large("b", 1 << 20, 2));
+    let image = image(&[first.clone(), second.clone()], "a");
+    // It ends after the blobs, before the manifest.
+    let to = target(&proxy.host, "app:d-1");
+    proxy.fails("PUT /v2/app/manifests/", Fault::Answer(400, ""));
+    let refused = bench.push(&bench.client(), &to, &image).await.unwrap_err();
+    assert!(refused.to_string().contains("400"), "{refused}");
+    let repository = format!("{}/app", registry.host);
+    assert_eq!(bench.client().exists(&repository, "d-1").await.unwrap(), None);
+    let pushed = bench.push(&bench.client(), &to, &image).await.unwrap();
+    assert_eq!((pushed.sent, pushed.skipped), (0, 3));
+    assert_eq!(bench.client().exists(&repository, "d-1").await.unwrap(), Some(image.digest));
+    let uploads = registry.asked().iter().filter(|asked| asked.request.starts_with("PUT /v2/app/blobs/")).count();
+    assert_eq!(uploads, 3, "each blob was sent once");
+}
