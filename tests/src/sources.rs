@@ -87,14 +87,14 @@ pub fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(PathBuf::new, Path::to_owned)
 }
 
-/// Every Rust file of `crates/` and `tests/`, in order of paths.
+/// Every Rust file of `crates/`, `tests/` and `benches/`, in order of paths.
 ///
 /// # Errors
 /// When one cannot be read.
 pub fn sources() -> anyhow::Result<Vec<Source>> {
     let root = workspace();
     let mut paths = BTreeSet::new();
-    for folder in ["crates", "tests"] {
+    for folder in ["crates", "tests", "benches"] {
         rust_files(&root.join(folder), &mut paths)?;
     }
     ensure!(paths.len() > 20, "found only {} Rust files below {}", paths.len(), root.display());

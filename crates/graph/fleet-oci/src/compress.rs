@@ -4,11 +4,14 @@
 //! The block size and level are part of the recipe ([`Compression`]): the compressor's version is pinned by
 //! `Cargo.lock`, and a golden digest in the tests tells when it changes the bytes.
 
-use std::io::{self, BufRead, Read, Write};
+use std::{
+    collections::VecDeque,
+    io::{self, BufRead, Read, Write},
+    sync::mpsc,
+    time::Duration,
+};
 
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
 use crate::digest::{Algorithm, Digest, Hasher};
 
@@ -91,19 +94,32 @@ pub struct Compressed {
     pub uncompressed: u64,
 }
 
-/// Compresses what is written to it and hashes both sides. Holds at most [`BATCH`] blocks and their frames.
+/// Compresses what is written to it and hashes both sides. Holds at most [`IN_FLIGHT`] blocks and their frames.
+///
+/// Blocks are compressed by rayon's threads while the next ones are being read, hashed and filled here; their frames are
+/// written in order.
 pub struct BlockWriter<W> {
     out: W,
     compression: Compression,
     pending: Vec<u8>,
+    /// Blocks whose frames are not written yet, the oldest first.
+    working: VecDeque<mpsc::Receiver<Framed>>,
+    /// A buffer that came back.
+    spare: Vec<Vec<u8>>,
     diff: Hasher,
     compressed: Hasher,
     size: u64,
     uncompressed: u64,
 }
 
-/// How many blocks are compressed at a time; it bounds memory and does not change the bytes.
-pub const BATCH: usize = 16;
+/// A frame, and the buffer that its block was in.
+type Framed = (io::Result<Vec<u8>>, Vec<u8>);
+
+/// How long a thread waits for a frame before it looks again whether there is something else to do.
+const PATIENCE: Duration = Duration::from_millis(1);
+
+/// How many blocks are on their way at a time; it bounds memory and does not change the bytes.
+pub const IN_FLIGHT: usize = 16;
 
 impl<W: Write> BlockWriter<W> {
     /// Writes frames to `out`.
@@ -111,33 +127,48 @@ impl<W: Write> BlockWriter<W> {
         Self {
             out,
             compression,
-            pending: Vec::with_capacity(BATCH * Compression::BLOCK),
+            pending: Vec::new(),
+            working: VecDeque::new(),
+            spare: Vec::new(),
             diff: Hasher::new(Algorithm::Sha256),
-            compressed: Hasher::Sha256(Box::new(Sha256::new())),
+            compressed: Hasher::new(Algorithm::Sha256),
             size: 0,
             uncompressed: 0,
         }
     }
 
-    fn flush_batch(&mut self) -> io::Result<()> {
-        let (compression, pending, diff) = (self.compression, &self.pending, &mut self.diff);
-        let (frames, ()) = rayon::join(
-            || {
-                pending
-                    .par_chunks(Compression::BLOCK)
-                    .map(|block| compression.frame(block))
-                    .collect::<io::Result<Vec<_>>>()
-            },
-            || diff.update(pending),
-        );
-        for frame in frames? {
-            self.compressed.update(&frame);
-            self.size += frame.len() as u64;
-            self.out.write_all(&frame)?;
+    /// Hands the pending block over, and waits for the oldest where too many are on their way.
+    fn flush_block(&mut self) -> io::Result<()> {
+        if self.pending.is_empty() {
+            return Ok(());
         }
-        self.uncompressed += self.pending.len() as u64;
-        self.pending.clear();
+        if self.working.len() == IN_FLIGHT {
+            self.write_oldest()?;
+        }
+        let next = self.spare.pop().unwrap_or_default();
+        let block = std::mem::replace(&mut self.pending, next);
+        let compression = self.compression;
+        let (sender, receiver) = mpsc::sync_channel(1);
+        self.uncompressed += block.len() as u64;
+        self.diff.update(&block);
+        rayon::spawn(move || {
+            let frame = compression.frame(&block);
+            // Nobody waits for it only when writing was given up.
+            let _ = sender.send((frame, block));
+        });
+        self.working.push_back(receiver);
         Ok(())
+    }
+
+    fn write_oldest(&mut self) -> io::Result<()> {
+        let Some(receiver) = self.working.pop_front() else { return Ok(()) };
+        let (frame, mut block) = wait(&receiver)?;
+        block.clear();
+        self.spare.push(block);
+        let frame = frame?;
+        self.compressed.update(&frame);
+        self.size += frame.len() as u64;
+        self.out.write_all(&frame)
     }
 
     /// Writes the last frame.
@@ -145,7 +176,10 @@ impl<W: Write> BlockWriter<W> {
     /// # Errors
     /// When the compressor or the writer fails.
     pub fn finish(mut self) -> io::Result<(W, Compressed)> {
-        self.flush_batch()?;
+        self.flush_block()?;
+        while !self.working.is_empty() {
+            self.write_oldest()?;
+        }
         let result = Compressed {
             digest: self.compressed.finish(),
             diff_id: self.diff.finish(),
@@ -156,13 +190,37 @@ impl<W: Write> BlockWriter<W> {
     }
 }
 
+/// Waits for a frame. One of rayon's own threads works meanwhile: it may be the only one.
+fn wait(receiver: &mpsc::Receiver<Framed>) -> io::Result<Framed> {
+    let gone = || io::Error::other("a compressing thread ended early");
+    loop {
+        match receiver.try_recv() {
+            Ok(framed) => return Ok(framed),
+            Err(mpsc::TryRecvError::Disconnected) => return Err(gone()),
+            Err(mpsc::TryRecvError::Empty) => {}
+        }
+        if rayon::yield_now() != Some(rayon::Yield::Executed) {
+            return match receiver.recv_timeout(PATIENCE) {
+                Ok(framed) => Ok(framed),
+                Err(mpsc::RecvTimeoutError::Timeout) => continue,
+                Err(mpsc::RecvTimeoutError::Disconnected) => Err(gone()),
+            };
+        }
+    }
+}
+
 impl<W: Write> Write for BlockWriter<W> {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        let room = BATCH * Compression::BLOCK - self.pending.len();
+        let room = Compression::BLOCK - self.pending.len();
         let taken = buffer.len().min(room);
+        if self.pending.capacity() < Compression::BLOCK && self.pending.len() + taken > self.pending.capacity() {
+            // Small layers do not take a whole block.
+            let wanted = (self.pending.len() + taken).next_power_of_two().min(Compression::BLOCK);
+            self.pending.reserve_exact(wanted - self.pending.len());
+        }
         self.pending.extend_from_slice(&buffer[..taken]);
         if taken == room {
-            self.flush_batch()?;
+            self.flush_block()?;
         }
         Ok(taken)
     }

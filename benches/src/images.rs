@@ -1,0 +1,256 @@
+//! `images`: the cases of docs/reference/performance.md, tool beside tool in one run.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, SystemTime},
+};
+
+use anyhow::Context as _;
+use fleet_oci::{Compression, image::Base};
+
+use crate::{
+    contexts::{self, EDITED},
+    floor::{self, Job},
+    http::Connection,
+    measure::{self, Sample, median},
+    peers::{self, BASE, Change, Place, TOOLS, Target, Tool, job},
+    registry::Registry,
+};
+
+/// A row of the table.
+struct Case {
+    name: &'static str,
+    image: &'static str,
+    change: Change,
+    /// How many times faster than BuildKit fleetctl means to be.
+    goal: Option<f64>,
+}
+
+const CASES: [Case; 8] = [
+    Case { name: "no-op, 5 files", image: "cfg", change: Change::Nothing, goal: None },
+    Case { name: "no-op, 3,000 files", image: "split", change: Change::Nothing, goal: Some(8.0) },
+    Case { name: "config only, 1 of 5 files", image: "cfg", change: Change::File, goal: Some(4.0) },
+    Case { name: "environment only", image: "cfg", change: Change::Environment, goal: Some(4.0) },
+    Case { name: "1 file of 3,000, layers declared", image: "split", change: Change::File, goal: Some(5.0) },
+    Case { name: "1 file of 3,000, one folder", image: "fat", change: Change::File, goal: Some(2.5) },
+    Case { name: "environment only, 3,000 files", image: "split", change: Change::Environment, goal: None },
+    Case { name: "cold, 3,000 files", image: "cold", change: Change::Everything, goal: None },
+];
+
+const SPLIT: &[(&str, &str)] = &[("node_modules", "/app/node_modules"), ("src", "/app/src")];
+const WHOLE: &[(&str, &str)] = &[("", "/app")];
+const CONFIGURATION: &[(&str, &str)] = &[("", "/etc/agent")];
+
+struct Bench {
+    place: Place,
+    registry: Registry,
+    application: PathBuf,
+    configuration: PathBuf,
+    base: Base,
+    tools: Vec<Tool>,
+    edits: u32,
+}
+
+/// Measures and prints; false when a correctness probe failed.
+///
+/// # Errors
+/// When the benchmark cannot be set up or a tool fails.
+pub fn run(only: &[&str]) -> anyhow::Result<bool> {
+    let folder = tempfile::Builder::new().prefix("fleet-benches-").tempdir()?;
+    let mut bench = Bench::set_up(folder.path(), only)?;
+    let mut rows = Vec::new();
+    let wanted = std::env::var("FLEET_BENCH_CASES").unwrap_or_default();
+    for case in CASES.iter().filter(|case| case.name.contains(&wanted)) {
+        eprintln!("{}", case.name);
+        rows.push((case, bench.case(case)?));
+    }
+    println!("{}", table(&bench.tools, &rows));
+    let right = bench.probe()?;
+    for tool in &bench.tools {
+        tool.clean(&bench.place, &["cfg", "split", "fat", "cold", "probe"]);
+    }
+    Ok(right)
+}
+
+fn runs(case: &Case) -> usize {
+    let given = std::env::var("FLEET_BENCH_RUNS").ok().and_then(|text| text.parse().ok());
+    let large = case.change == Change::Everything || case.image == "fat";
+    given.unwrap_or(if large { 3 } else { 7 })
+}
+
+impl Bench {
+    fn set_up(folder: &Path, only: &[&str]) -> anyhow::Result<Self> {
+        let work = folder.canonicalize()?;
+        let (application, configuration) = (work.join("contexts/application"), work.join("contexts/configuration"));
+        eprintln!("making the contexts in {}", work.display());
+        contexts::application(&application, 1)?;
+        contexts::configuration(&configuration, 2)?;
+        let registry = Registry::start(&work.join("registry"))?;
+        let place = Place { registry: registry.host.clone(), work };
+        let mut tools = Vec::new();
+        for tool in TOOLS.into_iter().filter(|tool| only.is_empty() || only.contains(&tool.name())) {
+            match tool.missing() {
+                None => tools.push(tool),
+                Some(why) => eprintln!("{} is left out: {why}", tool.name()),
+            }
+        }
+        let target = Target { name: BASE, context: application.clone(), layers: WHOLE, env: "base".into(), base: None };
+        let base = push_base(&place, &target)?;
+        Ok(Self { place, registry, application, configuration, base, tools, edits: 0 })
+    }
+
+    fn target(&self, image: &'static str) -> Target {
+        let env = "1".to_owned();
+        let context = self.application.clone();
+        match image {
+            "cfg" => Target {
+                name: image,
+                context: self.configuration.clone(),
+                layers: CONFIGURATION,
+                env,
+                base: Some(self.base.clone()),
+            },
+            "fat" => Target { name: image, context, layers: WHOLE, env, base: None },
+            _ => Target { name: image, context, layers: SPLIT, env, base: None },
+        }
+    }
+
+    /// The samples of every tool. Tools take turns, so that what else the machine does falls on all of them.
+    fn case(&mut self, case: &Case) -> anyhow::Result<Vec<(Tool, Sample)>> {
+        let mut samples = vec![Vec::new(); self.tools.len()];
+        let mut target = self.target(case.image);
+        if case.change != Change::Everything {
+            for tool in self.tools.clone() {
+                tool.prepare(&self.place, &target)?;
+                tool.build(&self.place, &target, Change::Everything)?;
+            }
+            // Until then a file counts as just written, and careful tools read it again.
+            std::thread::sleep(Duration::from_secs(3));
+        }
+        for run in 0..=runs(case) {
+            for (n, tool) in self.tools.clone().into_iter().enumerate() {
+                self.change(case.change, &mut target, &tool, run)?;
+                let before = self.registry.requests();
+                let sample = tool.build(&self.place, &target, case.change)?;
+                let requests = self.registry.requests() - before;
+                // The first is the warm-up; a cold build has none.
+                if run > 0 || case.change == Change::Everything {
+                    samples[n].push(Sample { requests, ..sample });
+                }
+            }
+        }
+        Ok(self.tools.iter().copied().zip(samples).filter_map(|(tool, all)| Some((tool, median(all)?))).collect())
+    }
+
+    fn change(&mut self, change: Change, target: &mut Target, tool: &Tool, run: usize) -> anyhow::Result<()> {
+        self.edits += 1;
+        let edit = self.edits;
+        match change {
+            Change::Nothing => {}
+            Change::Environment => target.env = edit.to_string(),
+            Change::File => {
+                let file = if target.name == "cfg" { "agent.json" } else { EDITED };
+                append(&target.context.join(file), edit)?;
+            }
+            Change::Everything => {
+                // Nobody has seen a byte of it, in a repository that is new.
+                let name: &'static str = Box::leak(format!("cold-{}-{run}", tool.name()).into_boxed_str());
+                if target.context != self.application {
+                    fs::remove_dir_all(&target.context)?;
+                }
+                let context = self.place.work.join("contexts").join(name);
+                contexts::application(&context, 1_000 + u64::from(edit))?;
+                *target = Target { name, context, ..self.target("cold") };
+                tool.prepare(&self.place, target)?;
+                // What writing 194 MB left to the disk is not the tool's work.
+                let _ = Command::new("sync").status();
+            }
+        }
+        Ok(())
+    }
+
+    /// An edit of the same length whose mtime is put back, as unpackers and `touch -d` do: who ships the new file?
+    fn probe(&mut self) -> anyhow::Result<bool> {
+        let context = self.place.work.join("contexts/probe");
+        fs::create_dir_all(&context)?;
+        let file = context.join("answer");
+        let mut right = true;
+        for tool in self.tools.clone() {
+            let target = Target { name: "probe", context: context.clone(), layers: WHOLE, env: "1".into(), base: None };
+            fs::write(&file, "AAAA1111")?;
+            let before = fs::metadata(&file)?.modified()?;
+            tool.prepare(&self.place, &target)?;
+            // Older than any clock's tick, so that nobody reads it again for being young.
+            std::thread::sleep(Duration::from_secs(3));
+            tool.build(&self.place, &target, Change::Everything)?;
+            tool.build(&self.place, &target, Change::Nothing)?;
+            let old = self.published(tool, &target)?;
+            rewrite(&file, "BBBB2222", before)?;
+            tool.build(&self.place, &target, Change::File)?;
+            let seen = self.published(tool, &target)? != old;
+            println!("same-size edit, mtime put back: {} {}", tool.name(), if seen { "ships the new file" } else { "ships the OLD file" });
+            right &= seen || tool != Tool::Fleetctl;
+        }
+        Ok(right)
+    }
+
+    /// Everything that a tool's repository shows under tags.
+    fn published(&self, tool: Tool, target: &Target) -> anyhow::Result<String> {
+        let mut registry = Connection::open(&self.registry.host)?;
+        let repository = format!("/v2/{}/{}", tool.name(), target.name);
+        let mut get = |method: &str, path: &str| {
+            registry.ask(method, &format!("{repository}/{path}"), "text/plain", (0, &mut std::io::empty()))
+        };
+        let tags = String::from_utf8_lossy(&get("GET", "tags/list")?.body).into_owned();
+        Ok(tags + &get("HEAD", "manifests/v1")?.digest)
+    }
+}
+
+/// Pushes the base, gzip as registries have it, and says what it is. In a process of its own: what this one once held in
+/// memory would count as the peak of every process that it starts.
+fn push_base(place: &Place, target: &Target) -> anyhow::Result<Base> {
+    let files = place.work.join("base");
+    fs::create_dir_all(&files)?;
+    let job = Job { repository: BASE.to_owned(), compression: Compression::Gzip, ..job(place, target, &files) };
+    measure::run(&mut [peers::floor(&job, &files)?])?;
+    Ok(Base::from(&floor::pushed(&job)?))
+}
+
+fn append(file: &Path, edit: u32) -> anyhow::Result<()> {
+    let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
+    let kept = text.split("// edit ").next().unwrap_or_default();
+    Ok(fs::write(file, format!("{kept}// edit {edit}\n"))?)
+}
+
+fn rewrite(file: &Path, text: &str, mtime: SystemTime) -> anyhow::Result<()> {
+    fs::write(file, text)?;
+    Ok(fs::File::options().write(true).open(file)?.set_modified(mtime)?)
+}
+
+/// Milliseconds, how many times the floor and BuildKit, memory and requests.
+fn table(tools: &[Tool], rows: &[(&Case, Vec<(Tool, Sample)>)]) -> String {
+    let mut text = String::from("| case | ");
+    let title = |tool: &Tool| format!("{} ms (MB, requests) | ", tool.name());
+    text.extend(tools.iter().map(title));
+    text.push_str("fleetctl / floor | docker / fleetctl | goal |\n|---|");
+    text.extend(tools.iter().map(|_| "---|"));
+    text.push_str("---|---|---|\n");
+    for (case, samples) in rows {
+        let of = |tool: Tool| samples.iter().find(|(other, _)| *other == tool).map(|(_, sample)| *sample);
+        text.push_str(&format!("| {} | ", case.name));
+        for tool in tools {
+            text.push_str(&of(*tool).map_or("- | ".to_owned(), |sample| {
+                let ms = sample.time.as_secs_f64() * 1000.0;
+                format!("{ms:.0} ({}, {}) | ", sample.memory / 1_000_000, sample.requests)
+            }));
+        }
+        let ratio = |a: Tool, b: Tool| Some(of(a)?.time.as_secs_f64() / of(b)?.time.as_secs_f64());
+        let shown = |ratio: Option<f64>| ratio.map_or("-".to_owned(), |ratio| format!("{ratio:.1}"));
+        let goal = case.goal.map_or(String::new(), |goal| format!("≥ {goal}"));
+        text.push_str(&shown(ratio(Tool::Fleetctl, Tool::Floor)));
+        text.push_str(&format!(" | {} | {goal} |\n", shown(ratio(Tool::Docker, Tool::Fleetctl))));
+    }
+    text
+}

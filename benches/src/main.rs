@@ -1,0 +1,47 @@
+//! Benchmarks beside peers, in one run: `cargo run --release -p fleet-benches -- images`.
+//!
+//! [`images`] prints docs/reference/performance.md's table for this machine. Tests never assert times; this program
+//! never fails because something is slow.
+
+mod contexts;
+mod floor;
+mod fleetctl;
+mod http;
+mod images;
+mod measure;
+mod peers;
+mod registry;
+mod stat;
+
+use std::process::ExitCode;
+
+use anyhow::bail;
+
+const USAGE: &str = "usage: cargo run --release -p fleet-benches -- images [ONLY-TOOL…]
+
+Tools: fleetctl, floor, docker, buildah, umoci. Needs docker-registry (Debian's package of that name) and the built
+fleetctl (or FLEETCTL=its path); what else is not installed is left out and said.
+FLEET_BENCH_RUNS=n   runs after the warm-up (7; 3 for the large cases)
+FLEET_BENCH_CASES=…  only cases whose name has this text
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let outcome = match words.as_slice() {
+        ["images", tools @ ..] => images::run(tools),
+        ["floor", job] => floor::run(job.as_ref()),
+        _ => {
+            eprint!("{USAGE}");
+            return ExitCode::from(64);
+        }
+    };
+    let outcome = outcome.and_then(|right| if right { Ok(()) } else { bail!("a correctness probe failed") });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("fleet-benches: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
