@@ -51,13 +51,15 @@ struct Host {
     bearer: Option<Bearer>,
     /// By scopes.
     tokens: BTreeMap<String, Token>,
+    /// What the registry wants beside the scopes that we know of, by these: some name repositories otherwise.
+    more: BTreeMap<String, String>,
 }
 
 #[derive(Clone)]
 struct Bearer {
     realm: Url,
     service: Option<String>,
-    /// What the registry said it wants for the last request that it refused.
+    /// What the registry said it wants for the request that it refused.
     scope: Option<String>,
 }
 
@@ -92,7 +94,9 @@ impl Auth {
         if let Some(token) = host.tokens.get(&scopes).filter(|token| token.until > self.clock.now()) {
             return Ok(Some(token.value.clone()));
         }
-        let token = self.token(http, session, &bearer, credential.as_ref()).await?;
+        let mut wanted = session.scopes.clone();
+        wanted.extend(host.more.get(&scopes).cloned());
+        let token = self.token(http, session, token_request(&bearer, &wanted, credential.as_ref()), credential.as_ref()).await?;
         let value = token.value.clone();
         host.tokens.insert(scopes, token);
         Ok(Some(value))
@@ -113,6 +117,8 @@ impl Auth {
                     let why = format!("it wants credentials sent to {}, which is not HTTPS", bearer.realm);
                     return Err(session.malformed(why).into());
                 }
+                let other = bearer.scope.clone().filter(|scope| !covers(&session.scopes, scope));
+                host.more.extend(other.map(|scope| (session.scopes.join(" "), scope)));
                 host.bearer = Some(bearer);
                 // Requests beside this one may have got another token meanwhile: that one stays.
                 host.tokens.retain(|_, token| Some(&token.value) != used);
@@ -141,7 +147,7 @@ impl Auth {
         &self,
         http: &reqwest::Client,
         session: &Session<'_>,
-        bearer: &Bearer,
+        request: Result<Request, String>,
         credential: Option<&Credential>,
     ) -> Result<Token, Trouble> {
         #[derive(Deserialize)]
@@ -150,7 +156,7 @@ impl Auth {
             access_token: Option<String>,
             expires_in: Option<u64>,
         }
-        let request = token_request(bearer, &session.scopes, credential).map_err(|why| session.malformed(why))?;
+        let request = request.map_err(|why| session.malformed(why))?;
         session.requests.fetch_add(1, Ordering::Relaxed);
         let response = http.execute(request).await.map_err(|error| session.broken(&error))?;
         let response = self.token_given(session, response, credential).await?;
@@ -185,10 +191,9 @@ impl Auth {
 
 /// GET with the password, or POST with the identity token.
 fn token_request(bearer: &Bearer, scopes: &[String], credential: Option<&Credential>) -> Result<Request, String> {
-    let wanted = bearer.scope.iter().filter(|scope| !scopes.contains(scope)).chain(scopes);
     if let Some(Credential::Identity(token)) = credential {
         let token = token.expose_str().map_err(|error| error.to_string())?;
-        let scope = wanted.cloned().collect::<Vec<_>>().join(" ");
+        let scope = scopes.join(" ");
         let mut form = url::form_urlencoded::Serializer::new(String::new());
         form.append_pair("grant_type", "refresh_token").append_pair("client_id", "fleetctl");
         form.append_pair("service", bearer.service.as_deref().unwrap_or_default());
@@ -202,13 +207,19 @@ fn token_request(bearer: &Bearer, scopes: &[String], credential: Option<&Credent
     {
         let mut query = url.query_pairs_mut();
         query.extend_pairs(bearer.service.iter().map(|service| ("service", service)));
-        query.extend_pairs(wanted.map(|scope| ("scope", scope)));
+        query.extend_pairs(scopes.iter().map(|scope| ("scope", scope)));
     }
     let mut request = Request::new(reqwest::Method::GET, url);
     if let Some(header) = credential.and_then(basic) {
         request.headers_mut().insert(AUTHORIZATION, header);
     }
     Ok(request)
+}
+
+/// Whether a scope of the same repository is among these: they were chosen to allow what is asked there.
+fn covers(scopes: &[String], scope: &str) -> bool {
+    let name = |scope: &str| scope.rsplit_once(':').map(|(name, _)| name.to_owned());
+    scopes.iter().any(|own| name(own) == name(scope))
 }
 
 fn basic(credential: &Credential) -> Option<HeaderValue> {

@@ -1,0 +1,116 @@
+//! A token server of one test, whose tokens a real registry checks: signed with a key that `openssl` made.
+
+#![allow(dead_code, reason = "shared by several test binaries")]
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Write},
+    net::{TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::{Arc, Mutex},
+    thread,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use base64::{Engine as _, engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD}};
+use serde_json::json;
+
+use crate::docker_registry::{DockerRegistry, PASSWORD, USER};
+
+/// Runs `openssl` in a folder.
+pub fn openssl(folder: &Path, arguments: &[&str]) {
+    let output = Command::new("openssl").args(arguments).current_dir(folder).output().expect("openssl is installed");
+    assert!(output.status.success(), "openssl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+pub struct Tokens {
+    asked: Arc<Mutex<Vec<String>>>,
+    /// Seconds that the next tokens are valid for as the registry sees it; negative: already over.
+    lasts: Arc<Mutex<i64>>,
+}
+
+impl Tokens {
+    /// A registry that wants tokens, and the server that gives them to those who know the password.
+    pub fn start() -> (DockerRegistry, Self) {
+        let folder = tempfile::tempdir().unwrap();
+        openssl(folder.path(), &["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=tokens", "-keyout", "key.pem", "-out", "cert.pem"]);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let auth = format!(
+            "auth: {{token: {{realm: 'http://{}/token', service: test, issuer: tokens, rootcertbundle: {}}}}}",
+            listener.local_addr().unwrap(),
+            folder.path().join("cert.pem").display(),
+        );
+        let tokens = Self { asked: Arc::default(), lasts: Arc::new(Mutex::new(300)) };
+        let key = folder.path().to_owned();
+        let (asked, lasts) = (Arc::clone(&tokens.asked), Arc::clone(&tokens.lasts));
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let stream = stream.unwrap();
+                let lasts = *lasts.lock().unwrap();
+                serve(&stream, &key, &asked, lasts);
+            }
+        });
+        (DockerRegistry::with(folder, &auth, ""), tokens)
+    }
+
+    /// Paths with queries, decoded.
+    pub fn asked(&self) -> Vec<String> {
+        self.asked.lock().unwrap().clone()
+    }
+
+    pub fn lasting(&self, seconds: i64) {
+        *self.lasts.lock().unwrap() = seconds;
+    }
+}
+
+fn serve(stream: &TcpStream, key: &PathBuf, asked: &Mutex<Vec<String>>, lasts: i64) {
+    let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
+    let Some(request) = lines.next() else { return };
+    let head: Vec<String> = lines.by_ref().take_while(|line| !line.is_empty()).collect();
+    let url = format!("http://x{}", request.split(' ').nth(1).unwrap());
+    let pairs: Vec<(String, String)> = url::Url::parse(&url).unwrap().query_pairs().into_owned().collect();
+    let scopes: Vec<String> = pairs.iter().filter(|(key, _)| key == "scope").map(|(_, value)| value.clone()).collect();
+    asked.lock().unwrap().push(scopes.join(" "));
+    let basic = format!("authorization: Basic {}", STANDARD.encode(format!("{USER}:{PASSWORD}")));
+    let known = head.iter().any(|line| line.eq_ignore_ascii_case(&basic));
+    let (status, body) = if known {
+        // The registry's clock is the machine's; the client's may be another.
+        (200, json!({"token": token(key, &scopes, lasts), "expires_in": 300}).to_string())
+    } else {
+        (401, json!({"errors": [{"code": "UNAUTHORIZED", "message": "incorrect username or password"}]}).to_string())
+    };
+    let head = format!("HTTP/1.1 {status} Said\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
+    let mut out = stream;
+    let _ = out.write_all(head.as_bytes());
+}
+
+fn token(folder: &Path, scopes: &[String], lasts: i64) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64;
+    let pem = fs::read_to_string(folder.join("cert.pem")).unwrap();
+    let der: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
+    let access: Vec<_> = scopes
+        .iter()
+        .map(|scope| {
+            let (name, actions) = scope.strip_prefix("repository:").unwrap().rsplit_once(':').unwrap();
+            json!({"type": "repository", "name": name, "actions": actions.split(',').collect::<Vec<_>>()})
+        })
+        .collect();
+    let header = json!({"typ": "JWT", "alg": "RS256", "x5c": [der]});
+    let claims = json!({
+        "iss": "tokens", "sub": USER, "aud": "test", "jti": "1", "access": access,
+        "iat": now - 3600, "nbf": now - 3600, "exp": now + lasts,
+    });
+    let part = |value: &serde_json::Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let text = format!("{}.{}", part(&header), part(&claims));
+    let mut signing = Command::new("openssl")
+        .args(["dgst", "-sha256", "-sign"])
+        .arg(folder.join("key.pem"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    signing.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let signed = signing.wait_with_output().unwrap();
+    format!("{text}.{}", URL_SAFE_NO_PAD.encode(signed.stdout))
+}
