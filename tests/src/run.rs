@@ -11,8 +11,9 @@ use std::{
 
 use crate::sources::workspace;
 
-/// No command of a test may take longer; one that does is killed and fails its test.
-const LONGEST: Duration = Duration::from_secs(600);
+/// No command of a test may take longer; one that does is killed and fails its test. The first build of the agent image
+/// compiles the agent runtime and fetches 331 packages: on a busy machine that alone took ten minutes.
+const LONGEST: Duration = Duration::from_secs(1800);
 
 /// How a process ended.
 #[derive(Clone, Debug)]
