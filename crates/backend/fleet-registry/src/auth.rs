@@ -25,7 +25,7 @@ use crate::{
     credentials::{Credential, Credentials},
     error::RegistryError,
     reference::is_loopback,
-    transport::{Session, Trouble, read, words},
+    transport::{Session, Trouble, answer, read, words},
 };
 
 /// How long a token lasts when nobody says (the protocol's own default).
@@ -96,7 +96,9 @@ impl Auth {
         }
         let mut wanted = session.scopes.clone();
         wanted.extend(host.more.get(&scopes).cloned());
-        let token = self.token(http, session, token_request(&bearer, &wanted, credential.as_ref()), credential.as_ref()).await?;
+        let token = self
+            .token(http, session, token_request(&bearer, &wanted, credential.as_ref()), credential.as_ref())
+            .await?;
         let value = token.value.clone();
         host.tokens.insert(scopes, token);
         Ok(Some(value))
@@ -158,15 +160,16 @@ impl Auth {
         }
         let request = request.map_err(|why| session.malformed(why))?;
         session.requests.fetch_add(1, Ordering::Relaxed);
-        let response = http.execute(request).await.map_err(|error| session.broken(&error))?;
+        let response = answer(http, session, request).await?;
         let response = self.token_given(session, response, credential).await?;
         let bytes = read(session, response, MAXIMUM_TOKEN).await?;
         let malformed = |why: String| session.malformed(format!("its token server's answer: {why}"));
         // Serde's words would repeat what it found there.
-        let answer: Answer = serde_json::from_slice(&bytes).map_err(|_| malformed("it is not JSON of the shape".into()))?;
-        let text = answer.token.or(answer.access_token).ok_or_else(|| malformed("it has no token".into()))?;
+        let said: Answer =
+            serde_json::from_slice(&bytes).map_err(|_| malformed("it is not JSON of the shape".into()))?;
+        let text = said.token.or(said.access_token).ok_or_else(|| malformed("it has no token".into()))?;
         let value = sensitive(&format!("Bearer {text}")).ok_or_else(|| malformed("its token is not text".into()))?;
-        let lasts = Duration::from_secs(answer.expires_in.unwrap_or(TOKEN_SECONDS).min(LONGEST_TOKEN));
+        let lasts = Duration::from_secs(said.expires_in.unwrap_or(TOKEN_SECONDS).min(LONGEST_TOKEN));
         Ok(Token { value, until: self.clock.now() + lasts - TOKEN_MARGIN.min(lasts / 2) })
     }
 
@@ -315,13 +318,18 @@ mod tests {
         let ecr = r#"Basic realm="https://1.dkr.ecr.eu-west-1.amazonaws.com/",service="ecr.amazonaws.com""#;
         assert!(matches!(challenged(ecr), Some(Challenge::Basic)));
         assert!(challenged("Negotiate").is_none());
-        assert_eq!(parameters(r#"a="b \"c\", d" , e=f"#), BTreeMap::from([("a".into(), r#"b "c", d"#.into()), ("e".into(), "f".into())]));
+        assert_eq!(
+            parameters(r#"a="b \"c\", d" , e=f"#),
+            BTreeMap::from([("a".into(), r#"b "c", d"#.into()), ("e".into(), "f".into())])
+        );
         assert_eq!(parameters(r#"a="b"#), BTreeMap::from([("a".into(), "b".into())]));
     }
 
     #[test]
     fn passwords_go_to_token_servers_over_tls_or_loopback_only() {
-        for (url, may) in [("https://a.example/t", true), ("http://127.0.0.1:5001/t", true), ("http://a.example/t", false)] {
+        for (url, may) in
+            [("https://a.example/t", true), ("http://127.0.0.1:5001/t", true), ("http://a.example/t", false)]
+        {
             assert_eq!(may_carry_secrets(&Url::parse(url).unwrap()), may, "{url}");
         }
     }

@@ -25,7 +25,7 @@ use crate::{
     pull::id_of,
     push::Pushing,
     reference::Place,
-    transport::{Trouble, location},
+    transport::{ANSWER_TIME, Trouble, location},
 };
 
 /// Bytes read from a file at a time.
@@ -205,7 +205,11 @@ impl Pushing<'_> {
         if let Some(bytes) = &blob.inline {
             return Ok(Bytes::copy_from_slice(bytes).into());
         }
-        let missing = |why: String| RegistryError::NoBlob { reference: self.target.written.clone(), blob: blob.digest.clone(), why };
+        let missing = |why: String| RegistryError::NoBlob {
+            reference: self.target.written.clone(),
+            blob: blob.digest.clone(),
+            why,
+        };
         let opened = self.source.open(blob).await;
         if let Some(file) = opened.map_err(|error| missing(format!("cannot be read here: {error}")))? {
             let length = file.metadata().map_err(|error| missing(format!("cannot be read here: {error}")))?.len();
@@ -269,7 +273,8 @@ fn checked(response: Response, blob: &BlobRef, lie: Arc<Mutex<Option<(String, St
                 *lie.lock().unwrap_or_else(PoisonError::into_inner) = Some((from, why));
                 io::Error::other("the origin sends another blob")
             };
-            let Some(piece) = response.chunk().await.map_err(io::Error::other)? else {
+            let piece = tokio::time::timeout(ANSWER_TIME, response.chunk()).await.map_err(io::Error::other)?;
+            let Some(piece) = piece.map_err(io::Error::other)? else {
                 return if before == size { Ok(None) } else { Err(differs(format!("{before} of {size} bytes came"))) };
             };
             let length = before + piece.len() as u64;

@@ -104,7 +104,9 @@ impl DockerConfig {
                 Ok(DockerCredential::UsernamePassword(user, password)) => {
                     return Ok(Some(Credential::Password { user, password: Secret::new(password) }));
                 }
-                Ok(DockerCredential::IdentityToken(token)) => return Ok(Some(Credential::Identity(Secret::new(token)))),
+                Ok(DockerCredential::IdentityToken(token)) => {
+                    return Ok(Some(Credential::Identity(Secret::new(token))));
+                }
                 Err(CredentialRetrievalError::NoCredentialConfigured) => {}
                 Err(error) => {
                     if let Some(why) = self.words(error) {
@@ -146,7 +148,9 @@ impl Credentials for DockerConfig {
         let looking = tokio::task::spawn_blocking(move || config.look_up(&name));
         match tokio::time::timeout(HELPER_TIME, looking).await {
             Ok(Ok(found)) => found,
-            Ok(Err(_)) => Err(CredentialsError { registry: registry.to_owned(), why: "the look-up broke off".to_owned() }),
+            Ok(Err(_)) => {
+                Err(CredentialsError { registry: registry.to_owned(), why: "the look-up broke off".to_owned() })
+            }
             Err(_) => {
                 let why = format!("the credential helper did not answer within {} s", HELPER_TIME.as_secs());
                 Err(CredentialsError { registry: registry.to_owned(), why })

@@ -17,7 +17,9 @@ pub enum RegistryError {
         why: String,
     },
     /// No answer, or none that helps, after all attempts. Only a mistake in an environment that uses the image.
-    #[error("the registry of {reference} cannot be reached: {why}; check the network, proxy and CA settings of this machine")]
+    #[error(
+        "the registry of {reference} cannot be reached: {why}; check the network, proxy and CA settings of this machine"
+    )]
     Unreachable {
         /// The image.
         reference: String,
@@ -68,7 +70,9 @@ pub enum RegistryError {
         why: String,
     },
     /// A tag that may not change its meaning means something else.
-    #[error("{reference} is {there} in the registry, and this is {ours}: the tag names what the image is made of, so one of the two was made wrongly or by another version of fleetctl; nothing was pushed. Build again with `fleetctl build --check`, and remove the tag if what is there is wrong")]
+    #[error(
+        "{reference} is {there} in the registry, and this is {ours}: the tag names what the image is made of, so one of the two was made wrongly or by another version of fleetctl; nothing was pushed. Build again with `fleetctl build --check`, and remove the tag if what is there is wrong"
+    )]
     Taken {
         /// Image and tag.
         reference: String,
@@ -107,7 +111,9 @@ pub enum RegistryError {
 
 fn denied(user: Option<&str>, host: &str, why: &str) -> String {
     match user {
-        Some(user) => format!("user `{user}` with the wrong password, or without the right to it ({why}); mend it with `docker login {host}`"),
+        Some(user) => format!(
+            "user `{user}` with the wrong password, or without the right to it ({why}); mend it with `docker login {host}`"
+        ),
         None => format!("it wants to know who asks ({why}); say so with `docker login {host}`"),
     }
 }

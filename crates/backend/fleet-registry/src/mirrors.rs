@@ -20,7 +20,10 @@ struct Mirror {
 
 /// A list of mirrors that cannot be read.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("{}: `{entry}` {why}; entries read REGISTRY=HOST[:PORT][/PREFIX], separated by commas, as in docker.io=mirror.example:5000/cache", Mirrors::VARIABLE)]
+#[error(
+    "{}: `{entry}` {why}; entries read REGISTRY=HOST[:PORT][/PREFIX], separated by commas, as in docker.io=mirror.example:5000/cache",
+    Mirrors::VARIABLE
+)]
 pub struct MirrorError {
     /// The entry.
     pub entry: String,
@@ -36,8 +39,7 @@ impl Mirrors {
     pub(crate) fn places(&self, place: &Place) -> Vec<Place> {
         let mirrors = self.0.get(&place.registry).into_iter().flatten().map(|mirror| {
             let name = &place.repository;
-            let repository =
-                if mirror.prefix.is_empty() { name.clone() } else { format!("{}/{name}", mirror.prefix) };
+            let repository = if mirror.prefix.is_empty() { name.clone() } else { format!("{}/{name}", mirror.prefix) };
             Place::new(&mirror.host, &repository)
         });
         mirrors.chain([place.clone()]).collect()
@@ -81,19 +83,21 @@ mod tests {
 
     #[test]
     fn mirrors_are_asked_in_order_and_the_registry_last() {
-        let mirrors: Mirrors = "docker.io=a.example:5000/cache/, docker.io=b.example,ghcr.io=c.example".parse().unwrap();
+        let mirrors: Mirrors =
+            "docker.io=a.example:5000/cache/, docker.io=b.example,ghcr.io=c.example".parse().unwrap();
         let places = mirrors.places(&Place::new("docker.io", "library/debian"));
         let shown: Vec<_> = places.iter().map(|place| format!("{}/{}", place.host, place.repository)).collect();
-        let expected = [
-            "a.example:5000/cache/library/debian", "b.example/library/debian", "registry-1.docker.io/library/debian",
-        ];
+        let expected =
+            ["a.example:5000/cache/library/debian", "b.example/library/debian", "registry-1.docker.io/library/debian"];
         assert_eq!(shown, expected);
         assert_eq!(mirrors.places(&Place::new("quay.io", "a/b")).len(), 1);
     }
 
     #[test]
     fn what_is_no_mirror_is_named() {
-        for bad in ["docker.io", "docker.io=https://a.example", "=a.example", "docker.io=", "docker.io=joe:pw@a.example"] {
+        for bad in
+            ["docker.io", "docker.io=https://a.example", "=a.example", "docker.io=", "docker.io=joe:pw@a.example"]
+        {
             let error = bad.parse::<Mirrors>().unwrap_err();
             assert_eq!(error.entry, bad);
         }

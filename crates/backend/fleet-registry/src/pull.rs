@@ -11,7 +11,7 @@ use fleet_oci::{
     image::{Base, read_config},
     inspect::inspect_layer,
 };
-use fleet_store::{BlobError, BlobId, Store};
+use fleet_store::{BlobError, BlobId, RecordId, Store};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use reqwest::{Method, Response, StatusCode};
 use serde::Deserialize;
@@ -21,7 +21,7 @@ use crate::{
     error::RegistryError,
     manifest::{Blob, Document, Kind, MAXIMUM_MANIFEST},
     reference::{Named, Place},
-    transport::{Session, Trouble, read},
+    transport::{Session, Trouble, piece, read},
 };
 
 /// A config larger than this is refused.
@@ -37,11 +37,14 @@ impl Client {
     pub async fn resolve(&self, reference: &str, platform: Platform) -> Result<Digest, RegistryError> {
         let pulling = Pulling::new(&self.0, reference)?;
         let mut version = pulling.named.version.clone();
-        for _ in 0..=MAXIMUM_INDEXES {
+        for depth in 0..=MAXIMUM_INDEXES {
             let (digest, kind) = pulling.manifest(&version, platform).await?;
             match kind {
                 Kind::Image { config, .. } => {
-                    pulling.is_for(&config, platform).await?;
+                    // An index has said what it is for.
+                    if depth == 0 {
+                        pulling.is_for(&config, platform).await?;
+                    }
                     return Ok(digest);
                 }
                 Kind::Index(Some(inner)) => version = inner.to_string(),
@@ -58,7 +61,8 @@ impl Client {
     /// [`RegistryError`].
     pub async fn describe(&self, reference: &str, digest: &Digest, platform: Platform) -> Result<Base, RegistryError> {
         let pulling = Pulling::new(&self.0, reference)?;
-        let (config, layers) = pulling.image(digest, platform).await?;
+        let manifest = pulling.get(&Ask::Manifest { version: &digest.to_string() }).await?;
+        let (config, layers) = pulling.image_in(&manifest, platform)?;
         let json = pulling.get(&Ask::Small { blob: &config, what: "a config" }).await?;
         let (settings, diff_ids) = pulling.settings(&json, layers.len())?;
         let described = |(blob, diff_id): (Blob, Digest)| LayerDescriptor {
@@ -71,8 +75,8 @@ impl Client {
         Ok(Base { config: settings, layers: layers.into_iter().zip(diff_ids).map(described).collect() })
     }
 
-    /// Pulls an image by digest: its layers' blobs into the store, verified down to their diff ids, and what an image
-    /// needs to stand on it. Blobs that are there already are not fetched again.
+    /// Pulls an image by digest: its manifest and blobs into the store, verified down to their diff ids, and what an
+    /// image needs to stand on it. What is there already is not fetched again: of a whole image nobody is asked.
     ///
     /// # Errors
     /// [`RegistryError`]; what was complete by then stays in the store.
@@ -84,16 +88,9 @@ impl Client {
         store: Arc<Store>,
     ) -> Result<Base, RegistryError> {
         let pulling = Pulling::new(&self.0, reference)?;
-        let (config, layers) = pulling.image(digest, platform).await?;
-        let id = id_of(&config.digest)?;
-        let json = match store.read_blob(&id)? {
-            Some(json) => json,
-            None => {
-                let json = pulling.get(&Ask::Small { blob: &config, what: "a config" }).await?;
-                store.put_blob_expecting(&id, &json)?;
-                json
-            }
-        };
+        let manifest = pulling.stored(digest, &Ask::Manifest { version: &digest.to_string() }, &store).await?;
+        let (config, layers) = pulling.image_in(&manifest, platform)?;
+        let json = pulling.stored(&config.digest, &Ask::Small { blob: &config, what: "a config" }, &store).await?;
         let (settings, diff_ids) = pulling.settings(&json, layers.len())?;
         let (pulling, store) = (&pulling, &store);
         let pulls = layers.into_iter().zip(diff_ids).map(|(blob, diff_id)| pulling.layer(blob, diff_id, store));
@@ -174,10 +171,11 @@ impl<'a> Pulling<'a> {
                     return Err(session.malformed(format!("{what} of {} bytes", blob.size)).into());
                 }
                 let response = self.client.get(session, &format!("blobs/{}", blob.digest), what).await?;
-                let bytes = read(session, response, blob.size as usize).await.map_err(|trouble| match trouble.error {
-                    RegistryError::Malformed { why, .. } => session.lies(what, &blob.digest, why).into(),
-                    _ => trouble,
-                })?;
+                let bytes =
+                    read(session, response, blob.size as usize).await.map_err(|trouble| match trouble.error {
+                        RegistryError::Malformed { why, .. } => session.lies(what, &blob.digest, why).into(),
+                        _ => trouble,
+                    })?;
                 verified(session, what, Some(&blob.digest), bytes)
             }
             Ask::Layer { blob, store } => self.download(session, blob, store).await.map(|()| Vec::new()),
@@ -190,11 +188,22 @@ impl<'a> Pulling<'a> {
         Ok((Digest::sha256(&bytes), kind))
     }
 
+    /// A manifest or config out of the store, else what is asked, then stored.
+    async fn stored(&self, digest: &Digest, ask: &Ask<'_>, store: &Store) -> Result<Vec<u8>, RegistryError> {
+        let id = id_of(digest)?;
+        if let Some(bytes) = store.read_blob(&id)? {
+            return Ok(bytes);
+        }
+        let bytes = self.get(ask).await?;
+        store.put_blob_expecting(&id, &bytes)?;
+        Ok(bytes)
+    }
+
     /// The config and layers of a pinned image.
-    async fn image(&self, digest: &Digest, platform: Platform) -> Result<(Blob, Vec<Blob>), RegistryError> {
-        match self.manifest(&digest.to_string(), platform).await? {
-            (_, Kind::Image { config, layers }) => Ok((config, layers)),
-            (_, Kind::Index(_)) => {
+    fn image_in(&self, manifest: &[u8], platform: Platform) -> Result<(Blob, Vec<Blob>), RegistryError> {
+        match Document::parse(manifest, platform).map_err(|why| self.malformed(why))? {
+            Kind::Image { config, layers } => Ok((config, layers)),
+            Kind::Index(_) => {
                 Err(self.malformed("the pinned digest is an index of several images; run `fleetctl lock` again"))
             }
         }
@@ -208,7 +217,8 @@ impl<'a> Pulling<'a> {
             architecture: String,
         }
         let json = self.get(&Ask::Small { blob: config, what: "a config" }).await?;
-        let built: Built = serde_json::from_slice(&json).map_err(|error| self.malformed(format!("its config: {error}")))?;
+        let built: Built =
+            serde_json::from_slice(&json).map_err(|error| self.malformed(format!("its config: {error}")))?;
         if (built.os.as_str(), built.architecture.as_str()) == (platform.os(), platform.architecture()) {
             return Ok(());
         }
@@ -230,7 +240,7 @@ impl<'a> Pulling<'a> {
         let mut response = self.client.get(session, &format!("blobs/{}", blob.digest), WHAT).await?;
         let mut writer = store.blob_writer(id.algorithm()).map_err(RegistryError::from)?;
         let mut length = 0;
-        while let Some(piece) = response.chunk().await.map_err(|error| session.broken(&error))? {
+        while let Some(piece) = piece(session, &mut response).await? {
             length += piece.len() as u64;
             if length > blob.size {
                 return Err(session.lies(WHAT, &blob.digest, format!("it is longer than {} bytes", blob.size)).into());
@@ -254,6 +264,12 @@ impl<'a> Pulling<'a> {
         if store.blob_path(&id).is_none() {
             self.get(&Ask::Layer { blob: &blob, store }).await?;
         }
+        // A record that cannot be read or written costs another look, nothing else.
+        let record = RecordId { space: "inspected".to_owned(), key: id.hex().to_owned() };
+        let known = store.get_record::<LayerDescriptor>(&record).ok().flatten();
+        if let Some(known) = known.filter(|known| known.digest == blob.digest && known.diff_id == diff_id) {
+            return Ok(known);
+        }
         let lies = |why: String| RegistryError::Lies {
             reference: self.named.written.clone(),
             what: "a layer",
@@ -272,7 +288,9 @@ impl<'a> Pulling<'a> {
             return Err(lies(format!("the tar inside is {}, its config says {diff_id}", inspected.diff_id)));
         }
         let uncompressed = inspected.uncompressed;
-        Ok(LayerDescriptor { media_type, digest: blob.digest, diff_id, size: blob.size, uncompressed })
+        let layer = LayerDescriptor { media_type, digest: blob.digest, diff_id, size: blob.size, uncompressed };
+        drop(store.put_record(&record, &layer, &[id]));
+        Ok(layer)
     }
 }
 

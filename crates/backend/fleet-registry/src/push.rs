@@ -45,13 +45,19 @@ impl Client {
         events: Events<'_>,
     ) -> Result<Pushed, RegistryError> {
         let requests = AtomicUsize::new(0);
-        let pushing = Pushing::new(&self.0, target, upload, source, Session {
-            about: &target.written,
-            place: target.place.clone(),
-            scopes: Vec::new(),
-            requests: &requests,
-            events,
-        });
+        let pushing = Pushing::new(
+            &self.0,
+            target,
+            upload,
+            source,
+            Session {
+                about: &target.written,
+                place: target.place.clone(),
+                scopes: Vec::new(),
+                requests: &requests,
+                events,
+            },
+        );
         pushing.run(upload).await?;
         let mut pushed = pushing.pushed.into_inner().unwrap_or_else(PoisonError::into_inner);
         pushed.requests = requests.into_inner();
@@ -88,14 +94,8 @@ impl<'a> Pushing<'a> {
         beside.truncate(MAXIMUM_SCOPES);
         let beside = beside.iter().map(|repository| scope(repository, "pull"));
         session.scopes = [scope(&own.repository, "pull,push")].into_iter().chain(beside).collect();
-        let pushed = Pushed {
-            digest: upload.digest.clone(),
-            sent: 0,
-            mounted: 0,
-            skipped: 0,
-            requests: 0,
-            notices: Vec::new(),
-        };
+        let pushed =
+            Pushed { digest: upload.digest.clone(), sent: 0, mounted: 0, skipped: 0, requests: 0, notices: Vec::new() };
         Self { client, target, source, session, pushed: Mutex::new(pushed) }
     }
 
@@ -151,9 +151,9 @@ impl<'a> Pushing<'a> {
 
     /// Takes note of what another manifest of the repository keeps there, where that saves looking.
     async fn learn_from(&self, former: &Digest, missing: &[&Upload]) -> Result<(), RegistryError> {
-        let unknown = blobs(missing).into_iter().filter(|blob| {
-            blob.inline.is_none() && !self.client.is_known(&self.session.place, &blob.digest)
-        });
+        let unknown = blobs(missing)
+            .into_iter()
+            .filter(|blob| blob.inline.is_none() && !self.client.is_known(&self.session.place, &blob.digest));
         if unknown.count() < 2 {
             return Ok(());
         }
@@ -174,7 +174,11 @@ impl<'a> Pushing<'a> {
         let ask = async || {
             let request = transport.request(&self.session, Method::GET, &format!("manifests/{digest}"))?;
             let response = transport.send(&self.session, request).await?;
-            if response.status() == StatusCode::OK { read(&self.session, response, MAXIMUM_MANIFEST).await } else { Ok(Vec::new()) }
+            if response.status() == StatusCode::OK {
+                read(&self.session, response, MAXIMUM_MANIFEST).await
+            } else {
+                Ok(Vec::new())
+            }
         };
         let bytes = transport.retried(&self.session, || ask()).await?;
         if Digest::sha256(&bytes) != *digest {
@@ -186,9 +190,9 @@ impl<'a> Pushing<'a> {
     /// Sends blobs, several at a time, then manifests, one after the other.
     async fn send_all(&self, missing: &[&Upload], version: &str) -> Result<Option<Response>, Trouble> {
         let transport = &self.client.transport;
-        let blobs = blobs(missing).into_iter().map(|blob| async move {
-            transport.retried(&self.session, || self.blob(blob)).await
-        });
+        let blobs = blobs(missing)
+            .into_iter()
+            .map(|blob| async move { transport.retried(&self.session, || self.blob(blob)).await });
         stream::iter(blobs).buffer_unordered(self.client.parallel).try_collect::<()>().await?;
         let mut last = None;
         for (at, upload) in missing.iter().enumerate() {
@@ -203,16 +207,26 @@ impl<'a> Pushing<'a> {
         let what = format!("the manifest {}", upload.digest);
         let response = self.put_manifest(&upload.manifest, &upload.media_type, version, &what).await?;
         if let Some(got) = content_digest(&response).filter(|got| *got != upload.digest) {
-            return Err(self.session.lies("an answer to a manifest", &upload.digest, format!("it took it for {got}")).into());
+            return Err(self
+                .session
+                .lies("an answer to a manifest", &upload.digest, format!("it took it for {got}"))
+                .into());
         }
         let tag = self.target.tag.clone().filter(|tag| tag == version);
         (self.session.events)(Event::Manifest { digest: upload.digest.clone(), tag });
         Ok(response)
     }
 
-    pub async fn put_manifest(&self, bytes: &[u8], media_type: &str, version: &str, what: &str) -> Result<Response, Trouble> {
+    pub async fn put_manifest(
+        &self,
+        bytes: &[u8],
+        media_type: &str,
+        version: &str,
+        what: &str,
+    ) -> Result<Response, Trouble> {
         let transport = &self.client.transport;
-        let media_type = HeaderValue::from_str(media_type).map_err(|error| self.session.malformed(error.to_string()))?;
+        let media_type =
+            HeaderValue::from_str(media_type).map_err(|error| self.session.malformed(error.to_string()))?;
         let ask = async || {
             let mut request = transport.request(&self.session, Method::PUT, &format!("manifests/{version}"))?;
             request.headers_mut().insert(CONTENT_TYPE, media_type.clone());
@@ -232,7 +246,9 @@ impl<'a> Pushing<'a> {
         match answer {
             Ok(response) => self.list_if_referrer(upload, response.as_ref()).await,
             // A registry that keeps tags as they are refuses the same image, too, when somebody else was quicker.
-            Err(trouble) if trouble.status.is_some_and(|status| status.is_client_error()) && self.target.tag.is_some() => {
+            Err(trouble)
+                if trouble.status.is_some_and(|status| status.is_client_error()) && self.target.tag.is_some() =>
+            {
                 match self.client.head_manifest(&self.session, version).await? {
                     Some(there) if there == upload.digest => self.list_if_referrer(upload, None).await,
                     Some(there) => self.free(upload, &there).and(Err(trouble.error)),

@@ -114,8 +114,12 @@ mod tests {
     #[test]
     fn only_loopback_is_spoken_to_without_tls() {
         for (registry, scheme) in [
-            ("localhost:5000", "http"), ("127.0.0.1", "http"), ("[::1]:5000", "http"), ("10.0.0.1:5000", "https"),
-            ("localhost.example", "https"), ("127.0.0.1.example:80", "https"),
+            ("localhost:5000", "http"),
+            ("127.0.0.1", "http"),
+            ("[::1]:5000", "http"),
+            ("10.0.0.1:5000", "https"),
+            ("localhost.example", "https"),
+            ("127.0.0.1.example:80", "https"),
         ] {
             let place = Place::new(registry, "a");
             assert_eq!(place.url(false, "manifests/b").unwrap().scheme(), scheme, "{registry}");
@@ -126,7 +130,10 @@ mod tests {
     #[test]
     fn references_are_read_as_docker_reads_them() {
         let named = Named::parse("debian").unwrap();
-        assert_eq!((&*named.place.host, &*named.place.repository, &*named.version), ("registry-1.docker.io", "library/debian", "latest"));
+        assert_eq!(
+            (&*named.place.host, &*named.place.repository, &*named.version),
+            ("registry-1.docker.io", "library/debian", "latest")
+        );
         let digest = Digest::sha256(b"");
         assert_eq!(Named::parse(&format!("ghcr.io/a/b:c@{digest}")).unwrap().version, digest.to_string());
         assert!(matches!(Named::parse("Not An Image"), Err(RegistryError::Reference { .. })));

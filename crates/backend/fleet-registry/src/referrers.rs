@@ -46,7 +46,12 @@ impl Client {
     ///
     /// # Errors
     /// [`RegistryError`].
-    pub async fn attach(&self, target: &Target, statement: &Upload, events: Events<'_>) -> Result<Pushed, RegistryError> {
+    pub async fn attach(
+        &self,
+        target: &Target,
+        statement: &Upload,
+        events: Events<'_>,
+    ) -> Result<Pushed, RegistryError> {
         let by_digest = Target { tag: None, former: None, ..target.clone() };
         self.push(&by_digest, statement, &Inline, events).await
     }
@@ -54,7 +59,12 @@ impl Client {
 
 impl Pushing<'_> {
     /// Lists a referrer that is there. `response` is the answer to its manifest, `None` when that was there before.
-    pub async fn list(&self, upload: &Upload, subject: &Digest, response: Option<&Response>) -> Result<(), RegistryError> {
+    pub async fn list(
+        &self,
+        upload: &Upload,
+        subject: &Digest,
+        response: Option<&Response>,
+    ) -> Result<(), RegistryError> {
         let listed = match response {
             Some(response) => response.headers().contains_key(OCI_SUBJECT),
             None => self.has_api(subject).await?,
@@ -105,7 +115,10 @@ impl Pushing<'_> {
         let Some(bytes) = transport.retried(&self.session, || ask()).await? else { return Ok(Vec::new()) };
         let index: Value = serde_json::from_slice(&bytes)
             .map_err(|error| self.session.malformed(format!("the list of referrers {tag}: {error}")))?;
-        index["manifests"].as_array().cloned().ok_or_else(|| self.session.malformed(format!("{tag} is not a list of referrers")))
+        index["manifests"]
+            .as_array()
+            .cloned()
+            .ok_or_else(|| self.session.malformed(format!("{tag} is not a list of referrers")))
     }
 }
 

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use fleet_apply::{
     Clock, Retry,
     retry::{Passing, retry_after},
@@ -17,7 +18,7 @@ use fleet_apply::{
 use fleet_oci::Digest;
 use reqwest::{
     Method, Request, Response, StatusCode, Url,
-    header::{ACCEPT, AUTHORIZATION, HeaderName, HeaderValue, LOCATION, RETRY_AFTER},
+    header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, HeaderName, HeaderValue, LOCATION, RETRY_AFTER},
     redirect::Policy,
 };
 use serde::Deserialize;
@@ -32,8 +33,10 @@ use crate::{
 };
 
 const CONNECT_TIME: Duration = Duration::from_secs(20);
-/// Between two pieces of an answer.
-const READ_TIME: Duration = Duration::from_secs(120);
+/// Until an answer begins, and between two pieces of it.
+pub(crate) const ANSWER_TIME: Duration = Duration::from_secs(120);
+/// Bytes a second at which a body goes up at least; it has the time for that on top.
+const SLOWEST_UPLOAD: u64 = 16 << 10;
 /// Registries send blobs from elsewhere, seldom in more than one step.
 const MAXIMUM_REDIRECTS: usize = 5;
 /// As much of an error's body is read.
@@ -116,7 +119,8 @@ impl Session<'_> {
     pub fn passing_status(&self, response: &Response, clock: &dyn Clock) -> Trouble {
         let header = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
         let after = header.and_then(|header| retry_after(header, clock.now()));
-        let wait = after.map(|after| format!(" and wants to be left alone for {} s", after.as_secs())).unwrap_or_default();
+        let wait =
+            after.map(|after| format!(" and wants to be left alone for {} s", after.as_secs())).unwrap_or_default();
         let why = format!("{} answers {}{wait}", self.place.host, response.status());
         let status = Some(response.status());
         Trouble { passing: Some(Passing { after }), status, ..Trouble::from(self.unreachable(why)) }
@@ -137,7 +141,6 @@ impl Transport {
         let mut builder = reqwest::Client::builder()
             .user_agent(concat!("fleetctl/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT_TIME)
-            .read_timeout(READ_TIME)
             .redirect(Policy::custom(|attempt| {
                 let safe = attempt.url().scheme() == "https" || attempt.url().host_str().is_some_and(is_loopback);
                 if !safe {
@@ -161,7 +164,8 @@ impl Transport {
     pub fn request(&self, session: &Session<'_>, method: Method, what: &str) -> Result<Request, RegistryError> {
         let mut request = Request::new(method, session.place.url(self.tls_on_loopback, what)?);
         if what.starts_with("manifests/") && matches!(*request.method(), Method::GET | Method::HEAD) {
-            let accept = HeaderValue::from_str(&ACCEPTED.join(", ")).map_err(|error| session.malformed(error.to_string()))?;
+            let accept =
+                HeaderValue::from_str(&ACCEPTED.join(", ")).map_err(|error| session.malformed(error.to_string()))?;
             request.headers_mut().insert(ACCEPT, accept);
         }
         Ok(request)
@@ -179,7 +183,7 @@ impl Transport {
                 request.headers_mut().insert(AUTHORIZATION, header.clone());
             }
             session.requests.fetch_add(1, Ordering::Relaxed);
-            let response = self.http.execute(request).await.map_err(|error| session.broken(&error))?;
+            let response = answer(&self.http, session, request).await?;
             match response.status() {
                 StatusCode::UNAUTHORIZED => {}
                 status if may_pass(status) => return Err(session.passing_status(&response, &*self.clock)),
@@ -206,7 +210,11 @@ impl Transport {
         what: &str,
     ) -> Result<Response, Trouble> {
         let response = self.send(session, request).await?;
-        if wanted.contains(&response.status()) { Ok(response) } else { Err(self.refused(session, response, what).await) }
+        if wanted.contains(&response.status()) {
+            Ok(response)
+        } else {
+            Err(self.refused(session, response, what).await)
+        }
     }
 
     /// What an answer that nobody wanted means.
@@ -271,13 +279,38 @@ pub(crate) fn location(session: &Session<'_>, response: &Response) -> Result<Url
         return Ok(url);
     }
     let there = url.host_str().unwrap_or("nowhere");
-    Err(session.malformed(format!("it wants the upload sent to {}://{there}, which is not the host that was asked", url.scheme())))
+    Err(session.malformed(format!(
+        "it wants the upload sent to {}://{there}, which is not the host that was asked",
+        url.scheme()
+    )))
+}
+
+/// An answer, in time. The client's own time-out would count the sending of a long body, too.
+pub(crate) async fn answer(
+    http: &reqwest::Client,
+    session: &Session<'_>,
+    request: Request,
+) -> Result<Response, Trouble> {
+    let length = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let sending = Duration::from_secs(length.unwrap_or(0) / SLOWEST_UPLOAD);
+    match tokio::time::timeout(ANSWER_TIME + sending, http.execute(request)).await {
+        Ok(answer) => answer.map_err(|error| session.broken(&error)),
+        Err(_) => Err(Trouble::passing(session.unreachable(format!("{}: no answer in time", session.place.host)))),
+    }
+}
+
+/// The next piece of a body, in time.
+pub(crate) async fn piece(session: &Session<'_>, response: &mut Response) -> Result<Option<Bytes>, Trouble> {
+    match tokio::time::timeout(ANSWER_TIME, response.chunk()).await {
+        Ok(piece) => piece.map_err(|error| session.broken(&error)),
+        Err(_) => Err(Trouble::passing(session.unreachable(format!("{}: its answer stops", session.place.host)))),
+    }
 }
 
 /// A whole body, within bounds.
 pub(crate) async fn read(session: &Session<'_>, mut response: Response, limit: usize) -> Result<Vec<u8>, Trouble> {
     let mut bytes = Vec::new();
-    while let Some(piece) = response.chunk().await.map_err(|error| session.broken(&error))? {
+    while let Some(piece) = piece(session, &mut response).await? {
         if bytes.len() + piece.len() > limit {
             return Err(session.malformed(format!("it sends more than {limit} bytes")).into());
         }
@@ -305,7 +338,7 @@ impl Said {
             errors: Vec<SaidOne>,
         }
         let mut bytes = Vec::new();
-        while let Ok(Some(piece)) = response.chunk().await {
+        while let Ok(Ok(Some(piece))) = tokio::time::timeout(ANSWER_TIME, response.chunk()).await {
             bytes.extend_from_slice(&piece);
             if bytes.len() > MAXIMUM_WORDS {
                 break;

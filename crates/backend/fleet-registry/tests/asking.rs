@@ -11,6 +11,7 @@ mod tokens;
 
 use std::{fs, sync::Arc, time::Duration};
 
+use async_trait::async_trait;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bench::{Always, Bench, PLATFORM, image, target};
 use docker_registry::{DockerRegistry, PASSWORD, USER};
@@ -20,7 +21,8 @@ use fleet_oci::{
     image::Base,
     upload::Upload,
 };
-use fleet_registry::{Credential, Credentials as _, DockerConfig, Nobody, Notice, RegistryError};
+use fleet_registry::{Credential, Credentials, CredentialsError, DockerConfig, Nobody, Notice, RegistryError};
+use fleet_secret::Secret;
 use proxy::{Fault, Proxy};
 use tokens::{Tokens, openssl};
 
@@ -89,11 +91,35 @@ async fn a_token_server_that_refuses_the_password_is_quoted_without_it() {
     let wrong = Bench::new(Always(USER, "hunter2hunter2"));
     let error = wrong.client().exists(&format!("{}/app", registry.host), "1").await.unwrap_err();
     let text = error.to_string();
-    assert!(matches!(error, RegistryError::Denied { .. }) && text.contains("user `joe`") && text.contains("incorrect username"), "{text}");
+    assert!(
+        matches!(error, RegistryError::Denied { .. })
+            && text.contains("user `joe`")
+            && text.contains("incorrect username"),
+        "{text}"
+    );
     assert!(!format!("{text}{error:?}").contains("hunter2"));
     // Strangers hear that a name is wanted.
     let stranger = Bench::new(Nobody).client().exists(&format!("{}/app", registry.host), "1").await.unwrap_err();
     assert!(stranger.to_string().contains("it wants to know who asks"), "{stranger}");
+}
+
+/// An identity token, as some registries give to `docker login`.
+struct Identity;
+
+#[async_trait]
+impl Credentials for Identity {
+    async fn of(&self, _: &str) -> Result<Option<Credential>, CredentialsError> {
+        Ok(Some(Credential::Identity(Secret::new(PASSWORD))))
+    }
+}
+
+#[tokio::test]
+async fn an_identity_token_is_exchanged_for_what_a_push_needs() {
+    let (registry, tokens) = Tokens::start();
+    let bench = Bench::new(Identity);
+    let image = image(&[bench.layer("a", b"a".to_vec())], "a");
+    bench.push(&bench.client(), &target(&registry.host, "app:d-1"), &image).await.unwrap();
+    assert_eq!(tokens.asked(), ["repository:app:pull,push"]);
 }
 
 #[tokio::test]
@@ -101,10 +127,50 @@ async fn a_registry_behind_a_corporate_ca_is_trusted_when_the_ca_is_and_not_befo
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
     fs::write(at.join("san"), "subjectAltName=IP:127.0.0.1\n").unwrap();
-    openssl(at, &["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=corporate", "-keyout", "ca.key", "-out", "ca.pem"]);
-    openssl(at, &["req", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=registry", "-keyout", "tls.key", "-out", "tls.csr"]);
-    openssl(at, &["x509", "-req", "-in", "tls.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", "san", "-out", "tls.pem"]);
-    let tls = format!(", tls: {{certificate: {}, key: {}}}", at.join("tls.pem").display(), at.join("tls.key").display());
+    openssl(
+        at,
+        &[
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=corporate",
+            "-keyout",
+            "ca.key",
+            "-out",
+            "ca.pem",
+        ],
+    );
+    openssl(
+        at,
+        &["req", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=registry", "-keyout", "tls.key", "-out", "tls.csr"],
+    );
+    openssl(
+        at,
+        &[
+            "x509",
+            "-req",
+            "-in",
+            "tls.csr",
+            "-CA",
+            "ca.pem",
+            "-CAkey",
+            "ca.key",
+            "-CAcreateserial",
+            "-days",
+            "2",
+            "-extfile",
+            "san",
+            "-out",
+            "tls.pem",
+        ],
+    );
+    let tls =
+        format!(", tls: {{certificate: {}, key: {}}}", at.join("tls.pem").display(), at.join("tls.key").display());
     let ca = at.join("ca.pem");
     let registry = DockerRegistry::with(folder, "", &tls);
     let mut bench = Bench::new(Nobody);
@@ -186,8 +252,14 @@ async fn statements_are_listed_under_a_tag_where_the_registry_has_no_api_for_the
     assert_eq!(put, 2, "{:#?}", registry.asked());
     let index = bench.client().exists(&format!("{}/app", registry.host), &tag).await.unwrap().unwrap();
     let path = format!("images/docker/registry/v2/blobs/sha256/{}/{}/data", &index.hex()[..2], index.hex());
-    let index: serde_json::Value = serde_json::from_slice(&fs::read(registry.folder.path().join(path)).unwrap()).unwrap();
-    let listed: Vec<_> = index["manifests"].as_array().unwrap().iter().map(|entry| entry["digest"].as_str().unwrap().to_owned()).collect();
+    let index: serde_json::Value =
+        serde_json::from_slice(&fs::read(registry.folder.path().join(path)).unwrap()).unwrap();
+    let listed: Vec<_> = index["manifests"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| entry["digest"].as_str().unwrap().to_owned())
+        .collect();
     assert_eq!(listed, statements.each_ref().map(|statement| statement.digest.to_string()));
     assert_eq!(index["manifests"][0]["artifactType"], "application/vnd.in-toto+json");
     assert_eq!(index["manifests"][0]["size"], statements[0].manifest.len());
@@ -207,7 +279,9 @@ async fn a_registry_that_lists_statements_itself_is_not_asked_for_a_tag_and_an_i
     assert!(!proxy.asked().iter().any(|asked| asked.contains("manifests/sha256-")), "{:?}", proxy.asked());
     proxy.fails("PUT /v2/app/manifests/sha256-", Fault::Answer(400, ""));
     let pushed = bench.client().attach(&to, &second, &|_| {}).await.unwrap();
-    let [Notice::ReferrerUnlisted { digest, subject, .. }] = &pushed.notices[..] else { panic!("{:?}", pushed.notices) };
+    let [Notice::ReferrerUnlisted { digest, subject, .. }] = &pushed.notices[..] else {
+        panic!("{:?}", pushed.notices)
+    };
     assert_eq!((digest, subject), (&second.digest, &image.digest));
     assert!(pushed.notices[0].to_string().contains("was skipped"));
 }

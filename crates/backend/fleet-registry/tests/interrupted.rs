@@ -27,9 +27,14 @@ async fn a_registry_killed_at_random_moments_of_an_upload_ends_complete_and_show
     let proxy = Proxy::to(&host);
     let bench = Bench::new(ME);
     for round in 0..ROUNDS {
-        let layers = [bench.large("a", 4 << 20, round), bench.large("b", 2 << 20, !round), bench.large("c", 300 << 10, round + 100)];
+        let layers = [
+            bench.large("a", 4 << 20, round),
+            bench.large("b", 2 << 20, !round),
+            bench.large("c", 300 << 10, round + 100),
+        ];
         let image = image(&layers, &format!("round {round}"));
-        let all = layers.iter().map(|layer| layer.size).sum::<u64>() + (image.config_json.len() + image.manifest_json.len()) as u64;
+        let all = layers.iter().map(|layer| layer.size).sum::<u64>()
+            + (image.config_json.len() + image.manifest_json.len()) as u64;
         let repository = format!("app{round}");
         let to = target(&proxy.host, &format!("{repository}:d-1"));
         let victim = Arc::clone(&registry);

@@ -81,7 +81,8 @@ fn has(store: &Store, digest: &Digest) -> bool {
 }
 
 fn lies_about(error: &RegistryError, digest: &Digest) -> bool {
-    matches!(error, RegistryError::Lies { wanted, .. } if wanted == digest) && error.to_string().contains(&digest.to_string())
+    matches!(error, RegistryError::Lies { wanted, .. } if wanted == digest)
+        && error.to_string().contains(&digest.to_string())
 }
 
 #[tokio::test]
@@ -93,9 +94,10 @@ async fn a_base_is_pinned_and_pulled_once_with_its_settings() {
     assert_eq!(base, Base::from(&registry.image));
     assert!(has(&registry.bench.store, &base.layers[0].digest));
     let blobs = |asked: Vec<String>| asked.iter().filter(|request| request.contains("/blobs/")).count();
-    let before = blobs(registry.server.asked());
-    registry.pull(&registry.image).await.unwrap();
-    assert_eq!(blobs(registry.server.asked()), before, "blobs that are there are not fetched again");
+    assert_eq!(blobs(registry.server.asked()), 2);
+    let before = registry.server.asked().len();
+    assert_eq!(registry.pull(&registry.image).await.unwrap(), base);
+    assert_eq!(registry.server.asked().len(), before, "what is there whole is asked of nobody");
     let described = registry.client().describe(&registry.reference(), &digest, PLATFORM).await.unwrap();
     assert_eq!((&described.config, &described.layers[0].digest), (&base.config, &base.layers[0].digest));
 }
@@ -140,7 +142,9 @@ async fn a_registry_that_sends_other_bytes_is_named_and_nothing_is_kept() {
     }
     let manifest = format!("/v2/org/app/manifests/{}", registry.image.digest);
     registry.server.gives(&manifest, registry.image.manifest_json.replace("gzip", "zstd"));
-    let error = registry.pull(&registry.image).await.unwrap_err();
+    let fresh = Bench::new(Nobody);
+    let (client, reference) = (fresh.client(), registry.reference());
+    let error = client.pull(&reference, &registry.image.digest, PLATFORM, Arc::clone(&fresh.store)).await.unwrap_err();
     assert!(lies_about(&error, &registry.image.digest), "{error}");
 }
 
@@ -228,7 +232,8 @@ async fn manifests_and_configs_beyond_all_bounds_are_not_read_to_their_end() {
         "\"size\":99999999",
         1,
     );
-    let large = Image { digest: Digest::sha256(manifest.as_bytes()), manifest_json: manifest, ..registry.image.clone() };
+    let large =
+        Image { digest: Digest::sha256(manifest.as_bytes()), manifest_json: manifest, ..registry.image.clone() };
     registry.serve("org/app", &large);
     let error = registry.pull(&large).await.unwrap_err();
     assert!(error.to_string().contains("a config of 99999999 bytes"), "{error}");

@@ -11,12 +11,7 @@ use std::{sync::Arc, time::Duration};
 
 use bench::{Always, Bench, PLATFORM, image, target};
 use docker_registry::{DockerRegistry, PASSWORD, USER};
-use fleet_oci::{
-    Digest,
-    image::Base,
-    index::Index,
-    upload::Upload,
-};
+use fleet_oci::{Digest, image::Base, index::Index, upload::Upload};
 use fleet_registry::{Event, Nobody, Origin, RegistryError};
 use proxy::{Fault, Proxy};
 
@@ -185,9 +180,16 @@ async fn an_origin_that_sends_another_blob_is_named_and_nothing_is_pushed() {
     std::fs::write(&path, bytes).unwrap();
     let here = bench.store.blob_path(&fleet_store::BlobId::sha256(hex).unwrap()).unwrap();
     std::fs::remove_file(here).unwrap();
-    bench.blobs.origins.insert(layer.digest.clone(), vec![Origin { registry: theirs.host.clone(), repository: "base".into() }]);
-    let error = bench.push(&bench.client(), &target(&ours.host, "app:d-1"), &image(&[layer.clone()], "a")).await.unwrap_err();
-    assert!(matches!(&error, RegistryError::Lies { wanted, reference, .. } if *wanted == layer.digest && reference.contains(&theirs.host)), "{error}");
+    bench
+        .blobs
+        .origins
+        .insert(layer.digest.clone(), vec![Origin { registry: theirs.host.clone(), repository: "base".into() }]);
+    let error =
+        bench.push(&bench.client(), &target(&ours.host, "app:d-1"), &image(&[layer.clone()], "a")).await.unwrap_err();
+    assert!(
+        matches!(&error, RegistryError::Lies { wanted, reference, .. } if *wanted == layer.digest && reference.contains(&theirs.host)),
+        "{error}"
+    );
     assert_eq!(bench.client().exists(&format!("{}/app", ours.host), "d-1").await.unwrap(), None);
 }
 
@@ -197,7 +199,8 @@ async fn a_blob_that_is_nowhere_is_named() {
     let bench = Bench::new(ME);
     let elsewhere = Bench::new(Nobody);
     let layer = elsewhere.large("a", 1 << 20, 1);
-    let error = bench.push(&bench.client(), &target(&registry.host, "app:1"), &image(&[layer.clone()], "a")).await.unwrap_err();
+    let error =
+        bench.push(&bench.client(), &target(&registry.host, "app:1"), &image(&[layer.clone()], "a")).await.unwrap_err();
     assert!(matches!(&error, RegistryError::NoBlob { blob, .. } if *blob == layer.digest), "{error}");
     assert!(error.to_string().contains(&layer.digest.to_string()));
 }
@@ -234,7 +237,10 @@ async fn an_immutable_tag_that_holds_another_digest_is_an_error_that_names_both(
     let to = target(&registry.host, "org/app:latest");
     for image in [image(&[], "a"), second] {
         bench.push(&bench.client(), &to, &image).await.unwrap();
-        assert_eq!(bench.client().exists(&format!("{}/org/app", registry.host), "latest").await.unwrap(), Some(image.digest));
+        assert_eq!(
+            bench.client().exists(&format!("{}/org/app", registry.host), "latest").await.unwrap(),
+            Some(image.digest)
+        );
     }
 }
 
@@ -243,7 +249,9 @@ async fn an_index_is_pushed_children_first_and_its_shared_layer_once() {
     let registry = DockerRegistry::start();
     let bench = Bench::new(ME);
     let shared = bench.large("shared", 1 << 20, 1);
-    let of = |platform| fleet_oci::image::assemble(&Base::default(), platform, &fleet_oci::ImageConfig::default(), &[shared.clone()]);
+    let of = |platform| {
+        fleet_oci::image::assemble(&Base::default(), platform, &fleet_oci::ImageConfig::default(), &[shared.clone()])
+    };
     let images = fleet_oci::Platform::ALL.map(of);
     let upload = Upload::of_index(&Index::of(images.clone()).unwrap());
     let to = target(&registry.host, "org/app:d-1");

@@ -4,7 +4,7 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -13,7 +13,10 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use base64::{Engine as _, engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD}};
+use base64::{
+    Engine as _,
+    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+};
 use serde_json::json;
 
 use crate::docker_registry::{DockerRegistry, PASSWORD, USER};
@@ -34,7 +37,24 @@ impl Tokens {
     /// A registry that wants tokens, and the server that gives them to those who know the password.
     pub fn start() -> (DockerRegistry, Self) {
         let folder = tempfile::tempdir().unwrap();
-        openssl(folder.path(), &["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=tokens", "-keyout", "key.pem", "-out", "cert.pem"]);
+        openssl(
+            folder.path(),
+            &[
+                "req",
+                "-x509",
+                "-newkey",
+                "rsa:2048",
+                "-nodes",
+                "-days",
+                "2",
+                "-subj",
+                "/CN=tokens",
+                "-keyout",
+                "key.pem",
+                "-out",
+                "cert.pem",
+            ],
+        );
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let auth = format!(
             "auth: {{token: {{realm: 'http://{}/token', service: test, issuer: tokens, rootcertbundle: {}}}}}",
@@ -65,15 +85,28 @@ impl Tokens {
 }
 
 fn serve(stream: &TcpStream, key: &PathBuf, asked: &Mutex<Vec<String>>, lasts: i64) {
-    let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
-    let Some(request) = lines.next() else { return };
-    let head: Vec<String> = lines.by_ref().take_while(|line| !line.is_empty()).collect();
-    let url = format!("http://x{}", request.split(' ').nth(1).unwrap());
-    let pairs: Vec<(String, String)> = url::Url::parse(&url).unwrap().query_pairs().into_owned().collect();
-    let scopes: Vec<String> = pairs.iter().filter(|(key, _)| key == "scope").map(|(_, value)| value.clone()).collect();
+    let mut from = BufReader::new(stream);
+    let mut head = Vec::new();
+    loop {
+        let mut line = String::new();
+        match from.read_line(&mut line) {
+            Ok(read) if read > 2 => head.push(line.trim_end().to_owned()),
+            Ok(2) => break,
+            _ => return,
+        }
+    }
+    let length = head.iter().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
+    let mut form = vec![0; length.unwrap_or(0)];
+    from.read_exact(&mut form).unwrap();
+    // A question is in the address, an exchange of an identity token in the body.
+    let url = url::Url::parse(&format!("http://x{}", head[0].split(' ').nth(1).unwrap())).unwrap();
+    let pairs = url.query_pairs().chain(url::form_urlencoded::parse(&form));
+    let pairs: Vec<(String, String)> = pairs.map(|(key, value)| (key.into_owned(), value.into_owned())).collect();
+    let values = |name: &str| pairs.iter().filter(|(key, _)| key == name).map(|(_, value)| value.clone()).collect::<Vec<_>>();
+    let scopes: Vec<String> = values("scope").iter().flat_map(|scope| scope.split(' ')).map(str::to_owned).collect();
     asked.lock().unwrap().push(scopes.join(" "));
     let basic = format!("authorization: Basic {}", STANDARD.encode(format!("{USER}:{PASSWORD}")));
-    let known = head.iter().any(|line| line.eq_ignore_ascii_case(&basic));
+    let known = head.iter().any(|line| line.eq_ignore_ascii_case(&basic)) || values("refresh_token") == [PASSWORD];
     let (status, body) = if known {
         // The registry's clock is the machine's; the client's may be another.
         (200, json!({"token": token(key, &scopes, lasts), "expires_in": 300}).to_string())
