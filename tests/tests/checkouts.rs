@@ -38,7 +38,8 @@ struct Checkout {
 impl Checkout {
     fn write(&self, root: &Path) -> Result<()> {
         let large: Vec<u8> = (0..5_000_000_u32).map(|n| (n / 3) as u8).collect();
-        let mut files: Vec<(String, Vec<u8>)> = (0..200).map(|n| (format!("site/d{}/ä {n}", n % 7), vec![n; 900])).collect();
+        let mut files: Vec<(String, Vec<u8>)> =
+            (0..200).map(|n| (format!("site/d{}/ä {n}", n % 7), vec![n; 900])).collect();
         files.extend((0..9).map(|n| (format!("site/media/{n}"), large[n..].to_vec())));
         files.push(("app/run".into(), b"#!/bin/sh\n".to_vec()));
         files.push(("app/motd".into(), b"{{ fleet.name }}\n".to_vec()));
@@ -53,7 +54,11 @@ impl Checkout {
             fs::write(&path, bytes)?;
             let mode = if name == "app/run" { 0o777 } else { 0o666 };
             fs::set_permissions(&path, fs::Permissions::from_mode(mode & !self.umask))?;
-            fs::File::options().write(true).open(&path).or_else(|_| fs::File::open(&path))?.set_modified(SystemTime::now() - self.age)?;
+            fs::File::options()
+                .write(true)
+                .open(&path)
+                .or_else(|_| fs::File::open(&path))?
+                .set_modified(SystemTime::now() - self.age)?;
         }
         fs::create_dir_all(root.join("site/nothing/here"))?;
         fs::create_dir_all(root.join("templates"))?;

@@ -15,8 +15,8 @@ use fleet_model::source::Links;
 use rayon::prelude::*;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, Stat};
 
-use crate::stat_cache::Stamp;
 use crate::ignore::IgnoreRules;
+use crate::stat_cache::Stamp;
 
 /// Ignore files, read at the root of a folder; the later decides. They are not part of the folder themselves.
 const IGNORE_FILES: [&str; 2] = [".dockerignore", ".fleetignore"];

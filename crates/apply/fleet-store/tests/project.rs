@@ -114,7 +114,10 @@ fn build_output_is_named_file_by_file_or_not_at_all() -> Any {
     write(root.path(), &[("target/release/tool", "")])?;
     let tree = load(root.path(), &["target/release", "target/release/tool"])?;
     assert_eq!(files(&tree), ["target/release/tool"]);
-    assert!(unreadable(&tree, "target/release")?.contains("part of no folder"), "an empty folder would be a silent loss");
+    assert!(
+        unreadable(&tree, "target/release")?.contains("part of no folder"),
+        "an empty folder would be a silent loss"
+    );
     Ok(())
 }
 
@@ -186,7 +189,9 @@ fn listing(root: &Path, links: Links) -> Result<Vec<(String, ListedEntry)>, Box<
 /// What a listing says of each path, in a word.
 fn words(root: &Path, links: Links) -> Result<Vec<String>, Box<dyn std::error::Error>> {
     let word = |(path, entry)| match entry {
-        ListedEntry::File(file) => format!("{path}: {} bytes{}", file.size, if file.executable { ", executable" } else { "" }),
+        ListedEntry::File(file) => {
+            format!("{path}: {} bytes{}", file.size, if file.executable { ", executable" } else { "" })
+        }
         ListedEntry::Folder => format!("{path}/"),
         ListedEntry::Link(target) => format!("{path} -> {target}"),
         ListedEntry::Refused(why) => format!("{path}: {why}"),
@@ -197,32 +202,46 @@ fn words(root: &Path, links: Links) -> Result<Vec<String>, Box<dyn std::error::E
 #[test]
 fn a_listed_folder_keeps_its_empty_folders_and_links_that_stay_in_it() -> Any {
     let root = tempfile::tempdir()?;
-    write(root.path(), &[("img/a/run", "#!"), ("img/b/c", "c"), ("img/skipped", ""), ("img/.fleetignore", "skipped\n"), ("out", "")])?;
+    write(
+        root.path(),
+        &[("img/a/run", "#!"), ("img/b/c", "c"), ("img/skipped", ""), ("img/.fleetignore", "skipped\n"), ("out", "")],
+    )?;
     fs::set_permissions(root.path().join("img/a/run"), fs::Permissions::from_mode(0o700))?;
     fs::create_dir(root.path().join("img/empty"))?;
     for (target, name) in [
-        ("a/run", "file"), ("b", "folder"), ("folder/c", "through"), ("../b/c", "a/up"), ("../../out", "a/out"),
-        ("../img/a/run", "round"), ("/etc/passwd", "absolute"), ("nothing", "gone"), ("skipped", "ignored"), ("loop", "loop"),
+        ("a/run", "file"),
+        ("b", "folder"),
+        ("folder/c", "through"),
+        ("../b/c", "a/up"),
+        ("../../out", "a/out"),
+        ("../img/a/run", "round"),
+        ("/etc/passwd", "absolute"),
+        ("nothing", "gone"),
+        ("skipped", "ignored"),
+        ("loop", "loop"),
     ] {
         symlink(target, root.path().join("img").join(name))?;
     }
-    assert_eq!(words(root.path(), Links::Kept)?, [
-        "a/",
-        "a/out: it is a link to ../../out, which leaves the folder",
-        "a/run: 2 bytes, executable",
-        "a/up -> ../b/c",
-        "absolute: it is a link to /etc/passwd, which leaves the folder",
-        "b/",
-        "b/c: 1 bytes",
-        "empty/",
-        "file -> a/run",
-        "folder -> b",
-        "gone: it is a link to nothing, which leads to nothing in the folder",
-        "ignored: it is a link to skipped, which leads to nothing in the folder",
-        "loop: it is a link to loop, which leads in a circle",
-        "round: it is a link to ../img/a/run, which leaves the folder",
-        "through -> folder/c",
-    ]);
+    assert_eq!(
+        words(root.path(), Links::Kept)?,
+        [
+            "a/",
+            "a/out: it is a link to ../../out, which leaves the folder",
+            "a/run: 2 bytes, executable",
+            "a/up -> ../b/c",
+            "absolute: it is a link to /etc/passwd, which leaves the folder",
+            "b/",
+            "b/c: 1 bytes",
+            "empty/",
+            "file -> a/run",
+            "folder -> b",
+            "gone: it is a link to nothing, which leads to nothing in the folder",
+            "ignored: it is a link to skipped, which leads to nothing in the folder",
+            "loop: it is a link to loop, which leads in a circle",
+            "round: it is a link to ../img/a/run, which leaves the folder",
+            "through -> folder/c",
+        ]
+    );
     Ok(())
 }
 
@@ -232,7 +251,10 @@ fn a_listing_that_follows_links_says_what_reading_would() -> Any {
     write(root.path(), &[("img/a/b", "b"), ("shared/x", "xx")])?;
     symlink("../shared", root.path().join("img/shared"))?;
     symlink("../../shared/x", root.path().join("img/a/x"))?;
-    assert_eq!(words(root.path(), Links::Followed)?, ["a/", "a/b: 1 bytes", "a/x: 2 bytes", "shared/", "shared/x: 2 bytes"]);
+    assert_eq!(
+        words(root.path(), Links::Followed)?,
+        ["a/", "a/b: 1 bytes", "a/x: 2 bytes", "shared/", "shared/x: 2 bytes"]
+    );
     let read = load(root.path(), &["img"])?;
     let listed = read.listing(&RelPath::new("img")?, Links::Followed).ok_or("not read")?.into_owned();
     assert_eq!(listed, Listing::Folder(listing(root.path(), Links::Followed)?.into_iter().collect()));

@@ -109,11 +109,16 @@ pub fn own_platform() -> Platform {
 pub fn source_date_epoch() -> Result<Option<u64>, Failure> {
     const NAME: &str = "SOURCE_DATE_EPOCH";
     let Some(value) = std::env::var_os(NAME).filter(|value| !value.is_empty()) else { return Ok(None) };
-    let time = value.to_str().and_then(|text| text.parse().ok()).filter(|time| *time <= LATEST_MTIME);
-    time.map(Some).ok_or_else(|| {
+    value.to_str().and_then(archive_time).map(Some).ok_or_else(|| {
         Failure::new(Exit::Usage, format!("{NAME} is not a time that an archive can hold"))
             .hint(format!("set it to whole seconds since 1970, at most {LATEST_MTIME}, or unset it"))
     })
+}
+
+/// Seconds since 1970 that the header of an archive's entry holds.
+fn archive_time(text: &str) -> Option<u64> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|time| digits && *time <= LATEST_MTIME)
 }
 
 /// How a person calls this program from here: its bare name where the shell finds it, else its path.
@@ -137,4 +142,18 @@ pub fn program() -> String {
 #[must_use]
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_whole_seconds_that_an_archive_can_hold() {
+        assert_eq!(archive_time("1700000000"), Some(1_700_000_000));
+        assert_eq!(archive_time("0"), Some(0));
+        for bad in ["", "-1", "+1", "1.5", "yesterday", "8589934592", "99999999999999999999"] {
+            assert_eq!(archive_time(bad), None, "{bad}");
+        }
+    }
 }

@@ -51,7 +51,11 @@ impl Bench {
     /// The folder `site`: paths and sizes; a size of `None` is an empty folder.
     fn site(mut self, files: impl IntoIterator<Item = (String, Option<u64>)>) -> Self {
         let entry = |(path, size): (String, Option<u64>)| {
-            let file = |size| ListedFile { hash: *Hash::of(format!("{path} {size}").as_bytes()).as_bytes(), size, executable: false };
+            let file = |size| ListedFile {
+                hash: *Hash::of(format!("{path} {size}").as_bytes()).as_bytes(),
+                size,
+                executable: false,
+            };
             let entry = size.map_or(ListedEntry::Folder, |size| ListedEntry::File(file(size)));
             (path, entry)
         };
@@ -98,7 +102,9 @@ fn whats(problems: Vec<Problem>) -> String {
 
 #[test]
 fn the_compression_of_the_target_and_the_time_of_files_are_in_every_layer_and_image() {
-    let image = format!("image \"homeserver\" {{ base \"{BASE}\"; tree \"site\" to=\"/srv\"; fetch \"https://a.test/x\" sha256=\"{SHA}\" to=\"/x\" }}");
+    let image = format!(
+        "image \"homeserver\" {{ base \"{BASE}\"; tree \"site\" to=\"/srv\"; fetch \"https://a.test/x\" sha256=\"{SHA}\" to=\"/x\" }}"
+    );
     let one = |target: &str, epoch| {
         let mut bench = Bench::new(&image, target).site([("a".to_owned(), Some(1))]);
         bench.epoch = epoch;
@@ -132,7 +138,9 @@ fn large(more: &[(&str, u64)]) -> Bench {
     let files = (0..100).map(|n| (format!("d{}/f{n}", n % 10), Some(2 << 20)));
     let more = more.iter().map(|(path, size)| ((*path).to_owned(), Some(*size)));
     let empty = [("empty".to_owned(), None), ("d1".to_owned(), None)];
-    let image = format!("image \"homeserver\" {{ base \"{BASE}\"; tree \"site\" to=\"/srv\"; fetch \"https://a.test/x\" sha256=\"{SHA}\" to=\"/x\" }}");
+    let image = format!(
+        "image \"homeserver\" {{ base \"{BASE}\"; tree \"site\" to=\"/srv\"; fetch \"https://a.test/x\" sha256=\"{SHA}\" to=\"/x\" }}"
+    );
     Bench::new(&image, "").site(files.chain(empty).chain(more))
 }
 
@@ -179,7 +187,9 @@ const AGENT: &str = "image \"agent\" platform=\"linux/amd64,linux/arm64\" { base
 
 #[test]
 fn an_image_of_two_platforms_is_made_for_each_with_what_it_stands_on() {
-    let images = format!("{AGENT}\nimage \"homeserver\" platform=\"linux/arm64,linux/amd64\" {{ base image=\"agent\"; tree \"site\" to=\"/srv\" }}");
+    let images = format!(
+        "{AGENT}\nimage \"homeserver\" platform=\"linux/arm64,linux/amd64\" {{ base image=\"agent\"; tree \"site\" to=\"/srv\" }}"
+    );
     let mut bench = Bench::new(&images, "").site([("a".to_owned(), Some(1))]);
     bench.binaries.insert(ARM, Hash::of(b"agent for arm"));
     let model = bench.model();
@@ -196,7 +206,8 @@ fn an_image_of_two_platforms_is_made_for_each_with_what_it_stands_on() {
 
 #[test]
 fn what_there_is_not_for_a_platform_is_named() {
-    let bench = Bench::new(&format!("{AGENT}\nimage \"homeserver\" platform=\"linux/amd64\" {{ base \"{BASE}\" }}"), "");
+    let bench =
+        Bench::new(&format!("{AGENT}\nimage \"homeserver\" platform=\"linux/amd64\" {{ base \"{BASE}\" }}"), "");
     let problem = |name: &str| whats(bench.with(|inputs| image_for(inputs, name, ARM)).unwrap_err());
     let text = problem("agent");
     assert!(text.contains("no agent runtime for linux/arm64") && text.contains("remove the platform"), "{text}");

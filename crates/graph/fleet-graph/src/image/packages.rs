@@ -63,9 +63,10 @@ impl Maker<'_> {
 
     /// What the asked-for packages declare to need of Node, held against the Node of the image, before anything is built.
     fn check_engines(&self, node: &str, entry: &NpmLock) -> Result<(), Problem> {
-        let asked = entry.packages.iter().filter(|pin| {
-            pin.path.strip_prefix("node_modules/").is_some_and(|name| entry.request.contains_key(name))
-        });
+        let asked = entry
+            .packages
+            .iter()
+            .filter(|pin| pin.path.strip_prefix("node_modules/").is_some_and(|name| entry.request.contains_key(name)));
         for pin in asked {
             let Some(range) = pin.engines.get("node") else { continue };
             let help = || "change the version of the `node` layer, or of the package".to_owned();
@@ -208,9 +209,11 @@ mod tests {
     fn layers(more: &[&str], version: &str) -> Named {
         let request = BTreeMap::from([("app".to_owned(), version.to_owned())]);
         let paths = (0..300).map(|n| format!("node_modules/p{n}"));
-        let fixed = ["node_modules/app", "node_modules/app/node_modules/p1", "node_modules/@s/n/node_modules/x", "plugins/y"];
+        let fixed =
+            ["node_modules/app", "node_modules/app/node_modules/p1", "node_modules/@s/n/node_modules/x", "plugins/y"];
         let all = paths.chain(fixed.iter().chain(more).map(|path| (*path).to_owned()));
-        let (none, omit) = (BTreeSet::new(), BTreeSet::from(["node_modules/p7/test".to_owned(), "node_modules/app/x".to_owned()]));
+        let (none, omit) =
+            (BTreeSet::new(), BTreeSet::from(["node_modules/p7/test".to_owned(), "node_modules/app/x".to_owned()]));
         let (packages, unpack) = (BTreeMap::new(), BTreeMap::new());
         let asked = NpmAsked { to: "/opt/x", packages: &packages, unpack: &unpack, omit: &omit, allow_scripts: &none };
         npm_layers(&asked, &request, all.map(|path| pin(&path)).collect())

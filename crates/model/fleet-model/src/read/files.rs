@@ -12,11 +12,8 @@ use crate::{
     words,
 };
 
-const COPY: Shape = Shape {
-    arguments: Arguments::These(&["file or folder"]),
-    properties: Some(&["to", "render"]),
-    ..Shape::EMPTY
-};
+const COPY: Shape =
+    Shape { arguments: Arguments::These(&["file or folder"]), properties: Some(&["to", "render"]), ..Shape::EMPTY };
 const TREE: Shape = Shape { arguments: Arguments::These(&["folder"]), properties: Some(&["to"]), ..Shape::EMPTY };
 const FETCH: Shape = Shape {
     arguments: Arguments::These(&["url"]),
@@ -76,9 +73,12 @@ fn listed<'t>(
             let more = refused.len().saturating_sub(SHOWN);
             let more = if more > 0 { format!("; {more} more paths in it have such a problem") } else { String::new() };
             ctx.report(
-                Draft::error(code::UNUSABLE_PATH, format!("{from}/{} cannot be part of an image: {why}", path.escape_debug()))
-                    .at(place, "in this folder")
-                    .help(format!("remove it, or leave it out with a line in {from}/.fleetignore{more}")),
+                Draft::error(
+                    code::UNUSABLE_PATH,
+                    format!("{from}/{} cannot be part of an image: {why}", path.escape_debug()),
+                )
+                .at(place, "in this folder")
+                .help(format!("remove it, or leave it out with a line in {from}/.fleetignore{more}")),
             );
         }
     }
