@@ -21,7 +21,7 @@ use crate::{
     fetch::{Event, FetchError, Fetcher, Progress, Wanted},
     npm,
     pinned::{Pinned as _, fetch_all},
-    source_file::SourceFile,
+    source_file::{Changed, SourceFile},
     sources::Sources,
     spill::SpillSink,
 };
@@ -134,6 +134,9 @@ pub enum PackError {
     /// A file of a project, and nobody said which project.
     #[error("it is a file of a project, and there is none")]
     NoProject,
+    /// A file of the project that was edited meanwhile.
+    #[error(transparent)]
+    Changed(#[from] Changed),
     /// The node package has no `bin/node`.
     #[error("the package has no bin/node")]
     NoNode,
@@ -204,7 +207,10 @@ struct Job {
 
 impl Job {
     fn run(&self) -> Result<RealizedLayer, Failure> {
-        let whole = |error: io::Error| (self.recipe.kind().to_owned(), PackError::from(error));
+        let whole = |error: io::Error| {
+            let error = error.downcast::<Changed>().map_or_else(PackError::from, PackError::from);
+            (self.recipe.kind().to_owned(), error)
+        };
         let sink = SpillSink::new(self.cache.scratch().map_err(whole)?.into_file());
         let (tree, notes) = self.tree(&sink)?;
         let out = io::BufWriter::new(self.cache.scratch().map_err(whole)?);

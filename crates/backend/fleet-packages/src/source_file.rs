@@ -29,9 +29,19 @@ pub struct SourceFile {
     pub size: u64,
 }
 
+/// A file is not what it was when the plan was made. Travels within an [`io::Error`].
+#[derive(Debug, thiserror::Error)]
+#[error("{name} {how} since the plan was made, and nothing was kept; run the command again")]
+pub struct Changed {
+    /// Relative to the project.
+    name: String,
+    /// What happened to it.
+    how: &'static str,
+}
+
 impl SourceFile {
-    fn changed(&self, how: &str) -> io::Error {
-        io::Error::other(format!("{} {how} since the plan was made; run the command again", self.name))
+    fn changed(&self, how: &'static str) -> io::Error {
+        io::Error::other(Changed { name: self.name.clone(), how })
     }
 }
 
