@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -26,8 +25,9 @@ pub fn program() -> anyhow::Result<PathBuf> {
     Ok(path)
 }
 
-fn project(place: &Place, target: &Target) -> PathBuf {
-    place.work.join("fleetctl").join(target.name)
+/// The folder that the context is in: nothing outside a project is part of its images.
+fn project(target: &Target) -> PathBuf {
+    target.context.parent().map_or_else(PathBuf::new, Path::to_owned)
 }
 
 /// Writes the project; the base is pinned as `fleetctl lock` does.
@@ -35,7 +35,7 @@ fn project(place: &Place, target: &Target) -> PathBuf {
 /// # Errors
 /// When it cannot be written.
 pub fn prepare(place: &Place, target: &Target) -> anyhow::Result<()> {
-    let project = project(place, target);
+    let project = project(target);
     fs::create_dir_all(&project)?;
     write(&project, place, target)?;
     if target.base.is_some() {
@@ -63,11 +63,6 @@ fn write(project: &Path, place: &Place, target: &Target) -> anyhow::Result<()> {
     if fs::read_to_string(&file).ok().as_deref() != Some(&text) {
         fs::write(&file, text)?;
     }
-    let context = project.join("context");
-    if fs::read_link(&context).ok().as_deref() != Some(&target.context) {
-        let _ = fs::remove_file(&context);
-        symlink(&target.context, &context)?;
-    }
     Ok(())
 }
 
@@ -76,7 +71,7 @@ fn write(project: &Path, place: &Place, target: &Target) -> anyhow::Result<()> {
 /// # Errors
 /// When the project cannot be written.
 pub fn build(place: &Place, target: &Target) -> anyhow::Result<Vec<Command>> {
-    let project = project(place, target);
+    let project = project(target);
     write(&project, place, target)?;
     let to = format!("registry:{}/fleetctl", place.registry);
     Ok(vec![at(&project, &["build", target.name, "--to", &to])?])

@@ -46,8 +46,6 @@ const CONFIGURATION: &[(&str, &str)] = &[("", "/etc/agent")];
 struct Bench {
     place: Place,
     registry: Registry,
-    application: PathBuf,
-    configuration: PathBuf,
     base: Base,
     tools: Vec<Tool>,
     edits: u32,
@@ -83,10 +81,11 @@ fn runs(case: &Case) -> usize {
 impl Bench {
     fn set_up(folder: &Path, only: &[&str]) -> anyhow::Result<Self> {
         let work = folder.canonicalize()?;
-        let (application, configuration) = (work.join("contexts/application"), work.join("contexts/configuration"));
         eprintln!("making the contexts in {}", work.display());
-        contexts::application(&application, 1)?;
-        contexts::configuration(&configuration, 2)?;
+        for image in ["split", "fat"] {
+            contexts::application(&context(&work, image), 1)?;
+        }
+        contexts::configuration(&context(&work, "cfg"), 2)?;
         let registry = Registry::start(&work.join("registry"))?;
         let place = Place { registry: registry.host.clone(), work };
         let mut tools = Vec::new();
@@ -96,22 +95,17 @@ impl Bench {
                 Some(why) => eprintln!("{} is left out: {why}", tool.name()),
             }
         }
-        let target = Target { name: BASE, context: application.clone(), layers: WHOLE, env: "base".into(), base: None };
+        let context = context(&place.work, "fat");
+        let target = Target { name: BASE, context, layers: WHOLE, env: "base".into(), base: None };
         let base = push_base(&place, &target)?;
-        Ok(Self { place, registry, application, configuration, base, tools, edits: 0 })
+        Ok(Self { place, registry, base, tools, edits: 0 })
     }
 
     fn target(&self, image: &'static str) -> Target {
         let env = "1".to_owned();
-        let context = self.application.clone();
+        let context = context(&self.place.work, image);
         match image {
-            "cfg" => Target {
-                name: image,
-                context: self.configuration.clone(),
-                layers: CONFIGURATION,
-                env,
-                base: Some(self.base.clone()),
-            },
+            "cfg" => Target { name: image, context, layers: CONFIGURATION, env, base: Some(self.base.clone()) },
             "fat" => Target { name: image, context, layers: WHOLE, env, base: None },
             _ => Target { name: image, context, layers: SPLIT, env, base: None },
         }
@@ -157,12 +151,12 @@ impl Bench {
             Change::Everything => {
                 // Nobody has seen a byte of it, in a repository that is new.
                 let name: &'static str = Box::leak(format!("cold-{}-{run}", tool.name()).into_boxed_str());
-                if target.context != self.application {
-                    fs::remove_dir_all(&target.context)?;
+                if target.name != "cold" {
+                    fs::remove_dir_all(self.place.work.join("projects").join(target.name))?;
                 }
-                let context = self.place.work.join("contexts").join(name);
+                let context = context(&self.place.work, name);
                 contexts::application(&context, 1_000 + u64::from(edit))?;
-                *target = Target { name, context, ..self.target("cold") };
+                *target = Target { name, context, layers: SPLIT, env: "1".to_owned(), base: None };
                 tool.prepare(&self.place, target)?;
                 // What writing 194 MB left to the disk is not the tool's work.
                 let _ = Command::new("sync").status();
@@ -173,7 +167,7 @@ impl Bench {
 
     /// An edit of the same length whose mtime is put back, as unpackers and `touch -d` do: who ships the new file?
     fn probe(&mut self) -> anyhow::Result<bool> {
-        let context = self.place.work.join("contexts/probe");
+        let context = context(&self.place.work, "probe");
         fs::create_dir_all(&context)?;
         let file = context.join("answer");
         let mut right = true;
@@ -206,6 +200,11 @@ impl Bench {
         let tags = String::from_utf8_lossy(&get("GET", "tags/list")?.body).into_owned();
         Ok(tags + &get("HEAD", "manifests/v1")?.digest)
     }
+}
+
+/// The build context of an image: in a folder of its own, that may have other files beside.
+fn context(work: &Path, image: &str) -> PathBuf {
+    work.join("projects").join(image).join("context")
 }
 
 /// Pushes the base, gzip as registries have it, and says what it is. In a process of its own: what this one once held in
