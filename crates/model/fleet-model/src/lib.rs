@@ -23,6 +23,7 @@ mod text;
 mod words;
 
 pub mod address;
+pub mod aws;
 pub mod model;
 pub mod origin;
 pub mod resolved;

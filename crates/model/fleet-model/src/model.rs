@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    aws::Network,
     origin::{Declared, Origin},
     source::RelPath,
 };
@@ -488,7 +489,13 @@ pub struct Environment {
     /// It exists because a laptop has other models and less memory than the cloud.
     pub overrides: Overrides,
     /// `limits agents=50`.
-    pub agent_limit: Option<u32>,
+    pub agent_limit: Option<Declared<u32>>,
+    /// `network …`, for AWS.
+    pub network: Network,
+    /// `logs retention="7d"`, in days, for AWS: one of [`crate::aws::LOG_DAYS`].
+    pub log_days: Declared<u32>,
+    /// `backup retention="7d"`, in days, for AWS; `None`: no backups.
+    pub backup_days: Option<Declared<u32>>,
     /// `rollout wave=10 pause="30s" max-failures=1`.
     pub rollout: Rollout,
     /// Where.
@@ -501,7 +508,7 @@ pub struct Environment {
 pub enum Target {
     /// A container engine.
     Docker,
-    /// Amazon Web Services; declared, checked, and refused at plan time by this version of the tool.
+    /// Amazon Web Services; declared, checked and rendered, and not deployed by this version of the tool.
     Aws {
         /// 12 digits.
         account: String,

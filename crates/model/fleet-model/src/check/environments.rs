@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
+    aws::{DEFAULT_LOG_DAYS, Network},
     check::images,
     code,
     context::Context,
@@ -10,7 +11,7 @@ use crate::{
     model::{
         BaseRef, Environment, Homeserver, Image, Model, Person, PersonId, Recipe, Size, Target, Web,
     },
-    origin::Origin,
+    origin::{Declared, Origin},
     read::environment::{EnvironmentPart, HomeserverPart, Selector, WebPart, kind_by_image},
     resolve::Layers,
     text::Place,
@@ -94,6 +95,9 @@ fn over(nearer: EnvironmentPart, base: &EnvironmentPart) -> EnvironmentPart {
         overrides: base.overrides.clone().under(nearer.overrides),
         agent_limit: nearer.agent_limit.or(base.agent_limit),
         rollout: nearer.rollout.or(base.rollout),
+        network: nearer.network.or_else(|| base.network.clone()),
+        log_days: nearer.log_days.or(base.log_days),
+        backup_days: nearer.backup_days.or(base.backup_days),
         aws_only: nearer.aws_only,
     }
 }
@@ -140,7 +144,15 @@ fn environment(ctx: &mut Context<'_>, model: &Model, name: &str, part: Environme
         web: part.web.map(|web| self::web(ctx, web)),
         deploy,
         overrides: part.overrides,
-        agent_limit: part.agent_limit.map(|(limit, _)| limit),
+        agent_limit: part.agent_limit.map(|(limit, place)| ctx.declared(limit, place)),
+        network: part
+            .network
+            .map(|(network, place)| Network { origin: Some(ctx.origin(place)), ..network })
+            .unwrap_or_default(),
+        log_days: part
+            .log_days
+            .map_or(Declared::built_in(DEFAULT_LOG_DAYS), |(days, place)| ctx.declared(days, place)),
+        backup_days: part.backup_days.map(|(days, place)| ctx.declared(days, place)),
         rollout: part.rollout.unwrap_or_default(),
         origin,
     };

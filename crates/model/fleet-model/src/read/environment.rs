@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
+    aws::{LOG_DAYS, MAX_BACKUP_DAYS, Network, vpc_range},
     code,
     context::{Context, Refers},
     diagnostic::Draft,
@@ -27,6 +28,9 @@ pub(crate) struct EnvironmentPart {
     pub overrides: Overrides,
     pub agent_limit: Option<(u32, Place)>,
     pub rollout: Option<Rollout>,
+    pub network: Option<(Network, Place)>,
+    pub log_days: Option<(u32, Place)>,
+    pub backup_days: Option<(u32, Place)>,
     /// Nodes that only mean something on AWS.
     pub aws_only: Vec<(String, Place)>,
 }
@@ -109,6 +113,7 @@ const INGRESS: Shape = Shape {
     ..Shape::EMPTY
 };
 const TENANT: Shape = Shape { arguments: Arguments::These(&["id"]), once: &["size", "secret"], ..Shape::EMPTY };
+const SECONDS_OF_A_DAY: u32 = 86_400;
 const TARGETS: [(&str, bool); 2] = [("docker", false), ("aws", true)];
 const COMPRESSIONS: [(&str, LayerCompression); 2] =
     [("zstd", LayerCompression::Zstd), ("gzip", LayerCompression::Gzip)];
@@ -130,6 +135,9 @@ pub(crate) fn read(ctx: &mut Context<'_>, node: Node<'_>, environments: &mut BTr
         overrides: Overrides::default(),
         agent_limit: None,
         rollout: None,
+        network: None,
+        log_days: None,
+        backup_days: None,
         aws_only: Vec::new(),
     };
     for child in node.children() {
@@ -171,7 +179,7 @@ fn read_child(ctx: &mut Context<'_>, node: Node<'_>, part: &mut EnvironmentPart)
         }
         "rollout" => part.rollout = Some(rollout(ctx, node)),
         word @ ("network" | "logs" | "backup" | "compute" | "ingress" | "tenant") => {
-            aws_only(ctx, node);
+            aws_only(ctx, node, part);
             part.aws_only.push((word.to_owned(), node.place()));
         }
         _ => {}
@@ -313,24 +321,19 @@ fn rollout(ctx: &mut Context<'_>, node: Node<'_>) -> Rollout {
     }
 }
 
-/// Nodes that this version checks and does not use.
-fn aws_only(ctx: &mut Context<'_>, node: Node<'_>) {
+/// Nodes for AWS. `compute`, `ingress` and `tenant` are checked and not used by this version.
+fn aws_only(ctx: &mut Context<'_>, node: Node<'_>, part: &mut EnvironmentPart) {
     match node.word() {
-        "network" => {
-            ctx.expect(node, &NETWORK);
-            ctx.number(node, "azs", 1..=6);
-            ctx.number(node, "nat-gateways", 0..=6);
-            if let Some((text, place)) = ctx.text(node, "cidr").filter(|(text, _)| !is_cidr(text)) {
-                ctx.report(
-                    Draft::error(code::BAD_VALUE, format!("`{}` is not a range of addresses", text.escape_debug()))
-                        .at(place, "this range")
-                        .help("for instance \"10.0.0.0/16\"; a VPC takes /16 to /28"),
-                );
-            }
-        }
-        "logs" | "backup" => {
-            ctx.expect(node, &RETENTION);
-            ctx.duration_property(node, "retention");
+        "network" => part.network = Some((network(ctx, node), node.place())),
+        "logs" => part.log_days = days(ctx, node).and_then(|given| kept_by_logs(ctx, given)),
+        "backup" => {
+            part.backup_days = days(ctx, node).and_then(|(days, place)| {
+                let fits = (1..=MAX_BACKUP_DAYS).contains(&days);
+                if !fits {
+                    bad_retention(ctx, place, &format!("AWS Backup keeps something for 1 to {MAX_BACKUP_DAYS} days"));
+                }
+                fits.then_some((days, place))
+            });
         }
         "compute" => {
             ctx.expect(node, &COMPUTE);
@@ -356,7 +359,58 @@ fn aws_only(ctx: &mut Context<'_>, node: Node<'_>) {
     }
 }
 
-fn is_cidr(text: &str) -> bool {
-    let Some((address, bits)) = text.split_once('/') else { return false };
-    address.parse::<std::net::Ipv4Addr>().is_ok() && bits.parse::<u8>().is_ok_and(|bits| (16..=28).contains(&bits))
+fn network(ctx: &mut Context<'_>, node: Node<'_>) -> Network {
+    ctx.expect(node, &NETWORK);
+    let built_in = Network::default();
+    let cidr = ctx.text(node, "cidr");
+    if let Some((text, place)) = cidr.filter(|(text, _)| vpc_range(text).is_none()) {
+        ctx.report(
+            Draft::error(code::BAD_VALUE, format!("`{}` is not a range of addresses", text.escape_debug()))
+                .at(place, "this range")
+                .help("for instance \"10.0.0.0/16\"; a VPC takes /16 to /20, with nothing set below that"),
+        );
+    }
+    let small = |(number, place): (u32, Place)| (u8::try_from(number).unwrap_or(u8::MAX), place);
+    let azs = ctx.number(node, "azs", 1..=6).map(small);
+    let nat_gateways = ctx.number(node, "nat-gateways", 0..=6).map(small);
+    let zones = azs.map_or(built_in.azs, |(azs, _)| azs);
+    if let Some((count, place)) = nat_gateways.filter(|(count, _)| *count > zones) {
+        ctx.report(
+            Draft::error(code::BAD_VALUE, format!("{count} NAT gateways are more than there are availability zones"))
+                .at(place, "one per zone at most")
+                .help(format!("azs is {zones}: use 1, or one per zone")),
+        );
+    }
+    Network {
+        cidr: cidr.map_or(built_in.cidr, |(text, _)| text.to_owned()),
+        azs: zones,
+        nat_gateways: nat_gateways.map_or(built_in.nat_gateways.min(zones), |(count, _)| count),
+        origin: None,
+    }
+}
+
+/// `retention="7d"`, in whole days.
+fn days(ctx: &mut Context<'_>, node: Node<'_>) -> Option<(u32, Place)> {
+    ctx.expect(node, &RETENTION);
+    let given = ctx.needed_text(node, "retention", "\"7d\"")?;
+    let seconds = ctx.duration(given)?;
+    if seconds % SECONDS_OF_A_DAY != 0 || seconds == 0 {
+        bad_retention(ctx, given.1, "write whole days, for instance \"7d\"");
+        return None;
+    }
+    Some((seconds / SECONDS_OF_A_DAY, given.1))
+}
+
+/// CloudWatch Logs knows some numbers of days only.
+fn kept_by_logs(ctx: &mut Context<'_>, (days, place): (u32, Place)) -> Option<(u32, Place)> {
+    if LOG_DAYS.contains(&days) {
+        return Some((days, place));
+    }
+    let next = LOG_DAYS.iter().find(|known| **known > days).or(LOG_DAYS.last()).copied().unwrap_or_default();
+    bad_retention(ctx, place, &format!("CloudWatch Logs does not know {days} days; the next that it knows is \"{next}d\""));
+    None
+}
+
+fn bad_retention(ctx: &mut Context<'_>, place: Place, help: &str) {
+    ctx.report(Draft::error(code::BAD_VALUE, "nothing can be kept for this long").at(place, "this time").help(help));
 }
