@@ -7,6 +7,9 @@
 Reads /fleet/homeserver.json (no secrets: {"schema": 1, "server_name": …, "port": …, "data": "/data", "uid": …, "gid": …})
 and the keys below /fleet/secrets, one file each. Optional: "bind" (default 0.0.0.0), "log_level" (WARNING), and "extra",
 settings of Synapse that replace those made here. FLEET_ROOT puts another folder in front of both paths, for tests.
+
+Where no files can be put into a container (ECS), the variable FLEET_HOMESERVER has what homeserver.json would have, and a
+variable FLEET_KEY_<LABEL> each key. They win over files, and Synapse gets no key in its environment.
 """
 
 import base64
@@ -41,7 +44,7 @@ def say(text):
 
 def declared():
     try:
-        found = json.loads(DECLARED.read_text())
+        found = json.loads(os.environ.get("FLEET_HOMESERVER") or DECLARED.read_text())
         if found["schema"] != 1:
             raise Unusable(f"{DECLARED} has schema {found['schema']}, this image understands 1: build the image anew")
         wanted = {"server_name": str, "port": int, "data": str, "uid": int, "gid": int}
@@ -58,7 +61,9 @@ def declared():
 def key(label):
     file = KEYS / label
     try:
-        value = file.read_text().strip()
+        # Out of the environment, so that Synapse does not inherit it.
+        value = os.environ.pop("FLEET_KEY_" + label.upper().replace("-", "_"), None) or file.read_text()
+        value = value.strip()
     except OSError as error:
         raise Unusable(f"the key {file} cannot be read: {error.strerror}") from None
     if len(value) < 16:

@@ -23,6 +23,39 @@ pub enum Desired {
     Account(AccountSpec),
     /// A Matrix room.
     Room(RoomSpec),
+    /// A CloudFormation stack.
+    Stack(StackSpec),
+}
+
+/// A CloudFormation stack.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StackSpec {
+    /// The template: JSON without white space, at most 1 MB.
+    pub template: String,
+    /// Where each parameter's value comes from.
+    pub parameters: BTreeMap<String, StackParameter>,
+    /// Its tags, which never change.
+    pub tags: BTreeMap<String, String>,
+}
+
+/// Where a stack parameter's value comes from when the stack is deployed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "from")]
+pub enum StackParameter {
+    /// An image of the fleet, as `repository@digest`.
+    Image {
+        /// Its name in `fleet.kdl`.
+        image: String,
+    },
+    /// An output of another stack.
+    Output {
+        /// The stack's name in addresses.
+        stack: String,
+        /// The output.
+        output: String,
+    },
+    /// A machine image that `fleet.lock` pins.
+    MachineImage,
 }
 
 /// An image to have at the target.

@@ -6,6 +6,7 @@
 //!   real engine: a fake that behaves better than the real thing is worth nothing.
 //! - [`CallLog`]: counts calls, and kills a run before a given write.
 //! - [`free_port`]: a port for a server that a test starts.
+//! - [`venv`]: a Python program that a test runs, installed once per machine.
 //!
 //! Deliberately absent: planning beyond [`contract::change`], time.
 
@@ -14,9 +15,11 @@ pub mod contract;
 mod faults;
 mod log;
 mod port;
+mod venv;
 mod world;
 
 pub use faults::Faults;
 pub use log::{CallLog, KILLED, killed};
 pub use port::free_port;
+pub use venv::venv;
 pub use world::{SimProvider, World};

@@ -10,7 +10,7 @@ use fleet_matrix::Flavour;
 use fleet_model::{Address, Kind};
 use fleet_plan::{Action, Desired, RoomSpec};
 use serde_json::json;
-use world::{DOMAIN, Fleet, World, account, apply, change, changes, direct, room, run};
+use world::{DOMAIN, Fleet, World, account, apply, change, changes, direct, room, run, secrets};
 
 fn fleet() -> Fleet {
     Fleet::from([
@@ -350,4 +350,14 @@ async fn of_two_homeservers_on_one_volume_one_serves_and_the_other_waits_and_say
     world.hand_over(other).await;
     assert!(world.said("second").contains("the volume is free now"));
     assert_eq!(run(&world.provider(Flavour::Synapse), &fleet(), &world.log).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_homeserver_takes_variables_in_place_of_files_and_hands_no_key_on() {
+    let world = World::from_variables().await;
+    let provider = world.provider(Flavour::Synapse);
+    assert!(!run(&provider, &fleet(), &world.log).await.is_empty());
+    let environment = world.environment();
+    assert!(environment.contains("HOME=") && !environment.contains("FLEET_KEY_"), "{environment}");
+    assert!(!environment.contains(secrets().fleet.key_for("synapse-macaroon-secret").expose_str().unwrap()));
 }

@@ -5,7 +5,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::{Arc, Mutex, OnceLock},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -14,7 +14,7 @@ use fleet_matrix::{Flavour, MatrixProvider, Settings};
 use fleet_model::{Address, Kind};
 use fleet_plan::{AccountSpec, Action, Change, Desired, RoomSpec, State};
 use fleet_secret::{FleetSecret, Secret};
-use fleet_sim::free_port;
+use fleet_sim::{free_port, venv};
 use serde_json::{Value, json};
 
 /// The version that the homeserver image of `fleet.kdl` pins.
@@ -53,27 +53,9 @@ impl Log {
     }
 }
 
-/// Python with Synapse in it, installed once per machine.
+/// Python with Synapse in it.
 fn python() -> PathBuf {
-    static READY: OnceLock<PathBuf> = OnceLock::new();
-    READY.get_or_init(|| {
-        let home = std::env::var_os("FLEET_TEST_HOME").map_or_else(
-            || PathBuf::from(std::env::var_os("HOME").expect("HOME is not set")).join(".cache/fleet-tests"),
-            PathBuf::from,
-        );
-        let venv = home.join("venv/synapse");
-        fs::create_dir_all(venv.parent().unwrap()).unwrap();
-        let lock = fs::File::create(home.join("venv/synapse.lock")).unwrap();
-        lock.lock().unwrap();
-        let complete = venv.join(format!(".{SYNAPSE}"));
-        if !complete.exists() {
-            succeed("python3 with its venv module makes an environment (apt-get install python3-venv)", Command::new("python3").args(["-m", "venv"]).arg(&venv));
-            succeed("pip installs Synapse from the package index", Command::new(venv.join("bin/pip")).args(["install", "--quiet", "--disable-pip-version-check", SYNAPSE]));
-            fs::write(complete, "").unwrap();
-        }
-        venv.join("bin/python")
-    })
-    .clone()
+    venv("synapse", SYNAPSE).join("python")
 }
 
 fn succeed(what: &str, command: &mut Command) {
@@ -96,6 +78,28 @@ impl World {
         let world = Self::start(json!({"enable_registration": true, "registration_requires_token": true})).await;
         world.allow_registration_token().await;
         world
+    }
+
+    /// A homeserver that gets in variables what the others get in files, as on ECS.
+    pub async fn from_variables() -> Self {
+        let mut world = Self::start(json!({})).await;
+        world.stop();
+        let root = world.folder.path();
+        let mut variables = vec![("FLEET_HOMESERVER".to_owned(), fs::read_to_string(root.join("fleet/homeserver.json")).unwrap())];
+        for key in fs::read_dir(root.join("fleet/secrets")).unwrap() {
+            let key = key.unwrap();
+            let name = key.file_name().into_string().unwrap().to_uppercase().replace('-', "_");
+            variables.push((format!("FLEET_KEY_{name}"), fs::read_to_string(key.path()).unwrap()));
+        }
+        fs::remove_dir_all(root.join("fleet")).unwrap();
+        world.server = launch_with(root, "variables", variables);
+        world.wait_until_it_serves().await;
+        world
+    }
+
+    /// The environment of the running homeserver, as the kernel has it.
+    pub fn environment(&self) -> String {
+        String::from_utf8_lossy(&fs::read(format!("/proc/{}/environ", self.server.id())).unwrap()).into_owned()
     }
 
     async fn start(extra: Value) -> Self {
@@ -247,6 +251,10 @@ impl Drop for World {
 }
 
 fn launch(root: &Path, name: &str) -> Child {
+    launch_with(root, name, Vec::new())
+}
+
+fn launch_with(root: &Path, name: &str, variables: Vec<(String, String)>) -> Child {
     let start = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../images/homeserver/start.py");
     let log = fs::File::create(root.join(name)).unwrap();
     fs::create_dir_all(root.join(format!("run-{name}"))).unwrap();
@@ -255,6 +263,7 @@ fn launch(root: &Path, name: &str) -> Child {
         .env("FLEET_ROOT", root)
         .env("FLEET_RUN", root.join(format!("run-{name}")))
         .env("PYTHONPYCACHEPREFIX", "") // the environment has its own, compiled once
+        .envs(variables)
         .stdin(Stdio::null())
         .stdout(log.try_clone().unwrap())
         .stderr(log)

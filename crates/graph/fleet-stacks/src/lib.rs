@@ -1,0 +1,40 @@
+//! CloudFormation stacks, rendered by us from typed resources: [`Settings`] → [`Rendered`], one function per stack.
+//!
+//! Stacks are split by lifetime (design §3): [`shared`] holds repositories, [`data`] what is kept when an environment
+//! goes, [`environment`] what can be made again, [`bootstrap`] what an account needs once. [`compare`] says what a
+//! deployed stack would have to go through to become the rendered one.
+//!
+//! A reference can only be made from a resource that was added to a template, and a template with a reference into
+//! another one is refused. Deliberately absent: calls to AWS, agents (they are not in CloudFormation, see
+//! [`agent::agent_role`]), secret values.
+
+pub mod agent;
+mod bedrock;
+mod bootstrap;
+pub mod cidr;
+mod compare;
+mod create_only;
+mod data;
+mod environment;
+mod iam;
+mod resource;
+mod settings;
+mod shared;
+mod template;
+mod value;
+
+pub use bootstrap::{Bootstrap, bootstrap};
+pub use compare::{Action, Data, Replacement, ResourceChange, Snapshot, compare};
+pub use create_only::{CreateOnly, TABLE, create_only};
+pub use data::data;
+pub use environment::environment;
+pub use settings::{Homeserver, LOG_DAYS, Settings, Web};
+pub use shared::shared;
+pub use template::{RenderError, Rendered, pretty};
+
+/// Resources that one template may hold (AWS CloudFormation quotas).
+pub const MAX_RESOURCES: usize = 500;
+/// Bytes of a template that travels within the request; larger ones go through a bucket.
+pub const MAX_INLINE_BYTES: usize = 51_200;
+/// Bytes of a template in a bucket.
+pub const MAX_BYTES: usize = 1_000_000;
