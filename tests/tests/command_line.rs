@@ -95,3 +95,58 @@ fn graph_show_and_completions_are_data_on_stdout() {
         assert!(fleet.run(&["completions", shell]).expect(0).stdout.contains("fleetctl"));
     }
 }
+
+/// An environment on AWS beside the local one, with a limit and a time for which logs are kept.
+const CLOUD: &str = "
+environment \"cloud\" extends=\"local\" {
+    target \"aws\" account=\"111122223333\" region=\"us-east-1\"
+    logs retention=\"7d\"
+    limits agents=50
+}
+";
+
+/// Hashes of derivations, by address, of the cloud's stacks.
+fn stacks(fleet: &Fleet) -> std::collections::BTreeMap<String, String> {
+    let graph = fleet.run(&["graph", "-e", "cloud", "--format", "json"]);
+    let graph = graph.expect(0).json();
+    let all = graph["derivations"].as_array().expect("derivations").iter().map(|entry| {
+        let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+        (text(&entry["derivation"]["address"]), text(&entry["hash"]))
+    });
+    all.filter(|(address, _)| address.starts_with("stack/")).collect()
+}
+
+#[test]
+fn an_environment_on_aws_shows_its_stacks_and_is_not_deployed() {
+    let fleet = Fleet::light("stacks");
+    let text = fs::read_to_string(fleet.path("fleet.kdl")).expect("fleet.kdl");
+    fs::write(fleet.path("fleet.kdl"), text + CLOUD).expect("fleet.kdl");
+    fleet.run(&["show", "-e", "cloud"]).expect(0).says("stack/cloud-data").says("of 500 resources");
+    let template = fleet.run(&["show", "stack/cloud", "-e", "cloud"]);
+    let document: serde_json::Value = serde_json::from_str(&template.expect(0).stdout).expect("a template");
+    assert_eq!(document["Resources"]["Vpc"]["Properties"]["CidrBlock"], "10.0.0.0/16");
+    fleet.run(&["show", "stack/moon", "-e", "cloud"]).expect(64).says("stack/cloud-data");
+    fleet.run(&["show", "stack/local"]).expect(64).says("not on AWS");
+    fleet.run(&["show", "stack/bootstrap", "-e", "cloud"]).expect(64).says("--repository");
+    let account = fleet.run(&["show", "stack/bootstrap", "-e", "cloud", "--repository", "small/fleet"]);
+    account.expect(0).says("repo:small/fleet:environment:cloud");
+
+    fleet.run(&["diff", "--offline", "-e", "cloud"]).expect(0).says("stack/cloud").says("AWS::EC2::VPC");
+    fleet.run(&["apply", "-e", "cloud", "--auto-approve"]).expect(1).says("does not deploy");
+}
+
+#[test]
+fn a_stack_changes_with_its_template_and_not_with_every_setting() {
+    let fleet = Fleet::light("cutoff");
+    let text = fs::read_to_string(fleet.path("fleet.kdl")).expect("fleet.kdl");
+    fs::write(fleet.path("fleet.kdl"), text + CLOUD).expect("fleet.kdl");
+    let before = stacks(&fleet);
+    assert_eq!(before.keys().collect::<Vec<_>>(), ["stack/cloud", "stack/cloud-data", "stack/shared"]);
+    fleet.edit("fleet.kdl", "limits agents=50", "limits agents=60");
+    assert_eq!(stacks(&fleet), before, "the subnets are as wide as before");
+    fleet.edit("fleet.kdl", "logs retention=\"7d\"", "logs retention=\"14d\"");
+    let after = stacks(&fleet);
+    assert_ne!(after["stack/cloud"], before["stack/cloud"]);
+    assert_eq!(after["stack/shared"], before["stack/shared"]);
+    assert_eq!(after["stack/cloud-data"], before["stack/cloud-data"]);
+}

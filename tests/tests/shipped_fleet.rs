@@ -190,3 +190,15 @@ fn a_template_reaches_exactly_those_it_is_about() {
     assert_eq!(touched(("templates/departments/legal.md", &more)), [""; 0]);
     assert_eq!(touched(("templates/skills/people/SKILL.md", &more)).len(), 9);
 }
+
+#[test]
+fn the_shipped_environment_on_aws_has_the_network_of_the_architecture() {
+    let model = sound(&project(None));
+    let stacks = fleet_graph::stacks::render(&model, &model.environments["dev"]).expect("stacks");
+    let names: Vec<&str> = stacks.iter().map(|stack| stack.name.as_str()).collect();
+    assert_eq!(names, ["shared", "dev-data", "dev"]);
+    for subnet in ["10.0.1.0/24", "10.0.2.0/24", "10.0.10.0/24", "10.0.11.0/24"] {
+        assert!(stacks[2].body.contains(subnet), "no {subnet}");
+    }
+    assert!(fleet_graph::stacks::render(&model, &model.environments["local"]).expect("none").is_empty());
+}

@@ -92,8 +92,18 @@ pub enum Command {
         #[arg(long)]
         check: bool,
     },
-    /// Show what an environment is made of: agents, accounts, rooms
-    Show(Environment),
+    /// Show what an environment is made of: agents, accounts, rooms, stacks
+    Show {
+        /// Only this, in full: stack/NAME
+        #[arg(value_name = "ADDRESS")]
+        address: Option<String>,
+        /// Which environment
+        #[command(flatten)]
+        environment: Environment,
+        /// The repository whose workflows stack/bootstrap trusts
+        #[arg(long, value_name = "OWNER/NAME")]
+        repository: Option<String>,
+    },
     /// Pin what images are made of in fleet.lock; the only command that updates pins
     Lock {
         /// Only this image: image/NAME; may be given several times

@@ -70,7 +70,10 @@ async fn dispatch(context: &Context, command: &Command) -> Outcome {
         Command::Quickstart { yes } => commands::quickstart::quickstart(context, *yes).await,
         Command::Check => commands::files::check(context),
         Command::Fmt { check } => commands::files::fmt(context, *check),
-        Command::Show(environment) => commands::inspect::show(context, &environment.environment),
+        Command::Show { address, environment, repository } => {
+            let asked = address.as_deref().map(|address| (address, repository.as_deref()));
+            commands::inspect::show(context, &environment.environment, asked)
+        }
         Command::Lock { only, check } => commands::lock::lock(context, only, *check).await,
         Command::Org { command } => commands::org::org(context, command),
         Command::Graph(environment) => commands::inspect::graph(context, &environment.environment),

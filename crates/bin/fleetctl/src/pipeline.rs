@@ -92,9 +92,9 @@ impl Prepared {
             Target::Docker => Ok(()),
             Target::Aws { .. } => Err(Failure::new(
                 Exit::Failed,
-                format!("environment {} targets aws, which this version checks and does not deploy", self.scope.environment),
+                format!("environment {} targets aws, which this version checks and renders, and does not deploy", self.scope.environment),
             )
-            .hint("`fleetctl check`, `show`, `graph` and `plan --offline` work on it")),
+            .hint("`fleetctl check`, `show`, `show stack/NAME`, `graph` and `plan --offline` work on it; docs/reference/aws.md says what is there")),
         }
     }
 

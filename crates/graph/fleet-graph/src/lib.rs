@@ -1,11 +1,13 @@
 //! Instantiates: Model + sources + lock → derivations and the objects they describe.
 //!
-//! The entry point is [`instantiate`]; workspaces are rendered in [`workspace`], OpenClaw's configuration in [`openclaw`].
+//! The entry point is [`instantiate`]; workspaces are rendered in [`workspace`], OpenClaw's configuration in
+//! [`openclaw`], stacks in [`stacks`].
 //! Deliberately absent: reading files, what exists, and any choice about what to do.
 
 pub mod container;
 pub mod image;
 pub mod openclaw;
+pub mod stacks;
 pub mod template;
 pub mod workspace;
 
@@ -14,7 +16,7 @@ use std::collections::BTreeMap;
 use fleet_derivation::{Derivation, DerivationGraph, Hash, Input};
 use fleet_model::{
     Address, Kind, Origin, SourceTree,
-    model::{Environment, Model},
+    model::{Environment, Model, Target},
     resolved::{Account, Resolved, Room},
 };
 use fleet_oci::{Lock, Platform};
@@ -93,7 +95,12 @@ pub fn instantiate(inputs: &Inputs<'_>) -> Result<Instance, Vec<Problem>> {
         }
         instance.desired.insert(Address::new(Kind::Image, name), Desired::Image(planned.spec.clone()));
     }
-    add_services(inputs, &images, &mut instance);
+    match inputs.environment.target {
+        Target::Docker => add_services(inputs, &images, &mut instance),
+        // Homeserver and web client are services of the environment's stack.
+        Target::Aws { .. } => stacks::add(inputs, &images, &mut instance)?,
+    }
+    add_directory(inputs, &images, &mut instance);
     add_matrix(inputs, &mut instance);
     add_agents(inputs, &images, &mut instance)?;
     Ok(instance)
@@ -118,12 +125,11 @@ fn add_services(inputs: &Inputs<'_>, images: &BTreeMap<String, PlannedImage>, in
     {
         add("web", container::web(declared, image, output(inputs, image)), Some(&declared.origin));
     }
-    if let Some(image) = images.get(&declared.image) {
-        add_directory(inputs, &declared.image, image, instance);
-    }
 }
 
-fn add_directory(inputs: &Inputs<'_>, name: &str, image: &PlannedImage, instance: &mut Instance) {
+fn add_directory(inputs: &Inputs<'_>, images: &BTreeMap<String, PlannedImage>, instance: &mut Instance) {
+    let name = &inputs.environment.homeserver.image;
+    let Some(image) = images.get(name) else { return };
     let people: Vec<_> = inputs.resolved.directory.values().collect();
     let document = format!("{:#}\n", json!({"schema": 1, "people": people}));
     let mut derivation = Derivation::new(Address::new(Kind::Directory, "people"));

@@ -155,7 +155,10 @@ impl Planning<'_> {
             };
             return Some(Verdict::new(Action::Create, vec![reason]));
         };
-        let in_place = if address.kind == Kind::Directory { Action::Update } else { Action::Roll };
+        let in_place = match address.kind {
+            Kind::Directory | Kind::Stack => Action::Update,
+            _ => Action::Roll,
+        };
         if observed.hash != Some(derivation.hash()) {
             let verdict = Verdict::new(in_place, self.reasons(observed.hash, derivation));
             return Some(if derivation.pending().next().is_some() { verdict.conditional() } else { verdict });

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::{
     cli::{Cli, Format},
+    commands::stack,
     context::{Context, print_json, print_out},
     error::{Failure, Outcome},
     exit::Exit,
@@ -15,12 +16,15 @@ use crate::{
     ui::table::Table,
 };
 
-/// `fleetctl show`.
+/// `fleetctl show`; with an address and perhaps a repository, only that.
 ///
 /// # Errors
-/// A project that does not check.
-pub fn show(context: &Context, environment: &str) -> Outcome {
+/// A project that does not check; see [`stack::show`].
+pub fn show(context: &Context, environment: &str, asked: Option<(&str, Option<&str>)>) -> Outcome {
     let prepared = Prepared::new(context, environment)?;
+    if let Some((address, repository)) = asked {
+        return stack::show(context, &prepared, address, repository);
+    }
     let resolved = &prepared.resolved;
     if context.json() {
         print_json(&json!({"schema": 1, "environment": resolved}));
@@ -50,6 +54,10 @@ pub fn show(context: &Context, environment: &str) -> Outcome {
         resolved.direct_messages.len(),
         resolved.accounts.len()
     );
+    let stacks = stack::list(&prepared)?;
+    if !stacks.is_empty() {
+        let _ = write!(out, "\nstacks\n{stacks}");
+    }
     print_out(&out);
     Ok(Exit::Done)
 }

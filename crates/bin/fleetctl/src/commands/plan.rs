@@ -114,6 +114,10 @@ fn full(out: &mut String, change: &Change) {
             }
         }
         Some(Desired::Directory(spec)) => block(out, "directory", &spec.document),
+        Some(Desired::Stack(spec)) => {
+            json_lines(out, &serde_json::json!({"parameters": spec.parameters, "tags": spec.tags}));
+            block(out, "template", &fleet_stacks::pretty(&spec.template));
+        }
         Some(Desired::Image(spec)) => {
             for (name, input) in change.derivation.iter().flat_map(|derivation| &derivation.inputs) {
                 let _ = writeln!(out, "  {name}: {}", ui::plan::value(input));
