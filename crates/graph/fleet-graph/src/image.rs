@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fleet_derivation::{Derivation, Hash, Input};
 use fleet_model::{
-    Address, Kind, Links, RelPath, SourceFile,
+    Address, Kind, Links, RelPath, SourceFile, late,
     model::{BaseRef, ContainerfileRecipe, Image, Layer, LayerCompression, LayeredRecipe, Recipe},
 };
 use fleet_oci::{
@@ -62,7 +62,8 @@ pub fn image_for(inputs: &Inputs<'_>, name: &str, platform: Platform) -> Result<
     made(&inputs, names)?.remove(name).ok_or_else(|| {
         let known: Vec<&str> = inputs.model.images.keys().map(String::as_str).collect();
         let help = format!("known: {}", known.join(", "));
-        vec![Problem { address: Address::new(Kind::Image, name), what: "it is not declared".to_owned(), help }]
+        let (address, what) = (Address::new(Kind::Image, name), "it is not declared".to_owned());
+        vec![Problem { code: late::DOES_NOT_FIT, address, origin: None, what, help }]
     })
 }
 
@@ -367,13 +368,15 @@ impl Maker<'_> {
     }
 
     fn locked<T>(&self, found: Result<T, LockError>) -> Result<T, Problem> {
-        found.map_err(|error| {
-            self.problem(error.to_string(), format!("fleetctl lock --only image/{}", self.image.name))
+        found.map_err(|error| Problem {
+            code: late::NOT_LOCKED,
+            ..self.problem(error.to_string(), format!("run fleetctl lock --only image/{}", self.image.name))
         })
     }
 
     fn problem(&self, what: String, help: String) -> Problem {
-        Problem { address: Address::new(Kind::Image, &self.image.name), what, help }
+        let address = Address::new(Kind::Image, &self.image.name);
+        Problem { code: late::DOES_NOT_FIT, address, origin: Some(self.image.origin.clone()), what, help }
     }
 }
 

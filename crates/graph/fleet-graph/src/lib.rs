@@ -58,8 +58,12 @@ pub struct Inputs<'a> {
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 #[error("{address}: {what}")]
 pub struct Problem {
+    /// One of [`fleet_model::late`].
+    pub code: &'static str,
     /// Of what.
     pub address: Address,
+    /// The line to look at.
+    pub origin: Option<Origin>,
     /// What is wrong.
     pub what: String,
     /// How to mend it.
@@ -88,7 +92,12 @@ impl Instance {
 /// Every problem at once.
 pub fn instantiate(inputs: &Inputs<'_>) -> Result<Instance, Vec<Problem>> {
     let mut instance = Instance::default();
-    let images = image::images(inputs)?;
+    // A mistake in an image hides none in a template.
+    let mut problems = Vec::new();
+    let images = image::images(inputs).unwrap_or_else(|found| {
+        problems.extend(found);
+        BTreeMap::new()
+    });
     for (name, planned) in &images {
         for derivation in &planned.derivations {
             instance.graph.insert(derivation.clone());
@@ -102,8 +111,8 @@ pub fn instantiate(inputs: &Inputs<'_>) -> Result<Instance, Vec<Problem>> {
     }
     add_directory(inputs, &images, &mut instance);
     add_matrix(inputs, &mut instance);
-    add_agents(inputs, &images, &mut instance)?;
-    Ok(instance)
+    problems.extend(add_agents(inputs, &images, &mut instance));
+    if problems.is_empty() { Ok(instance) } else { Err(problems) }
 }
 
 fn output(inputs: &Inputs<'_>, image: &PlannedImage) -> Option<String> {
@@ -202,7 +211,7 @@ fn add_agents(
     inputs: &Inputs<'_>,
     images: &BTreeMap<String, PlannedImage>,
     instance: &mut Instance,
-) -> Result<(), Vec<Problem>> {
+) -> Vec<Problem> {
     let homeserver = container::homeserver_url();
     let workspaces = Workspaces {
         model: inputs.model,
@@ -210,12 +219,12 @@ fn add_agents(
         homeserver: &homeserver,
         renderer: Renderer::new(inputs.sources, &inputs.model.templates.value),
     };
-    let mut problems = Vec::new();
+    let mut problems: Vec<Problem> = workspaces.broken_templates();
     for agent in inputs.resolved.agents.values() {
-        let Some(image) = images.get(&agent.image.value) else { continue };
-        match workspaces.workspace(agent) {
-            Err(problem) => problems.push(problem),
-            Ok(workspace) => {
+        match (workspaces.workspace(agent), images.get(&agent.image.value)) {
+            (Err(found), _) => problems.extend(found),
+            (Ok(_), None) => {}
+            (Ok(workspace), Some(image)) => {
                 let parts = AgentParts {
                     model: inputs.model,
                     environment: inputs.environment,
@@ -231,7 +240,7 @@ fn add_agents(
             }
         }
     }
-    if problems.is_empty() { Ok(()) } else { Err(problems) }
+    problems
 }
 
 fn agent_derivation(parts: &AgentParts<'_>, spec: &ContainerSpec) -> Derivation {

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use fleet_model::{RelPath, SourceTree};
+use fleet_model::{Origin, RelPath, SourceTree};
 use minijinja::{Environment, UndefinedBehavior, syntax::SyntaxConfig, value::Serde};
 use serde::Serialize;
 
@@ -34,7 +34,17 @@ fn syntax(trim: bool) -> SyntaxConfig {
 pub struct Renderer<'s> {
     environment: Environment<'s>,
     folder: RelPath,
+    names: Vec<String>,
     read: Arc<Mutex<BTreeSet<String>>>,
+}
+
+impl RenderError {
+    /// The line to look at.
+    #[must_use]
+    pub fn origin(&self) -> Option<Origin> {
+        let line = u32::try_from(self.line?).ok()?;
+        Some(Origin { file: RelPath::new(&self.template).ok()?, line })
+    }
 }
 
 impl<'s> Renderer<'s> {
@@ -49,6 +59,7 @@ impl<'s> Renderer<'s> {
                 Some((name, file.text()?.to_owned()))
             })
             .collect();
+        let names = texts.keys().cloned().collect();
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         environment.set_syntax(syntax(true));
@@ -60,7 +71,7 @@ impl<'s> Renderer<'s> {
             name.into()
         });
         environment.set_loader(move |name| Ok(texts.get(name).cloned()));
-        Self { environment, folder: folder.clone(), read }
+        Self { environment, folder: folder.clone(), names, read }
     }
 
     /// Renders the template of this name, relative to the folder, and returns the text with every file that was read.
@@ -77,6 +88,13 @@ impl<'s> Renderer<'s> {
         let read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
         let files = read.iter().map(String::as_str).chain([name]).filter_map(|n| self.folder.join(n).ok()).collect();
         Ok((text, files))
+    }
+
+    /// Every template of the folder that does not parse, used or not; files below `skip` are not templates.
+    #[must_use]
+    pub fn broken(&self, skip: &str) -> Vec<RenderError> {
+        let templates = self.names.iter().filter(|name| !name.starts_with(skip));
+        templates.filter_map(|name| Some(self.explain(name, &self.environment.get_template(name).err()?))).collect()
     }
 
     fn explain(&self, asked: &str, error: &minijinja::Error) -> RenderError {

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fleet_derivation::{Derivation, Hash, Input};
-use fleet_model::{Address, Kind, Origin, RelPath, SourceTree, model::Model, resolved::Agent};
+use fleet_model::{Address, Kind, Origin, RelPath, SourceTree, late, model::Model, resolved::Agent};
 use fleet_oci::Digest;
 use serde::Serialize;
 use serde_json::json;
@@ -14,7 +14,7 @@ use serde_json::json;
 use crate::{
     Problem,
     openclaw::{self, Surroundings},
-    template::Renderer,
+    template::{RenderError, Renderer},
 };
 
 /// Files that every agent gets, each a template of the same name.
@@ -81,23 +81,33 @@ impl Workspaces<'_> {
     /// The workspace of one agent.
     ///
     /// # Errors
-    /// A missing or broken template, or a skill that is not text.
-    pub fn workspace(&self, agent: &Agent) -> Result<Workspace, Problem> {
+    /// Every missing or broken template and every skill that is not text.
+    pub fn workspace(&self, agent: &Agent) -> Result<Workspace, Vec<Problem>> {
         let mut read = BTreeSet::new();
         let mut files = BTreeMap::new();
+        let mut problems = Vec::new();
         let folder = &self.model.templates.value;
         let role = agent.template.value.as_str();
         let role = role.strip_prefix(&folder.as_folder()).unwrap_or(role);
         let context = self.context(agent, role);
-        for name in FILES {
-            let (text, used) = self.render(agent, name, &context)?;
-            read.extend(used);
-            files.insert(format!("files/{name}"), text);
+        let mut room_prompt = String::new();
+        for name in FILES.into_iter().chain([ROOM_PROMPT]) {
+            match self.render(agent, name, &context) {
+                Err(problem) => problems.push(problem),
+                Ok((text, used)) => {
+                    read.extend(used);
+                    match name {
+                        ROOM_PROMPT => room_prompt = text,
+                        _ => drop(files.insert(format!("files/{name}"), text)),
+                    }
+                }
+            }
         }
-        let (room_prompt, used) = self.render(agent, ROOM_PROMPT, &context)?;
-        read.extend(used);
         for skill in &agent.skills.value {
-            self.add_skill(agent, skill, &mut files, &mut read)?;
+            problems.extend(self.add_skill(agent, skill, &mut files, &mut read).err());
+        }
+        if !problems.is_empty() {
+            return Err(problems);
         }
         files.insert("manifest.json".to_owned(), manifest(&files));
         let around = Surroundings { model: self.model, homeserver: self.homeserver, room_prompt: room_prompt.trim() };
@@ -107,14 +117,14 @@ impl Workspaces<'_> {
     }
 
     fn render(&self, agent: &Agent, name: &str, context: &Context<'_>) -> Result<(String, BTreeSet<RelPath>), Problem> {
-        self.renderer.render(name, context).map_err(|error| Problem {
-            address: workspace_address(agent),
-            what: error.to_string(),
-            help: format!(
-                "templates see agent.*, fleet.*, skills and role_template; a name that is not there is an error, never an empty text ({})",
-                agent.matrix_id
-            ),
-        })
+        self.renderer.render(name, context).map_err(|error| broken(workspace_address(agent), &error))
+    }
+
+    /// Templates that do not parse, also those that no deployed agent uses.
+    #[must_use]
+    pub fn broken_templates(&self) -> Vec<Problem> {
+        let address = Address::new(Kind::Workspace, "templates");
+        self.renderer.broken("skills/").iter().map(|error| broken(address.clone(), error)).collect()
     }
 
     fn add_skill(
@@ -125,7 +135,9 @@ impl Workspaces<'_> {
         read: &mut BTreeSet<RelPath>,
     ) -> Result<(), Problem> {
         let problem = |what: String| Problem {
+            code: late::SKILL_NOT_TEXT,
             address: workspace_address(agent),
+            origin: agent.skills.origin.clone(),
             what,
             help: "a skill is a folder of text files with a SKILL.md".to_owned(),
         };
@@ -138,7 +150,7 @@ impl Workspaces<'_> {
         let mut found = false;
         for (path, file) in self.sources.files_below(&folder) {
             let text = file.text().ok_or_else(|| problem(format!("{path} is not text")))?;
-            let inside = path.as_str().trim_start_matches(&folder.as_folder()).to_owned();
+            let inside = path.as_str().strip_prefix(&folder.as_folder()).unwrap_or(path.as_str()).to_owned();
             files.insert(format!("files/skills/{skill}/{inside}"), text.to_owned());
             read.insert(path.clone());
             found = true;
@@ -207,7 +219,17 @@ impl Workspaces<'_> {
 
 /// `workspace/<id>`.
 #[must_use]
-pub fn workspace_address(agent: &Agent) -> Address {
+pub fn broken(address: Address, error: &RenderError) -> Problem {
+    Problem {
+        code: late::TEMPLATE,
+        address,
+        origin: error.origin(),
+        what: error.to_string(),
+        help: "templates see agent.*, fleet.*, skills and role_template; a name that is not there is an error, never an empty text".to_owned(),
+    }
+}
+
+fn workspace_address(agent: &Agent) -> Address {
     Address::new(Kind::Workspace, agent.id.clone())
 }
 

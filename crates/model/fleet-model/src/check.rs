@@ -67,7 +67,7 @@ fn templates(parts: &Parts, root: &RelPath) -> Declared<RelPath> {
 }
 
 fn model(ctx: &mut Context<'_>, root: &RelPath, parts: Parts) -> Option<Model> {
-    if !parts.has_fleet && !ctx.partial {
+    if !parts.has_fleet && !ctx.gaps.text {
         ctx.report(
             Draft::error(code::MISSING_NODE, format!("{root} declares no fleet"))
                 .help("start it with fleet \"<name>\" domain=\"<Matrix server name>\""),

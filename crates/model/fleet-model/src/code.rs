@@ -77,3 +77,14 @@ pub(crate) const LITTLE_MEMORY: &str = "fleet::environment::little-memory";
 pub(crate) const PORT_CONFLICT: &str = "fleet::environment::port-conflict";
 pub(crate) const BAD_REGISTRY: &str = "fleet::environment::bad-registry";
 pub(crate) const NO_EFFECT: &str = "fleet::environment::no-effect";
+
+// Found by later stages, which render templates and read the lock.
+
+/// A template that cannot be rendered.
+pub const TEMPLATE: &str = "fleet::workspace::template";
+/// A skill holds a file that is not text.
+pub const SKILL_NOT_TEXT: &str = "fleet::workspace::skill-not-text";
+/// Something that an image is made of is not in the lock file.
+pub const NOT_LOCKED: &str = "fleet::images::not-locked";
+/// An image whose parts do not fit each other or the target.
+pub const DOES_NOT_FIT: &str = "fleet::images::does-not-fit";

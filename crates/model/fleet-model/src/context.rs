@@ -47,8 +47,60 @@ pub(crate) struct Context<'t> {
     pub wants: Wanted,
     /// Names to check.
     pub references: Vec<Reference>,
-    /// Some text was unreadable: what it would have declared is unknown, so unknown names are not reported.
-    pub partial: bool,
+    /// What could not be read.
+    pub gaps: Gaps,
+}
+
+/// What could not be read, by kind: a name that may have been declared there is not reported as unknown. A mistake in one
+/// section hides none in another.
+#[derive(Default)]
+pub(crate) struct Gaps {
+    /// A whole text, or a part of one: it may have declared anything.
+    pub text: bool,
+    /// Rows of a directory: people whose ids are unknown, with their departments and teams.
+    pub rows: bool,
+    /// Ids of people who are declared and of whom something else is wrong.
+    pub ids: BTreeSet<String>,
+    /// A department without a name.
+    pub departments: bool,
+    /// The folder of templates.
+    pub templates: bool,
+    /// Names of images, model providers and environments that cannot be names: what refers to one has one mistake, not two.
+    pub names: BTreeSet<String>,
+    /// Providers of whom something is wrong: what they serve is unknown.
+    pub served_by: BTreeSet<String>,
+}
+
+impl Gaps {
+    /// Somebody of this id may be declared.
+    pub fn person(&self, id: &str) -> bool {
+        self.text || self.rows || self.ids.contains(id)
+    }
+
+    /// Somebody is missing among the people that are known.
+    pub fn people(&self) -> bool {
+        self.text || self.rows || !self.ids.is_empty()
+    }
+
+    /// A department or team may be declared that is not known.
+    pub fn departments(&self) -> bool {
+        self.text || self.rows || self.departments
+    }
+
+    /// An image or an environment of this name may be declared.
+    pub fn named(&self, name: &str) -> bool {
+        self.text || self.names.contains(name)
+    }
+
+    /// Templates and skills may lie elsewhere.
+    pub fn templates(&self) -> bool {
+        self.text || self.templates
+    }
+
+    /// A provider of this name may be declared, or serve models that are not known.
+    pub fn provider(&self, name: &str) -> bool {
+        self.named(name) || self.served_by.contains(name)
+    }
 }
 
 impl<'t> Context<'t> {
@@ -60,7 +112,7 @@ impl<'t> Context<'t> {
             found: Vec::new(),
             wants: Wanted::default(),
             references: Vec::new(),
-            partial: false,
+            gaps: Gaps::default(),
         }
     }
 

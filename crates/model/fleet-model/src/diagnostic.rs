@@ -6,6 +6,7 @@ use miette::{LabeledSpan, NamedSource, Severity};
 
 use crate::{
     origin::Origin,
+    source::{SourceFile, SourceTree},
     text::{Files, Place},
 };
 
@@ -27,6 +28,38 @@ pub struct Diagnostic {
     source: Option<NamedSource<Arc<str>>>,
     labels: Vec<LabeledSpan>,
     elsewhere: Vec<Diagnostic>,
+}
+
+impl Diagnostic {
+    /// What a later stage found: one of [`crate::late`], at a line of a file of the project.
+    #[must_use]
+    pub fn of_line(code: &'static str, message: String, help: String, at: Option<(&Origin, &str)>, tree: &SourceTree) -> Self {
+        let mut files = Files::default();
+        let mut draft = Draft::error(code, message).help(help);
+        if let Some((origin, label)) = at
+            && let Some(text) = tree.file(&origin.file).and_then(SourceFile::text)
+        {
+            let kdl = origin.file.as_str().ends_with(".kdl");
+            let _ = if kdl { files.add_kdl(origin.file.clone(), text) } else { files.add(origin.file.clone(), text) };
+            draft = draft.maybe_at(files.place_of(origin), label);
+        }
+        let made = draft.finish(&files);
+        Self { origin: at.map(|(origin, _)| origin.clone()), ..made }
+    }
+
+    /// Line, column and label of every place in the file of [`Diagnostic::origin`], for programs: both 1-based, columns in
+    /// characters.
+    #[must_use]
+    pub fn places(&self) -> Vec<(usize, usize, String)> {
+        let text = self.source.as_ref().map_or("", |source| source.inner());
+        let place = |label: &LabeledSpan| {
+            let before = text.get(..label.offset()).unwrap_or(text);
+            let line = before.matches('\n').count() + 1;
+            let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+            (line, column, label.label().unwrap_or_default().to_owned())
+        };
+        self.labels.iter().map(place).collect()
+    }
 }
 
 impl fmt::Display for Diagnostic {

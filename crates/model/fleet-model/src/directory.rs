@@ -30,13 +30,16 @@ type Row<'r> = [&'r str; 7];
 pub(crate) fn read(ctx: &mut Context<'_>, node: Node<'_>, org: &mut OrgPart) {
     ctx.expect(node, &Shape::of(Arguments::These(&["file"])));
     let Some(given) = ctx.argument(node, 0) else { return };
-    let Some(path) = ctx.path(given) else { return };
+    let Some(path) = ctx.path(given) else {
+        ctx.gaps.rows = true;
+        return;
+    };
     let Some(file) = ctx.file(&path, Some(given.1)) else {
-        ctx.partial = true;
+        ctx.gaps.rows = true;
         return;
     };
     let Some(text) = file.text() else {
-        ctx.partial = true;
+        ctx.gaps.rows = true;
         ctx.report(
             Draft::error(code::FILE_NOT_TEXT, format!("{path} is not UTF-8 text"))
                 .at(given.1, "named here")
@@ -48,11 +51,14 @@ pub(crate) fn read(ctx: &mut Context<'_>, node: Node<'_>, org: &mut OrgPart) {
     match extension(&path) {
         "csv" => csv(ctx, number, text, org),
         "json" => json(ctx, number, text, org),
-        _ => ctx.report(
-            Draft::error(code::FILE_WRONG_KIND, format!("{path} is neither .csv nor .json"))
-                .at(given.1, "named here")
-                .help("a directory is a CSV file with a header line, or a JSON array of objects"),
-        ),
+        _ => {
+            ctx.gaps.rows = true;
+            ctx.report(
+                Draft::error(code::FILE_WRONG_KIND, format!("{path} is neither .csv nor .json"))
+                    .at(given.1, "named here")
+                    .help("a directory is a CSV file with a header line, or a JSON array of objects"),
+            );
+        }
     }
 }
 
@@ -73,7 +79,7 @@ fn csv(ctx: &mut Context<'_>, file: u16, text: &str, org: &mut OrgPart) {
             Err(error) => {
                 let place = line_at(file, text, start);
                 ctx.report(Draft::error(code::DIRECTORY_SYNTAX, format!("this is not CSV: {error}")).at(place, "from here").help(SYNTAX_HELP));
-                ctx.partial = true;
+                ctx.gaps.rows = true;
                 break;
             }
         }
@@ -82,7 +88,7 @@ fn csv(ctx: &mut Context<'_>, file: u16, text: &str, org: &mut OrgPart) {
         let Some(columns) = &header else {
             header = columns_of(ctx, &record, place);
             if header.is_none() {
-                ctx.partial = true;
+                ctx.gaps.rows = true;
                 break;
             }
             continue;
@@ -109,7 +115,7 @@ fn csv(ctx: &mut Context<'_>, file: u16, text: &str, org: &mut OrgPart) {
 }
 
 fn uneven(ctx: &mut Context<'_>, fields: usize, columns: usize, place: Place) {
-    ctx.partial = true;
+    ctx.gaps.rows = true;
     ctx.report(
         Draft::error(code::DIRECTORY_ROW, format!("this row has {fields} fields, and the header has {columns}"))
             .at(place, "this row")
@@ -202,7 +208,7 @@ fn skip(text: &str, at: usize, also: &str) -> usize {
 }
 
 fn broken(ctx: &mut Context<'_>, place: Place, message: &str) {
-    ctx.partial = true;
+    ctx.gaps.rows = true;
     ctx.report(Draft::error(code::DIRECTORY_SYNTAX, message).at(place, "here").help(SYNTAX_HELP));
 }
 
@@ -230,7 +236,7 @@ fn object(ctx: &mut Context<'_>, fields: &BTreeMap<String, serde_json::Value>, p
     if sound {
         add(ctx, row, place, org);
     } else {
-        ctx.partial = true;
+        ctx.gaps.rows = true;
     }
 }
 
@@ -241,10 +247,6 @@ fn add(ctx: &mut Context<'_>, row: Row<'_>, place: Place, org: &mut OrgPart) {
         ctx.report(Draft::error(code::DIRECTORY_ROW, "this row has no id").at(place, "this row").help("every person needs an id, such as maria.silva"));
         return;
     }
-    if !person_id(ctx, (id, place)) {
-        ctx.partial = true;
-        return;
-    }
     if !team.is_empty() && department.is_empty() {
         ctx.report(
             Draft::error(code::DIRECTORY_ROW, format!("`{id}` has a team and no department"))
@@ -253,6 +255,10 @@ fn add(ctx: &mut Context<'_>, row: Row<'_>, place: Place, org: &mut OrgPart) {
         );
     } else {
         introduce(ctx, department, team, place, org);
+    }
+    if !person_id(ctx, (id, place)) {
+        ctx.gaps.ids.insert(id.to_owned());
+        return;
     }
     let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     let known = some(level).and_then(|level| ctx.word_of("level", (&level, place), &words::LEVELS));

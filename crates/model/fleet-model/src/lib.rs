@@ -33,12 +33,17 @@ pub mod source;
 pub use address::{Address, Kind};
 pub use check::{Checked, check, wanted};
 pub use diagnostic::Diagnostic;
-pub use explain::{Explanation, codes, explain};
+pub use explain::{Explanation, codes, explain, nearest_code};
 pub use format::{FormatError, format};
 pub use miette::Severity;
 pub use origin::{Declared, Origin};
 pub use resolve::{ResolveError, resolve};
 pub use source::{Links, ListedEntry, ListedFile, Listing, Looked, RelPath, SourceFile, SourceTree, Wanted};
+
+/// Codes of what later stages find; see [`Diagnostic::of_line`].
+pub mod late {
+    pub use crate::code::{DOES_NOT_FIT, NOT_LOCKED, SKILL_NOT_TEXT, TEMPLATE};
+}
 
 /// The version that `tool-version` of the `fleet` node is compared with.
 pub const TOOL_VERSION: &str = env!("CARGO_PKG_VERSION");

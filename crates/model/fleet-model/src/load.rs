@@ -45,11 +45,11 @@ struct Loader {
 impl Loader {
     fn file(&mut self, ctx: &mut Context<'_>, path: &RelPath, place: Option<Place>) {
         let Some(file) = ctx.file(path, place) else {
-            ctx.partial = true;
+            ctx.gaps.text = true;
             return;
         };
         let Some(text) = file.text() else {
-            ctx.partial = true;
+            ctx.gaps.text = true;
             ctx.report(
                 Draft::error(code::FILE_NOT_TEXT, format!("{path} is not UTF-8 text"))
                     .maybe_at(place, "named here")
@@ -73,7 +73,10 @@ impl Loader {
     fn include(&mut self, ctx: &mut Context<'_>, node: Node<'_>) {
         ctx.expect(node, &Shape::of(Arguments::These(&["file"])));
         let Some(given) = ctx.argument(node, 0) else { return };
-        let Some(path) = ctx.path(given) else { return };
+        let Some(path) = ctx.path(given) else {
+            ctx.gaps.text = true;
+            return;
+        };
         if let Some(at) = self.stack.iter().position(|open| *open == path) {
             let chain: Vec<&str> = self.stack[at..].iter().chain([&path]).map(RelPath::as_str).collect();
             ctx.report(
@@ -93,7 +96,7 @@ impl Loader {
 /// Parses one text. With syntax errors, what stands around them is still read, so that other mistakes show too.
 fn parse(ctx: &mut Context<'_>, file: u16, text: &str) -> Option<KdlDocument> {
     if let Some(at) = scan::too_deep(text) {
-        ctx.partial = true;
+        ctx.gaps.text = true;
         ctx.report(
             Draft::error(code::SYNTAX, "nested too deeply")
                 .at(Place { file, start: count(at), len: 1 }, "from here")
@@ -105,7 +108,7 @@ fn parse(ctx: &mut Context<'_>, file: u16, text: &str) -> Option<KdlDocument> {
         Ok(document) => return Some(document),
         Err(error) => error,
     };
-    ctx.partial = true;
+    ctx.gaps.text = true;
     for one in &error.diagnostics {
         let place = clamp(file, text, one.span.offset(), one.span.len());
         let found = text.get(place.start as usize..(place.start + place.len) as usize).unwrap_or_default();

@@ -78,7 +78,10 @@ impl Parts {
             return;
         }
         let Some(given) = ctx.argument(node, 0) else { return };
-        let Some(path) = ctx.path(given) else { return };
+        let Some(path) = ctx.path(given) else {
+            ctx.gaps.templates = true;
+            return;
+        };
         ctx.folder(&path, given.1);
         self.templates = Some((ctx.declared(path, given.1), node.place()));
     }
@@ -110,6 +113,7 @@ pub(crate) fn name<'d>(ctx: &mut Context<'_>, node: Node<'d>) -> Option<(&'d str
     if crate::words::is_name(text) {
         return Some((text, place));
     }
+    ctx.gaps.names.insert(text.to_owned());
     let slug = crate::slug::slug(text);
     let help = if crate::words::is_name(&slug) { format!("for instance `{slug}`: ") } else { String::new() };
     ctx.report(

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fleet_derivation::{Hash, Input};
-use fleet_model::{Links, ListedEntry, ListedFile, Listing, Looked, RelPath, SourceFile};
+use fleet_model::{Links, ListedEntry, ListedFile, Listing, Looked, RelPath, SourceFile, late};
 use fleet_oci::{
     LayerRecipe, Packing,
     recipe::{FileEntry, FileWhat},
@@ -140,7 +140,11 @@ impl Maker<'_> {
             self.problem(format!("{path} is to be rendered and is not text"), "drop render=#true".to_owned())
         })?;
         template::render_text(path, text, &context)
-            .map_err(|e| self.problem(e.to_string(), "it may use fleet.* and environment.*".to_owned()))
+            .map_err(|e| Problem {
+                code: late::TEMPLATE,
+                origin: e.origin(),
+                ..self.problem(e.to_string(), "it may use fleet.* and environment.*".to_owned())
+            })
     }
 }
 

@@ -65,7 +65,7 @@ fn inherited(
             return None;
         }
         let Some(next) = parts.get(base) else {
-            if at.place == part.place && !ctx.partial {
+            if at.place == part.place && !ctx.gaps.named(base) {
                 ctx.report(
                     Draft::error(code::UNKNOWN_ENVIRONMENT, format!("there is no environment `{}`", base.escape_debug()))
                         .at(*place, "not declared")
@@ -89,6 +89,7 @@ fn over(nearer: EnvironmentPart, base: &EnvironmentPart) -> EnvironmentPart {
         compression: if nearer.target.is_some() { nearer.compression } else { base.compression },
         target: nearer.target.or_else(|| base.target.clone()),
         registry: nearer.registry.or_else(|| base.registry.clone()),
+        has_target: nearer.has_target || base.has_target,
         homeserver: nearer.homeserver.or_else(|| base.homeserver.clone()),
         web: nearer.web.or_else(|| base.web.clone()),
         deploy: if nearer.deploy.is_empty() { base.deploy.clone() } else { nearer.deploy },
@@ -128,7 +129,7 @@ fn environment(ctx: &mut Context<'_>, model: &Model, name: &str, part: Environme
                 .help("deploy fewer, or raise the limit if the cost is meant"),
         );
     }
-    if part.target.is_none() && !ctx.partial {
+    if !part.has_target && !ctx.gaps.text {
         ctx.report(
             Draft::error(code::MISSING_NODE, format!("the environment `{name}` has no target"))
                 .at(part.place, "no target here, and none inherited")
@@ -164,7 +165,7 @@ fn environment(ctx: &mut Context<'_>, model: &Model, name: &str, part: Environme
 fn homeserver(ctx: &mut Context<'_>, model: &Model, part: Option<HomeserverPart>, place: Place) -> Homeserver {
     let declared = part.as_ref().map(|part| ctx.origin(part.place));
     let image = part.as_ref().and_then(|part| part.image.clone());
-    if image.is_none() && !model.images.contains_key(HOMESERVER_IMAGE) && !ctx.partial {
+    if image.is_none() && !model.images.contains_key(HOMESERVER_IMAGE) && !ctx.gaps.text {
         ctx.report(
             Draft::error(code::UNKNOWN_IMAGE, format!("there is no image `{HOMESERVER_IMAGE}` for the homeserver"))
                 .at(part.as_ref().map_or(place, |part| part.place), "no other image is named here")
@@ -257,7 +258,7 @@ fn deploys_human(ctx: &mut Context<'_>, person: &Person, place: Place) {
 }
 
 fn matches_nobody(ctx: &mut Context<'_>, place: Place, only_humans: bool) {
-    if ctx.partial {
+    if ctx.gaps.people() {
         return;
     }
     let message = if only_humans { "this selector matches only humans" } else { "this selector matches nobody" };
@@ -270,7 +271,7 @@ fn matches_nobody(ctx: &mut Context<'_>, place: Place, only_humans: bool) {
 
 /// Images of agents are declared and can be started.
 fn agent_images(ctx: &mut Context<'_>, model: &Model, environment: &Environment) {
-    if ctx.partial {
+    if ctx.gaps.text {
         return;
     }
     let mut images: BTreeMap<&str, Option<&Origin>> = BTreeMap::new();

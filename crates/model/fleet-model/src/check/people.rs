@@ -48,7 +48,7 @@ pub(crate) fn finish(
         if let Some(person) = person(ctx, &id, part) {
             people.all.insert(id, person);
         } else {
-            ctx.partial = true;
+            ctx.gaps.ids.insert(id);
         }
     }
     people
@@ -114,7 +114,7 @@ pub(crate) fn check(ctx: &mut Context<'_>, org: &Org, places: &Places) {
     for person in org.people.values() {
         let place = places.manager.get(&person.id).or_else(|| places.person.get(&person.id)).copied();
         match &person.reports_to {
-            Some(manager) if !ctx.partial && !org.people.contains_key(manager) => {
+            Some(manager) if !ctx.gaps.person(manager) && !org.people.contains_key(manager) => {
                 let known = org.people.keys().map(String::as_str);
                 ctx.report(
                     Draft::error(code::MISSING_MANAGER, format!("`{}` reports to `{manager}`, who does not exist", person.id))

@@ -2,19 +2,18 @@
 
 use crate::{
     code,
-    context::{Context, Reference, Refers},
+    context::{Context, Gaps, Reference, Refers},
     diagnostic::Draft,
     model::{Model, ModelProviderKind},
     words::did_you_mean_or_known,
 };
 
-/// Checks every reference noted while reading. When some file could not be read, what it would have declared is
-/// unknown, and nothing is reported.
+/// Checks every reference noted while reading, but for names that may have been declared in what could not be read.
 pub(crate) fn check(ctx: &mut Context<'_>, model: &Model) {
-    if ctx.partial {
-        return;
-    }
     for reference in std::mem::take(&mut ctx.references) {
+        if unknowable(&ctx.gaps, &reference) {
+            continue;
+        }
         let draft = match &reference.refers {
             Refers::Person => person(model, &reference),
             Refers::Image => image(model, &reference),
@@ -26,6 +25,17 @@ pub(crate) fn check(ctx: &mut Context<'_>, model: &Model) {
         if let Some(draft) = draft {
             ctx.report(draft);
         }
+    }
+}
+
+fn unknowable(gaps: &Gaps, reference: &Reference) -> bool {
+    let name = reference.name.as_str();
+    match &reference.refers {
+        Refers::Person => gaps.person(name),
+        Refers::Image => gaps.named(name),
+        Refers::Model => gaps.provider(name.split_once('/').map_or(name, |(provider, _)| provider)),
+        Refers::Department | Refers::Team(_) => gaps.departments(),
+        Refers::Skill => gaps.templates(),
     }
 }
 

@@ -15,7 +15,8 @@ use crate::{
 
 /// Expands the rules of every environment and reports rooms that would be one room.
 pub(crate) fn check(ctx: &mut Context<'_>, model: &Model) {
-    if ctx.partial {
+    // People who are not known could only add collisions.
+    if ctx.gaps.text {
         return;
     }
     for environment in model.environments.values() {
@@ -39,7 +40,7 @@ pub(crate) fn check(ctx: &mut Context<'_>, model: &Model) {
 
 /// Reports rooms that templates and skills mention and that no rule makes for anybody in the organisation.
 pub(crate) fn check_mentions(ctx: &mut Context<'_>, model: &Model) {
-    let Some(environment) = model.environments.values().next().filter(|_| !ctx.partial) else { return };
+    let Some(environment) = model.environments.values().next().filter(|_| !ctx.gaps.people() && !ctx.gaps.departments()) else { return };
     let mut everybody = environment.clone();
     everybody.deploy = model.org.people.values().filter(|person| !person.human).map(|person| (person.id.clone(), None)).collect();
     let known: BTreeSet<String> = rooms::claims(model, &everybody).claims.into_keys().collect();

@@ -28,7 +28,7 @@ const FARGATE: [(u32, u32, u32, u32); 7] = [
 
 /// Checks the size of every agent and service, each declaration once per target.
 pub(crate) fn check(ctx: &mut Context<'_>, model: &Model) {
-    if ctx.partial {
+    if ctx.gaps.text {
         return;
     }
     for environment in model.environments.values() {

@@ -41,7 +41,7 @@ pub(crate) fn skill(ctx: &Context<'_>, model: &Model, reference: &Reference) -> 
 
 /// Every deployed agent has a model and a role template.
 pub(crate) fn check(ctx: &mut Context<'_>, model: &Model) {
-    if ctx.partial {
+    if ctx.gaps.text {
         return;
     }
     let mut levels: BTreeMap<Level, &Person> = BTreeMap::new();
@@ -61,7 +61,7 @@ pub(crate) fn check(ctx: &mut Context<'_>, model: &Model) {
     }
     for (level, person) in levels {
         let Ok(path) = resolve::role_template(model, level) else { continue };
-        if ctx.tree.file(&path).is_none() {
+        if ctx.tree.file(&path).is_none() && !ctx.gaps.templates() {
             let message = format!("there is no template for people of level {}: {path}", level.as_str());
             ctx.report(
                 Draft::error(code::MISSING_TEMPLATE, message)

@@ -22,6 +22,8 @@ pub(crate) struct EnvironmentPart {
     pub target: Option<(Target, Place)>,
     pub compression: LayerCompression,
     pub registry: Option<(RegistryPlace, Place)>,
+    /// There is a `target` node, be it a wrong one.
+    pub has_target: bool,
     pub homeserver: Option<HomeserverPart>,
     pub web: Option<WebPart>,
     pub deploy: Vec<Selector>,
@@ -129,6 +131,7 @@ pub(crate) fn read(ctx: &mut Context<'_>, node: Node<'_>, environments: &mut BTr
         target: None,
         compression: LayerCompression::default(),
         registry: None,
+        has_target: false,
         homeserver: None,
         web: None,
         deploy: Vec::new(),
@@ -143,10 +146,7 @@ pub(crate) fn read(ctx: &mut Context<'_>, node: Node<'_>, environments: &mut BTr
     for child in node.children() {
         read_child(ctx, child, &mut part);
     }
-    let Some((name, place)) = name(ctx, node) else {
-        ctx.partial = true;
-        return;
-    };
+    let Some((name, place)) = name(ctx, node) else { return };
     if let Some(first) = environments.get(name) {
         let first = first.place;
         taken(ctx, "environments", name, place, Some(first));
@@ -158,6 +158,7 @@ pub(crate) fn read(ctx: &mut Context<'_>, node: Node<'_>, environments: &mut BTr
 fn read_child(ctx: &mut Context<'_>, node: Node<'_>, part: &mut EnvironmentPart) {
     match node.word() {
         "target" => {
+            part.has_target = true;
             part.target = target(ctx, node).map(|target| (target, node.place()));
             let given = ctx.text(node, "compression");
             part.compression = given

@@ -52,10 +52,7 @@ pub(crate) fn read(ctx: &mut Context<'_>, node: Node<'_>, images: &mut BTreeMap<
             checks: child.all("check").map(|check| vector(ctx, check)).collect(),
             origin: ctx.origin(child.place()),
         };
-        let Some((name, place)) = name(ctx, child) else {
-            ctx.partial = true;
-            continue;
-        };
+        let Some((name, place)) = name(ctx, child) else { continue };
         if let Some(first) = images.get(name) {
             let first = ctx.files.place_of(&first.origin);
             taken(ctx, "images", name, place, first);

@@ -54,7 +54,7 @@ pub(crate) fn read(ctx: &mut Context<'_>, node: Node<'_>, providers: &mut BTreeM
             providers.insert(name.to_owned(), ModelProvider { name: name.to_owned(), kind, origin });
         } else {
             // Its models cannot be judged; what refers to them is not reported on top.
-            ctx.partial = true;
+            ctx.gaps.served_by.insert(name.to_owned());
         }
     }
 }

@@ -119,7 +119,7 @@ fn department(ctx: &mut Context<'_>, node: Node<'_>, org: &mut OrgPart) {
             org.departments.insert(name.to_owned(), department);
         }
     } else {
-        ctx.partial = true;
+        ctx.gaps.departments = true;
     }
     for child in node.children() {
         match child.word() {
@@ -208,10 +208,11 @@ fn person(ctx: &mut Context<'_>, node: Node<'_>, (department, team): (Option<&st
     if department.is_none() {
         belongs(ctx, node, &mut part);
     }
-    let Some((id, place)) = ctx.argument(node, 0).filter(|given| person_id(ctx, *given)) else {
-        ctx.partial = true;
+    let Some((id, place)) = ctx.argument(node, 0) else { return };
+    if !person_id(ctx, (id, place)) {
+        ctx.gaps.ids.insert(id.to_owned());
         return;
-    };
+    }
     part.place = place;
     if let Some(first) = org.nodes.get(id) {
         let first = first.place;
