@@ -30,6 +30,8 @@ fn what_the_command_line_gets_wrong_is_said_with_a_remedy() {
     fleet.run(&["password", "vera.vp"]).expect(64).says("helen.ceo");
     fleet.run(&["lock", "--only", "image/nothing"]).expect(64).says("image/agent");
     fleet.run(&["explain", "no::such::code"]).expect(64);
+    fleet.run(&["explain", "fleet::org::reporting-cicle"]).expect(64).says("fleet::org::reporting-cycle");
+    fleet.run(&["why", "agent/vera.vp", "--generation", "99"]).expect(64).says("no generation 99");
     let unasked = fleet.run(&["apply"]);
     unasked.expect(64).says("--auto-approve").says("nothing was changed");
     assert_eq!(fleet.ids().len(), 0);
@@ -149,4 +151,68 @@ fn a_stack_changes_with_its_template_and_not_with_every_setting() {
     assert_ne!(after["stack/cloud"], before["stack/cloud"]);
     assert_eq!(after["stack/shared"], before["stack/shared"]);
     assert_eq!(after["stack/cloud-data"], before["stack/cloud-data"]);
+}
+
+#[test]
+fn mistakes_in_templates_skills_and_images_are_all_found_in_one_run() {
+    let folder = empty();
+    let at = |name: &str| folder.path().join(name);
+    fleetctl(folder.path(), &["init", "--name", "small"]).expect(0);
+    let append = |name: &str, text: &str| {
+        let before = fs::read_to_string(at(name)).expect("a file");
+        fs::write(at(name), before + text).expect("a file");
+    };
+    append("templates/SOUL.md", "{{ agent.salary }}\n");
+    append("templates/HEARTBEAT.md", "{{ flet.name }}\n");
+    append("templates/roles/vp.md", "{% if agent.team %}\n"); // no vp is deployed
+    fs::write(at("templates/skills/people/logo.png"), b"\x89PNG\xff\xfe").expect("a file");
+    let kdl = fs::read_to_string(at("fleet.kdl")).expect("fleet.kdl");
+    fs::write(at("fleet.kdl"), kdl.replace("node \"24.21.0\"", "node \"24.21.1\"")).expect("fleet.kdl");
+    let output = fleetctl(folder.path(), &["check"]);
+    output.expect(1).says("templates/SOUL.md").says("templates/HEARTBEAT.md").says("templates/roles/vp.md").says("logo.png");
+    output.says("24.21.1").says("fleetctl lock --only image/agent").says("4 errors");
+    for code in ["fleet::workspace::template", "fleet::workspace::skill-not-text", "fleet::images::not-locked"] {
+        output.says(code);
+        fleetctl(folder.path(), &["explain", code]).expect(0).says(code);
+    }
+    // Whoever builds it is refused, by the same diagnostic.
+    fleetctl(folder.path(), &["plan", "--offline"]).expect(1).says("5 errors").says("fleet::images::not-locked");
+    // A lock that has it, of a Node that the package does not run on.
+    fs::write(at("fleet.kdl"), kdl.replace("node \"24.21.0\"", "node \"18.20.0\"")).expect("fleet.kdl");
+    let lock = fs::read_to_string(at("fleet.lock")).expect("fleet.lock");
+    fs::write(at("fleet.lock"), lock.replace("\"24.21.0\"", "\"18.20.0\"")).expect("fleet.lock");
+    fleetctl(folder.path(), &["check"]).expect(1).says("fleet::images::does-not-fit").says("18.20.0").says("5 errors");
+}
+
+#[test]
+fn fmt_shows_every_file_that_does_not_parse_and_lays_out_the_others() {
+    let folder = empty();
+    let at = |name: &str| folder.path().join(name);
+    fs::write(at("fleet.kdl"), "fleet \"tiny\"   domain=\"tiny.test\"\ninclude \"a.kdl\"\ninclude \"b.kdl\"\n").expect("a file");
+    fs::write(at("a.kdl"), "rooms { room \"a\" public=true { members \"*\" } }\n").expect("a file");
+    fs::write(at("b.kdl"), "org {\n").expect("a file");
+    let output = fleetctl(folder.path(), &["fmt"]);
+    output.expect(1).says("a.kdl").says("b.kdl").says("fleet::language::syntax").says("a # is missing here");
+    let laid_out = fs::read_to_string(at("fleet.kdl")).expect("a file");
+    assert!(laid_out.starts_with("fleet \"tiny\" domain=\"tiny.test\"\n"), "{laid_out}");
+    assert_eq!(fs::read_to_string(at("b.kdl")).expect("a file"), "org {\n");
+}
+
+#[test]
+fn what_is_damaged_is_named_with_a_remedy() {
+    let folder = empty();
+    let at = |name: &str| folder.path().join(name);
+    fleetctl(folder.path(), &["init", "--name", "small"]).expect(0);
+    fs::write(at("fleet.lock"), b"\xff\xfe").expect("a file");
+    fleetctl(folder.path(), &["check"]).expect(1).says("fleet.lock").says("fleetctl lock");
+    fs::write(at("fleet.lock"), "{\"schema\": 1, \"deb").expect("a file");
+    fleetctl(folder.path(), &["check"]).expect(1).says("fleet.lock").says("fleetctl lock");
+    fs::remove_file(at("fleet.lock")).expect("a file");
+    fleetctl(folder.path(), &["check"]).expect(0).says("fleet::images::not-locked");
+    fleetctl(folder.path(), &["plan", "--offline"]).expect(1).says("fleet::images::not-locked");
+    fs::write(at(".fleet/version"), b"\xff\x00").expect("a file");
+    fleetctl(folder.path(), &["check"]).expect(1).says(".fleet").says("move the folder away");
+    fs::remove_dir_all(at(".fleet")).expect("a folder");
+    fs::write(at(".fleet"), "").expect("a file");
+    fleetctl(folder.path(), &["check"]).expect(1).says(".fleet").says("move it away");
 }

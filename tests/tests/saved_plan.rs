@@ -9,7 +9,7 @@ use fleet_tests::{
 };
 
 #[test]
-fn a_saved_plan_is_applied_exactly_and_refused_when_the_world_moved() {
+fn a_saved_plan_is_applied_exactly_and_refused_for_what_moved() {
     let fleet = Fleet::light("saved");
     fleet.applied();
     let before = fleet.ids();
@@ -28,6 +28,15 @@ fn a_saved_plan_is_applied_exactly_and_refused_when_the_world_moved() {
     let refused = fleet.run(&["apply", "model.plan", "--auto-approve"]);
     refused.expect(5).says("agent/dora.director").says("nothing was changed").says("plan -o");
     assert_eq!(fleet.ids(), moved);
+
+    // The same together with a change that still fits: that one is made, and only what moved is refused.
+    fleet.edit("fleet.kdl", "News for everybody", "News for all");
+    fleet.run(&["plan", "-o", "two.plan"]).expect(0).says("room/all-employees").says("agent/dora.director");
+    fleet.edit("fleet.kdl", "model \"local/large\"\n", "model \"local/small\"\n");
+    let partly = fleet.run(&["apply", "two.plan", "--auto-approve"]);
+    partly.expect(5).says("refused: agent/dora.director is declared differently now").says("1 changed");
+    assert_eq!(fleet.planned().keys().map(String::as_str).collect::<Vec<_>>(), ["agent/dora.director"]);
+    fleet.edit("fleet.kdl", "model \"local/small\"\n            }", "model \"local/large\"\n            }");
 
     // A plan for sources that are others by now.
     fleet.run(&["plan", "-o", "again.plan"]).expect(0);

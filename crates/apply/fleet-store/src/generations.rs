@@ -109,6 +109,10 @@ impl Store {
     /// # Errors
     /// [`GenerationError::Store`].
     pub fn generation_numbers(&self, environment: &str) -> Result<Vec<u64>, GenerationError> {
+        // A store that was only opened to read may not have the folder.
+        if !self.root().join("generations").is_dir() {
+            return Ok(Vec::new());
+        }
         let objects = self.generation_store(environment)?;
         let folder = Path::from_iter([environment]);
         let listed = block_on(async { objects.list(Some(&folder)).collect::<Vec<_>>().await });

@@ -56,6 +56,12 @@ pub enum OpenError {
         /// What wrote it.
         writer: String,
     },
+    /// Something else has the folder's name.
+    #[error("{} is a file, and the store's folder is to be there; move it away and run again", .path.display())]
+    NotAFolder {
+        /// The file.
+        path: PathBuf,
+    },
     /// The version file says nothing that we understand.
     #[error("{} is not a store: its `version` file reads {text:?}; move the folder away and run again", .path.display())]
     NotAStore {
@@ -70,11 +76,43 @@ impl Store {
     /// Opens the store of the project in `project` (the folder that holds `fleet.kdl`): `project/.fleet`, made when it
     /// is not there. Waits while another process collects garbage.
     ///
+    /// Where nothing may be written, what is there can still be read: looking at a project changes nothing. A note says so.
+    ///
     /// # Errors
     /// [`OpenError`].
     pub fn open(project: &Path) -> Result<Self, OpenError> {
+        let refused = |error: &OpenError| {
+            let OpenError::Io { source, .. } = error else { return false };
+            matches!(source.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
+        };
+        match Self::open_to_write(project) {
+            Err(error) if refused(&error) => Self::open_to_read(project)?.ok_or(error),
+            opened => opened,
+        }
+    }
+
+    /// The store as it is; `None` when not even that may be seen. Without a store, the project's folder stands for its lock.
+    fn open_to_read(project: &Path) -> Result<Option<Self>, OpenError> {
+        let root = project.join(DIRECTORY);
+        if root.is_dir() && fs::read_dir(&root).is_err() {
+            return Ok(None);
+        }
+        if root.join("version").exists() {
+            check_version(&root)?;
+        }
+        let Ok(lock) = File::open(root.join("lock")).or_else(|_| File::open(project)) else { return Ok(None) };
+        lock.lock_shared().map_err(|source| OpenError::Io { path: root.clone(), source })?;
+        let store = Self { root, lock, notes: Mutex::default() };
+        store.note("it cannot be written here, so nothing is remembered".to_owned());
+        Ok(Some(store))
+    }
+
+    fn open_to_write(project: &Path) -> Result<Self, OpenError> {
         let root = project.join(DIRECTORY);
         let io = |source| OpenError::Io { path: root.clone(), source };
+        if root.is_file() {
+            return Err(OpenError::NotAFolder { path: root });
+        }
         DirBuilder::new().recursive(true).mode(0o700).create(&root).map_err(io)?;
         check_version(&root)?;
         if fs::metadata(&root).map_err(io)?.permissions().mode() & 0o077 != 0 {
@@ -176,8 +214,8 @@ fn is_alive(pid: i32) -> bool {
 
 fn check_version(root: &Path) -> Result<(), OpenError> {
     let path = root.join("version");
-    let text = match fs::read_to_string(&path) {
-        Ok(text) => text,
+    let text = match fs::read(&path) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let text = format!("{LAYOUT} fleetctl {}\n", env!("CARGO_PKG_VERSION"));
             return crate::write_atomic(&path, text.as_bytes(), 0o600)
@@ -225,6 +263,11 @@ mod tests {
         fs::create_dir(project.path().join(".fleet"))?;
         fs::write(project.path().join(".fleet/version"), "hello")?;
         assert!(matches!(Store::open(project.path()), Err(OpenError::NotAStore { .. })));
+        fs::write(project.path().join(".fleet/version"), b"\xff\xfe\x00torn")?;
+        assert!(matches!(Store::open(project.path()), Err(OpenError::NotAStore { .. })));
+        fs::remove_dir_all(project.path().join(".fleet"))?;
+        fs::write(project.path().join(".fleet"), "a file")?;
+        assert!(matches!(Store::open(project.path()), Err(OpenError::NotAFolder { .. })));
         Ok(())
     }
 

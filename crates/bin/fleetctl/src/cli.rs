@@ -28,7 +28,7 @@ pub struct Global {
     /// Colour and progress bars
     #[arg(long, global = true, value_enum, default_value_t = Color::Auto)]
     pub color: Color,
-    /// Write every event as a line of JSON to FILE, or to stderr with `-`
+    /// Write every event as a line of JSON to FILE, or to stdout with `-`; stderr then gets what stdout would
     #[arg(long, global = true, value_name = "FILE")]
     pub events: Option<PathBuf>,
     /// Reread every file, whatever its times say
@@ -41,7 +41,7 @@ pub struct Global {
 pub enum Format {
     /// For people.
     Text,
-    /// For programs; the shape carries a schema number.
+    /// For programs, of commands that print data; the shape carries a schema number.
     Json,
     /// Graphviz; only for `graph`.
     Dot,
@@ -224,6 +224,11 @@ pub enum Command {
     Explain {
         /// The code
         code: Option<String>,
+    },
+    /// Print the manual page, of the whole program or of one command
+    Man {
+        /// The command
+        command: Option<String>,
     },
     /// Print a completion script
     Completions {

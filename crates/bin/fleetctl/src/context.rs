@@ -1,13 +1,19 @@
 //! [`Context`]: what every command is given.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::{
+    agent_binary::AgentBinaries,
     cli::{Format, Global},
     error::Failure,
     exit::Exit,
     machine::Machine,
-    ui::{events::Console, style::Style},
+    interrupts::Interrupts,
+    ui::{
+        events::Console,
+        out::{self, tell},
+        style::Style,
+    },
 };
 
 /// What every command is given.
@@ -18,6 +24,10 @@ pub struct Context {
     pub console: Arc<Console>,
     /// What is around this process.
     pub machine: Machine,
+    /// The agent runtime, once it was looked for.
+    pub agent: OnceLock<AgentBinaries>,
+    /// What Ctrl-C does.
+    pub interrupts: Arc<Interrupts>,
     /// Colours of stdout.
     pub style: Style,
 }
@@ -26,13 +36,15 @@ impl Context {
     /// Reads the environment and opens the event stream.
     ///
     /// # Errors
-    /// An events file that cannot be written, no home folder.
+    /// An events file that cannot be written.
     pub fn new(global: &Global) -> Result<Self, Failure> {
         let console = Console::new(global)
             .map_err(|error| Failure::caused(Exit::Failed, "the events file cannot be written", &error))?;
         Ok(Self {
             console: Arc::new(console),
-            machine: Machine::read()?,
+            machine: Machine::read(),
+            agent: OnceLock::new(),
+            interrupts: Arc::default(),
             style: Style::stdout(global.color),
             global: global.clone(),
         })
@@ -41,7 +53,7 @@ impl Context {
     /// Says what the store found damaged; it was treated as missing.
     pub fn tell_notes(&self, store: &fleet_store::Store) {
         for note in store.take_notes() {
-            eprintln!("warning: .fleet/: {note}");
+            tell!("warning: .fleet/: {note}");
         }
     }
 
@@ -59,6 +71,5 @@ pub fn print_json(value: &serde_json::Value) {
 
 /// Prints data on stdout; a reader that went away is not an error.
 pub fn print_out(text: &str) {
-    use std::io::Write as _;
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    out::to_stdout(text);
 }

@@ -34,6 +34,28 @@ pub enum Exit {
     Terminated = 143,
 }
 
+impl Exit {
+    /// The outcome as a word, for the last line of the event stream.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::ChangesPresent => "changes-present",
+            Self::PartlyApplied => "partly-applied",
+            Self::RolledBack => "rolled-back",
+            Self::Stale => "stale",
+            Self::LimitExceeded => "limit-exceeded",
+            Self::LeaseHeld => "lease-held",
+            Self::Usage => "usage",
+            Self::Unavailable => "unavailable",
+            Self::Denied => "denied",
+            Self::Interrupted => "interrupted",
+            Self::Terminated => "terminated",
+        }
+    }
+}
+
 impl Termination for Exit {
     fn report(self) -> ExitCode {
         ExitCode::from(self as u8)

@@ -13,39 +13,38 @@ use crate::{error::Failure, exit::Exit};
 /// Environment variables and folders.
 #[derive(Clone, Debug)]
 pub struct Machine {
-    /// Where files of the operator go that must survive `.fleet/`: the fleet secret.
-    pub config: PathBuf,
+    /// Where files of the operator go that must survive `.fleet/`: the fleet secret. `None` without a home folder.
+    config: Option<PathBuf>,
     /// Where files go that can be made again: access tokens.
-    pub state: PathBuf,
+    state: Option<PathBuf>,
 }
 
 impl Machine {
-    /// Reads the environment.
-    ///
-    /// # Errors
-    /// When there is no home folder to keep a secret in.
-    pub fn read() -> Result<Self, Failure> {
+    /// Reads the environment. A missing home folder only matters to who needs a secret.
+    #[must_use]
+    pub fn read() -> Self {
         let folder = |variable: &str, below_home: &str| {
             let set = std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from);
             set.or_else(|| std::env::home_dir().map(|home| home.join(below_home)))
         };
-        match (folder("XDG_CONFIG_HOME", ".config"), folder("XDG_STATE_HOME", ".local/state")) {
-            (Some(config), Some(state)) => Ok(Self { config: config.join("fleetctl"), state: state.join("fleetctl") }),
-            _ => Err(Failure::new(Exit::Failed, "there is no home folder to keep the fleet secret and tokens in")
-                .hint("set HOME, or XDG_CONFIG_HOME and XDG_STATE_HOME")),
-        }
+        let own = |folder: Option<PathBuf>| folder.map(|folder| folder.join("fleetctl"));
+        Self { config: own(folder("XDG_CONFIG_HOME", ".config")), state: own(folder("XDG_STATE_HOME", ".local/state")) }
     }
 
     /// Where the fleet secret of an environment is kept when `FLEET_SECRET` does not give it.
-    #[must_use]
-    pub fn secret_file(&self, scope: &Scope) -> PathBuf {
-        self.config.join(scope.name("secret"))
+    ///
+    /// # Errors
+    /// Without a home folder.
+    pub fn secret_file(&self, scope: &Scope) -> Result<PathBuf, Failure> {
+        Ok(self.config.as_ref().ok_or_else(homeless)?.join(scope.name("secret")))
     }
 
     /// Where the service account's access token is kept.
-    #[must_use]
-    pub fn token_file(&self, scope: &Scope) -> PathBuf {
-        self.state.join(scope.name("matrix-token"))
+    ///
+    /// # Errors
+    /// Without a home folder.
+    pub fn token_file(&self, scope: &Scope) -> Result<PathBuf, Failure> {
+        Ok(self.state.as_ref().ok_or_else(homeless)?.join(scope.name("matrix-token")))
     }
 
     /// The secrets of an environment: `FLEET_SECRET`, else a file that is generated once.
@@ -56,7 +55,7 @@ impl Machine {
         let value = match std::env::var("FLEET_SECRET") {
             Ok(value) if !value.is_empty() => Secret::new(value),
             _ => {
-                let file = self.secret_file(scope);
+                let file = self.secret_file(scope)?;
                 private_file::create_once(&file, generate).map_err(|error| {
                     Failure::caused(Exit::Failed, "the fleet secret cannot be read", &error)
                 })?
@@ -68,6 +67,11 @@ impl Machine {
         })?;
         Ok(Secrets { fleet, operator: operator_secrets(model) })
     }
+}
+
+fn homeless() -> Failure {
+    Failure::new(Exit::Failed, "there is no home folder to keep the fleet secret and tokens in")
+        .hint("set HOME, or XDG_CONFIG_HOME and XDG_STATE_HOME")
 }
 
 /// 32 random bytes as hex.

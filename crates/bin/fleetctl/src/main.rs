@@ -10,31 +10,36 @@ mod context;
 mod error;
 mod exit;
 mod images;
+mod interrupts;
 mod machine;
 mod pipeline;
 mod project;
 mod ui;
 mod world;
 
-use std::time::Duration;
+use std::{path::Path, sync::Arc, time::Duration};
 
 use clap::Parser as _;
 
 use crate::{
-    cli::{Cli, Command},
+    cli::{Cli, Command, Format},
     commands::talk::Saying,
     context::Context,
     error::{Failure, Outcome},
     exit::Exit,
+    ui::out::{self, tell, to_stderr},
 };
 
 fn main() -> Exit {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            let _ = error.print();
             // clap's own code for mistakes is 2, which means "changes are present" here.
-            return if error.use_stderr() { Exit::Usage } else { Exit::Done };
+            if error.use_stderr() {
+                to_stderr(format_args!("{}", error.render()));
+                return Exit::Usage;
+            }
+            return delivered(error.print().map_or_else(|_| Exit::Done, |()| Exit::Done));
         }
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
@@ -42,27 +47,62 @@ fn main() -> Exit {
         Ok(runtime) => runtime.block_on(run(cli)),
         Err(error) => Err(Failure::caused(Exit::Failed, "no threads can be started", &error)),
     };
-    outcome.unwrap_or_else(|failure| {
-        eprint!("{}", failure.text());
+    delivered(outcome.unwrap_or_else(|failure| {
+        to_stderr(format_args!("{}", failure.text()));
         failure.exit
-    })
+    }))
+}
+
+/// A command whose output did not arrive has failed, whatever else it did.
+fn delivered(exit: Exit) -> Exit {
+    match out::lost() {
+        Some(why) if exit == Exit::Done => {
+            tell!("error: the output could not be written\n  cause: {why}");
+            Exit::Failed
+        }
+        _ => exit,
+    }
 }
 
 async fn run(cli: Cli) -> Outcome {
     let global = &cli.global;
+    fits(&cli)?;
     match &cli.command {
         Command::Init { name, domain } => return commands::files::init(global, name, domain),
-        Command::Explain { code } => return commands::inspect::explain(code.as_deref()),
+        Command::Explain { code } => return commands::inspect::explain(global, code.as_deref()),
+        Command::Man { command } => return commands::inspect::man(command.as_deref()),
         Command::Completions { shell } => return commands::inspect::completions(*shell),
         Command::Gc { keep } => return commands::build::gc(global, *keep),
         _ => {}
     }
     let context = Context::new(global)?;
+    tokio::spawn(Arc::clone(&context.interrupts).watch(Arc::clone(&context.console)));
     let outcome = dispatch(&context, &cli.command).await;
     if let Err(failure) = &outcome {
-        context.console.end(failure.exit as u8, &serde_json::json!({"error": failure.message, "causes": failure.causes}));
+        context.console.summarize(serde_json::json!({"error": failure.message, "causes": failure.causes}));
     }
+    context.console.end(outcome.as_ref().map_or_else(|failure| failure.exit, |exit| *exit));
     outcome
+}
+
+/// Global options that the command cannot follow are refused: one that does nothing is worse than an error.
+fn fits(cli: &Cli) -> Result<(), Failure> {
+    use Command::{Apply, Build, Check, Destroy, Diff, Explain, Fmt, Gc, Graph, History, Lock, Org, Plan, Say, Show, Status, Why};
+    let refuse = |what: &str| Err(Failure::new(Exit::Usage, what.to_owned()));
+    match cli.global.format {
+        Format::Text => {}
+        Format::Dot if matches!(cli.command, Graph(_)) => {}
+        Format::Dot => return refuse("only `graph` has --format dot"),
+        Format::Json => match &cli.command {
+            Apply { .. } | Build { .. } | Check | Destroy { .. } | Diff(_) | Explain { .. } | Fmt { .. } | Gc { .. } | Graph(_)
+            | History(_) | Lock { .. } | Org { .. } | Plan(_) | Say { .. } | Show(_) | Status(_) | Why { .. } => {}
+            _ => return refuse("this command has no --format json"),
+        },
+    }
+    if cli.global.format == Format::Json && cli.global.events.as_deref() == Some(Path::new("-")) {
+        return refuse("--events - and --format json both want stdout; give --events a file");
+    }
+    Ok(())
 }
 
 async fn dispatch(context: &Context, command: &Command) -> Outcome {
@@ -103,8 +143,10 @@ async fn dispatch(context: &Context, command: &Command) -> Outcome {
         Command::Destroy { environment, purge, auto_approve } => {
             commands::destroy::destroy(context, &environment.environment, *purge, *auto_approve).await
         }
-        Command::Init { .. } | Command::Explain { .. } | Command::Completions { .. } | Command::Gc { .. } => {
-            Ok(Exit::Done)
-        }
+        Command::Init { .. }
+        | Command::Explain { .. }
+        | Command::Man { .. }
+        | Command::Completions { .. }
+        | Command::Gc { .. } => Ok(Exit::Done),
     }
 }

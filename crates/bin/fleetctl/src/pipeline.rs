@@ -14,9 +14,9 @@ use std::{
 
 use fleet_apply::{Execution, Recorder, Report, Scope, execute};
 use fleet_derivation::{Derivation, Hash, Input};
-use fleet_graph::{Inputs, Instance, instantiate};
+use fleet_graph::{Inputs, Instance, Problem, instantiate};
 use fleet_model::{
-    Address,
+    Address, Diagnostic, Origin, SourceTree,
     model::{Environment, Layer, Model, Recipe, Target},
     resolved::Resolved,
 };
@@ -25,7 +25,16 @@ use fleet_plan::{Generation, Health, Observed, Outcome, Plan, RunState, SCHEMA, 
 use fleet_planner::{Known, Planning};
 use fleet_store::{Output, Pin, Store};
 
-use crate::{agent_binary::AgentBinaries, context::Context, error::Failure, exit::Exit, project::Opened, world::World};
+use crate::{
+    agent_binary::AgentBinaries,
+    cli::Global,
+    context::Context,
+    error::Failure,
+    exit::Exit,
+    project::{Opened, refused, report},
+    ui::out::to_stderr,
+    world::World,
+};
 
 /// A project read and checked, and what one environment makes of it.
 pub struct Prepared {
@@ -45,6 +54,7 @@ pub struct Prepared {
     pub agent: AgentBinaries,
     /// `SOURCE_DATE_EPOCH`.
     pub source_date_epoch: Option<u64>,
+    global: Global,
 }
 
 impl Prepared {
@@ -55,12 +65,25 @@ impl Prepared {
     pub fn new(context: &Context, environment: &str) -> Result<Self, Failure> {
         let opened = Opened::open(&context.global)?;
         let model = opened.model(&context.global)?;
+        Self::of(context, opened, model, environment)
+    }
+
+    /// The same of a project that was read and checked already.
+    ///
+    /// # Errors
+    /// An unknown environment, a lock file that cannot be read, no agent runtime.
+    pub fn of(context: &Context, opened: Opened, model: Model, environment: &str) -> Result<Self, Failure> {
         let resolved = fleet_model::resolve(&model, environment)
             .map_err(|error| Failure::caused(Exit::Usage, "there is no such environment", &error))?;
         let lock = opened.lock()?;
         let platform = crate::machine::own_platform();
-        let agent = AgentBinaries::find(&opened.files, platform)
-            .map_err(|error| Failure::caused(Exit::Failed, "there is no agent runtime", &error))?;
+        let agent = match context.agent.get() {
+            Some(agent) => agent.clone(),
+            None => AgentBinaries::find(&opened.files, platform)
+                .map_err(|error| Failure::caused(Exit::Failed, "there is no agent runtime", &error))?,
+        };
+        // Looked for once per run: it asks the compiler for its version.
+        let _ = context.agent.set(agent.clone());
         let scope = Scope {
             fleet: model.fleet.name.clone(),
             environment: environment.to_owned(),
@@ -69,7 +92,8 @@ impl Prepared {
         let _ = opened.files.save_cache();
         context.tell_notes(&opened.store);
         let source_date_epoch = crate::machine::source_date_epoch()?;
-        Ok(Self { opened, model, resolved, lock, scope, platform, agent, source_date_epoch })
+        let global = context.global.clone();
+        Ok(Self { opened, model, resolved, lock, scope, platform, agent, source_date_epoch, global })
     }
 
     /// The environment's declaration.
@@ -101,12 +125,28 @@ impl Prepared {
     /// Model ─▶ DerivationGraph, with the outputs that are known.
     ///
     /// # Errors
-    /// Every problem with templates and the lock at once.
+    /// Every problem with templates, images and the lock, shown at once.
     pub fn instance(&self, outputs: &BTreeMap<Hash, String>) -> Result<Instance, Failure> {
+        self.instantiated(outputs).map_err(|found| {
+            for diagnostic in &found {
+                to_stderr(format_args!("{}", report(diagnostic, &self.global)));
+                crate::ui::github::annotate(diagnostic);
+            }
+            refused(&found, &format!("what environment {} is made of", self.scope.environment))
+        })
+    }
+
+    /// The same, with problems as diagnostics.
+    ///
+    /// # Errors
+    /// Every problem at once.
+    pub fn instantiated(&self, outputs: &BTreeMap<Hash, String>) -> Result<Instance, Vec<Diagnostic>> {
+        // `of` has found it there.
+        let Some(environment) = self.model.environments.get(&self.scope.environment) else { return Err(Vec::new()) };
         let agent_binaries = self.agent.hashes();
         let inputs = Inputs {
             model: &self.model,
-            environment: self.environment()?,
+            environment,
             resolved: &self.resolved,
             sources: &self.opened.tree,
             lock: &self.lock,
@@ -115,16 +155,7 @@ impl Prepared {
             source_date_epoch: self.source_date_epoch,
             outputs,
         };
-        instantiate(&inputs).map_err(|problems| {
-            let mut failure = Failure::new(Exit::Failed, "the fleet cannot be derived from its sources");
-            for problem in problems {
-                failure.causes.push(problem.to_string());
-                if !failure.hints.contains(&problem.help) {
-                    failure.hints.push(problem.help);
-                }
-            }
-            failure
-        })
+        instantiate(&inputs).map_err(|problems| diagnostics(&problems, &self.opened.tree))
     }
 
     /// (graph, State) ─▶ Plan.
@@ -179,6 +210,21 @@ impl Prepared {
         state.outputs = generation.outputs;
         Ok(state)
     }
+}
+
+/// Problems as a person meets them: a template that breaks for many agents is one mistake.
+fn diagnostics(problems: &[Problem], tree: &SourceTree) -> Vec<Diagnostic> {
+    let mut found: BTreeMap<(&Option<Origin>, &str, &str), (&Problem, usize)> = BTreeMap::new();
+    for problem in problems {
+        found.entry((&problem.origin, problem.code, &problem.what)).or_insert((problem, 0)).1 += 1;
+    }
+    let one = |(problem, times): (&Problem, usize)| {
+        let more = if times > 1 { format!(" and {} more", times - 1) } else { String::new() };
+        let message = format!("{}{more}: {}", problem.address, problem.what);
+        let at = problem.origin.as_ref().map(|origin| (origin, "here"));
+        Diagnostic::of_line(problem.code, message, problem.help.clone(), at, tree)
+    };
+    found.into_values().map(one).collect()
 }
 
 /// A plan and what it was made from.

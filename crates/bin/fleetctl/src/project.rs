@@ -5,12 +5,17 @@ use std::{
     sync::Arc,
 };
 
-use fleet_model::{RelPath, SourceTree, model::Model};
+use fleet_model::{Checked, Diagnostic, RelPath, SourceTree, model::Model};
 use fleet_oci::Lock;
 use fleet_store::{StatCache, Store};
 use miette::{GraphicalReportHandler, GraphicalTheme, Severity};
 
-use crate::{cli::Global, error::Failure, exit::Exit, ui::style::Style};
+use crate::{
+    cli::Global,
+    error::Failure,
+    exit::Exit,
+    ui::{out::to_stderr, style::Style},
+};
 
 /// Name of the file that makes a folder a project.
 pub const FLEET_KDL: &str = "fleet.kdl";
@@ -77,23 +82,18 @@ impl Opened {
     /// # Errors
     /// When there is an error-level diagnostic.
     pub fn model(&self, global: &Global) -> Result<Model, Failure> {
-        let checked = fleet_model::check(&root_file(), &self.tree);
-        let mut errors = 0;
+        let checked = self.checked();
         for diagnostic in &checked.diagnostics {
-            if miette::Diagnostic::severity(diagnostic).unwrap_or(Severity::Error) == Severity::Error {
-                errors += 1;
-            }
-            eprint!("{}", report(diagnostic, global));
+            to_stderr(format_args!("{}", report(diagnostic, global)));
+            crate::ui::github::annotate(diagnostic);
         }
-        let over = |diagnostic: &fleet_model::Diagnostic| diagnostic.code == OVER_LIMIT;
-        let is_error = |d: &&fleet_model::Diagnostic| d.severity == Severity::Error;
-        let only_limits = errors > 0 && checked.diagnostics.iter().filter(is_error).all(over);
-        checked.model.ok_or_else(|| {
-            let noun = if errors == 1 { "error" } else { "errors" };
-            let exit = if only_limits { Exit::LimitExceeded } else { Exit::Failed };
-            Failure::new(exit, format!("{errors} {noun} in {FLEET_KDL}"))
-                .hint("`fleetctl explain CODE` tells more about each code")
-        })
+        checked.model.ok_or_else(|| refused(&checked.diagnostics, FLEET_KDL))
+    }
+
+    /// Checks everything and prints nothing.
+    #[must_use]
+    pub fn checked(&self) -> Checked {
+        fleet_model::check(&root_file(), &self.tree)
     }
 
     /// `fleet.lock`; an empty one when there is none.
@@ -106,9 +106,20 @@ impl Opened {
             Ok(text) => Lock::parse(&text)
                 .map_err(|error| Failure::caused(Exit::Failed, format!("{FLEET_LOCK} cannot be used"), &error)),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Lock::default()),
-            Err(error) => Err(Failure::caused(Exit::Failed, format!("{FLEET_LOCK} cannot be read"), &error)),
+            Err(error) => Err(Failure::caused(Exit::Failed, format!("{FLEET_LOCK} cannot be read"), &error)
+                .hint("restore it from version control, or remove it and run `fleetctl lock`")),
         }
     }
+}
+
+/// How many errors there are and what they mean for the exit code, after each of them was shown.
+pub fn refused(diagnostics: &[Diagnostic], place: &str) -> Failure {
+    let errors: Vec<&Diagnostic> = diagnostics.iter().filter(|one| one.severity == Severity::Error).collect();
+    let only_limits = !errors.is_empty() && errors.iter().all(|one| one.code == OVER_LIMIT);
+    let noun = if errors.len() == 1 { "error" } else { "errors" };
+    let exit = if only_limits { Exit::LimitExceeded } else { Exit::Failed };
+    Failure::new(exit, format!("{} {noun} in {place}", errors.len()))
+        .hint("`fleetctl explain CODE` tells more about each code")
 }
 
 /// `fleet.kdl`, as the model names it.
@@ -129,6 +140,7 @@ pub fn report(diagnostic: &dyn miette::Diagnostic, global: &Global) -> String {
     if handler.render_report(&mut text, diagnostic).is_err() {
         text = diagnostic.to_string();
     }
+    text.push('\n');
     text
 }
 

@@ -1,6 +1,8 @@
 //! Everything a person or a program reads. stdout is data, stderr everything else.
 
 pub mod events;
+pub mod github;
+pub mod out;
 pub mod plan;
 pub mod style;
 pub mod table;

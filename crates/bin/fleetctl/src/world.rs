@@ -85,7 +85,7 @@ impl World {
                 HomeserverKind::Synapse => Flavour::Synapse,
                 HomeserverKind::Conduit => Flavour::Conduit,
             },
-            token_file: context.machine.token_file(&prepared.scope),
+            token_file: context.machine.token_file(&prepared.scope)?,
         };
         let events: Arc<dyn Events> = Arc::<Console>::clone(&context.console);
         let matrix = MatrixProvider::new(settings, secrets.fleet.clone(), events)

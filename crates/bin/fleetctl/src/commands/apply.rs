@@ -1,16 +1,15 @@
 //! `apply`: plan, show, ask, do, record.
 
 use std::{
-    io::{IsTerminal, Write as _},
+    collections::BTreeSet,
+    io::IsTerminal,
     path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
 };
 
 use fleet_apply::Report;
-use fleet_plan::{Outcome as Ended, Plan, SCHEMA};
+use fleet_derivation::Input;
+use fleet_model::Address;
+use fleet_plan::{Change, Entry, Outcome as Ended, Plan, SCHEMA};
 use fleet_store::{Holder, Lease, Leased};
 
 use crate::{
@@ -18,7 +17,10 @@ use crate::{
     error::{Failure, Outcome},
     exit::Exit,
     pipeline::{self, Planned, Prepared},
-    ui,
+    ui::{
+        self,
+        out::{tell, to_stderr},
+    },
     world::World,
 };
 
@@ -33,21 +35,24 @@ pub async fn apply(context: &Context, saved: Option<&Path>, environment: &str, a
     let _lease = lease(&prepared, "apply")?;
     let world = World::connect(context, &prepared).await?;
     let planned = pipeline::plan(&prepared, &world).await?;
-    let plan = match saved {
-        Some(saved) => fitting(saved, &planned)?,
-        None => planned.plan.clone(),
+    let (plan, refused) = match saved {
+        Some(saved) => fitting(saved, &prepared, &planned)?,
+        None => (planned.plan.clone(), Vec::new()),
     };
-    eprint!("{}", ui::plan::text(&plan, ui::style::Style::stderr(context.global.color)));
+    to_stderr(format_args!("{}", ui::plan::text(&plan, ui::style::Style::stderr(context.global.color))));
+    for (address, why) in refused.iter().filter_map(refusal) {
+        tell!("refused: {address} {why}");
+    }
+    if !plan.is_empty() && !approved && !confirm("Apply this plan?")? {
+        world.finish().await;
+        tell!("nothing was changed");
+        return Ok(Exit::Done);
+    }
+    let mut report = if plan.is_empty() { Report::default() } else { run(context, &prepared, &world, &plan, &planned).await? };
     if plan.is_empty() {
         world.finish().await;
-        finish(context, &plan, &Report::default());
-        return Ok(Exit::Done);
     }
-    if !approved && !confirm("Apply this plan?")? {
-        eprintln!("nothing was changed");
-        return Ok(Exit::Done);
-    }
-    let report = run(&prepared, &world, &plan, &planned).await?;
+    report.entries.extend(refused);
     Ok(finish(context, &plan, &report))
 }
 
@@ -55,34 +60,16 @@ pub async fn apply(context: &Context, saved: Option<&Path>, environment: &str, a
 ///
 /// # Errors
 /// A store that cannot be written.
-pub async fn run(prepared: &Prepared, world: &World, plan: &Plan, planned: &Planned) -> Result<Report, Failure> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let watcher = tokio::spawn(watch_interrupts(Arc::clone(&stop)));
-    let report = pipeline::apply(prepared, world, plan, planned, &stop).await;
-    watcher.abort();
+pub async fn run(
+    context: &Context,
+    prepared: &Prepared,
+    world: &World,
+    plan: &Plan,
+    planned: &Planned,
+) -> Result<Report, Failure> {
+    let report = pipeline::apply(prepared, world, plan, planned, context.interrupts.applying()).await;
+    context.interrupts.applied();
     report
-}
-
-async fn watch_interrupts(stop: Arc<AtomicBool>) {
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).ok();
-    let mut exit = Exit::Interrupted;
-    loop {
-        let terminated = async {
-            match &mut terminate {
-                Some(signal) => signal.recv().await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            result = tokio::signal::ctrl_c() => if result.is_err() { return },
-            _ = terminated => exit = Exit::Terminated,
-        }
-        if stop.swap(true, Ordering::Relaxed) {
-            eprintln!("stopped at once; run the same command again to finish");
-            std::process::exit(i32::from(exit as u8));
-        }
-        eprintln!("stopping: what runs is finished first; again to stop at once");
-    }
 }
 
 /// Takes the environment's lease.
@@ -127,28 +114,91 @@ fn read_saved(path: &Path) -> Result<Plan, Failure> {
     Ok(plan)
 }
 
-/// A saved plan, refused for objects that moved since. Nothing outside it is touched.
-fn fitting(saved: Plan, planned: &Planned) -> Result<Plan, Failure> {
-    let mut moved = Vec::new();
+/// The part of a saved plan that still fits, and the rest: refused object by object, or done already by an apply that was
+/// interrupted. Nothing outside the plan is touched.
+///
+/// # Errors
+/// A plan of another fleet; exit code 5 when nothing of it fits.
+fn fitting(saved: Plan, prepared: &Prepared, planned: &Planned) -> Result<(Plan, Vec<Entry>), Failure> {
+    if saved.fleet != prepared.scope.fleet {
+        return Err(Failure::new(Exit::Failed, format!("the plan is for the fleet {}, and this is {}", saved.fleet, prepared.scope.fleet))
+            .hint("go to the folder of that fleet, or name it with -C DIR"));
+    }
+    let (mut fits, mut rest, mut refused) = (Vec::new(), Vec::new(), BTreeSet::new());
     for change in &saved.changes {
-        let now = planned.state.objects.get(&change.address).map(|observed| observed.version.clone());
-        let unseen = now.is_none() && !planned.state.unseen.is_empty();
-        if now != change.expect && !unseen {
-            moved.push(format!("{} is no longer what the plan was made against", change.address));
-        } else if let Some(wanted) = &change.derivation {
-            let known = planned.instance.graph.get(&change.address);
-            let same = known.is_some_and(|derivation| derivation.hash() == wanted.hash() || change.if_changed);
-            if !same {
-                moved.push(format!("{} is declared differently now", change.address));
+        match standing(change, planned) {
+            Standing::Fits => fits.push(change.clone()),
+            Standing::Done => rest.push(entry(change, Ended::Unchanged)),
+            Standing::Moved(why) => {
+                refused.insert(change.address.clone());
+                rest.push(entry(change, Ended::Stale { why: why.to_owned() }));
             }
         }
     }
-    if moved.is_empty() {
-        return Ok(saved);
+    // What is made from something refused would be made from something else than what was planned.
+    while let Some(at) = fits.iter().position(|change| derives_from(change, &refused)) {
+        let change = fits.remove(at);
+        refused.insert(change.address.clone());
+        rest.push(entry(&change, Ended::Stale { why: "derives from something that is refused".to_owned() }));
     }
-    let mut failure = Failure::new(Exit::Stale, "the saved plan no longer fits; nothing was changed");
-    failure.causes = moved;
-    Err(failure.hint("make a new one with `fleetctl plan -o FILE` and review it"))
+    if fits.is_empty() && !refused.is_empty() {
+        let mut failure = Failure::new(Exit::Stale, "the saved plan no longer fits; nothing was changed");
+        failure.causes = rest.iter().filter_map(refusal).map(|(address, why)| format!("{address} {why}")).collect();
+        return Err(failure.hint("make a new one with `fleetctl plan -o FILE` and review it"));
+    }
+    Ok((Plan { changes: fits, ..saved }, rest))
+}
+
+enum Standing {
+    Fits,
+    Done,
+    Moved(&'static str),
+}
+
+fn standing(change: &Change, planned: &Planned) -> Standing {
+    let graph = &planned.instance.graph;
+    let declared = match &change.derivation {
+        None => !planned.instance.desired.contains_key(&change.address),
+        Some(wanted) => graph.get(&change.address).is_some_and(|now| now.hash() == wanted.hash() || change.if_changed),
+    };
+    if !declared {
+        return Standing::Moved("is declared differently now");
+    }
+    let now = planned.state.objects.get(&change.address).map(|observed| observed.version.clone());
+    let unseen = now.is_none() && !planned.state.unseen.is_empty();
+    if now == change.expect || unseen {
+        return Standing::Fits;
+    }
+    match planned.plan.changes.iter().any(|due| due.address == change.address) {
+        true => Standing::Moved("is no longer what the plan was made against"),
+        false => Standing::Done,
+    }
+}
+
+fn derives_from(change: &Change, refused: &BTreeSet<Address>) -> bool {
+    let inputs = change.derivation.iter().flat_map(|derivation| derivation.inputs.values());
+    inputs.filter_map(|input| match input {
+        Input::Derivation { address, .. } => Some(address),
+        _ => None,
+    }).any(|address| refused.contains(address))
+}
+
+fn entry(change: &Change, outcome: Ended) -> Entry {
+    Entry {
+        address: change.address.clone(),
+        action: change.action,
+        reasons: change.reasons.clone(),
+        before: change.before,
+        after: change.after,
+        outcome,
+    }
+}
+
+fn refusal(entry: &Entry) -> Option<(&Address, &str)> {
+    match &entry.outcome {
+        Ended::Stale { why } => Some((&entry.address, why)),
+        _ => None,
+    }
 }
 
 /// Asks on a terminal; without one, refuses and names the option.
@@ -160,8 +210,7 @@ pub fn confirm(question: &str) -> Result<bool, Failure> {
         return Err(Failure::new(Exit::Usage, "there is no terminal to ask on; nothing was changed")
             .hint("add --auto-approve to go ahead without being asked"));
     }
-    eprint!("{question} [y/N] ");
-    let _ = std::io::stderr().flush();
+    to_stderr(format_args!("{question} [y/N] "));
     let mut answer = String::new();
     std::io::stdin()
         .read_line(&mut answer)
@@ -171,21 +220,21 @@ pub fn confirm(question: &str) -> Result<bool, Failure> {
 
 /// Says how it ended and decides the exit code.
 pub fn finish(context: &Context, plan: &Plan, report: &Report) -> Exit {
-    let exit = exit_of(report);
+    let exit = exit_of(context, report);
     let done = report.count(|outcome| matches!(outcome, Ended::Done));
     let unchanged = report.count(|outcome| matches!(outcome, Ended::Unchanged));
     let skipped = report.count(|outcome| matches!(outcome, Ended::Skipped));
     let failed = report.entries.len() - done - unchanged - skipped;
     let summary = serde_json::json!({
         "schema": SCHEMA, "environment": plan.environment, "done": done, "was_right": unchanged,
-        "failed": failed, "not_tried": skipped, "unchanged": plan.unchanged, "exit": exit as u8,
+        "failed": failed, "not_tried": skipped, "unchanged": plan.unchanged, "exit": exit as u8, "outcome": exit.word(),
         "entries": report.entries,
     });
-    context.console.end(exit as u8, &summary);
+    context.console.summarize(summary.clone());
     if context.json() {
         print_json(&summary);
     }
-    if !plan.is_empty() {
+    if !report.entries.is_empty() {
         let mut parts = vec![format!("{done} changed"), format!("{} were right", unchanged + plan.unchanged)];
         if failed > 0 {
             parts.push(format!("{failed} failed"));
@@ -193,15 +242,17 @@ pub fn finish(context: &Context, plan: &Plan, report: &Report) -> Exit {
         if skipped > 0 {
             parts.push(format!("{skipped} not tried"));
         }
-        eprintln!("{}: {}", plan.environment, parts.join(", "));
+        tell!("{}: {}", plan.environment, parts.join(", "));
     }
-    if exit != Exit::Done {
-        eprintln!("run the same command again to finish: what is done stays done");
+    match exit {
+        Exit::Done => {}
+        Exit::Stale => tell!("what moved was left alone: plan again to see what is due now"),
+        _ => tell!("run the same command again to finish: what is done stays done"),
     }
     exit
 }
 
-fn exit_of(report: &Report) -> Exit {
+fn exit_of(context: &Context, report: &Report) -> Exit {
     let any = |which: fn(&Ended) -> bool| report.count(which) > 0;
     if report.is_complete() {
         Exit::Done
@@ -213,10 +264,10 @@ fn exit_of(report: &Report) -> Exit {
         Exit::Denied
     } else if report.unreachable {
         Exit::Unavailable
+    } else if report.interrupted && !any(|outcome| matches!(outcome, Ended::Failed { .. })) {
+        context.interrupts.exit()
     } else if any(|outcome| matches!(outcome, Ended::Done)) {
         Exit::PartlyApplied
-    } else if report.interrupted {
-        Exit::Interrupted
     } else {
         Exit::Failed
     }

@@ -5,9 +5,9 @@ use fleet_objects::Desired;
 use fleet_plan::Plan;
 
 use crate::{
-    cli::Global,
+    cli::{Format, Global},
     commands::apply,
-    context::{Context, print_out},
+    context::{Context, print_json, print_out},
     error::{Failure, Outcome},
     exit::Exit,
     pipeline::{self, Prepared},
@@ -41,10 +41,13 @@ pub async fn build(context: &Context, environment: &str, names: &[String], check
     let plan = Plan { changes, notes: Vec::new(), ..whole.clone() };
     let planned = pipeline::Planned { instance, state, plan: whole };
     if plan.is_empty() {
-        print_out("nothing to build: every image is in the engine\n");
-        return Ok(Exit::Done);
+        if !context.json() {
+            print_out("nothing to build: every image is in the engine\n");
+        }
+        world.finish().await;
+        return Ok(apply::finish(context, &plan, &fleet_apply::Report::default()));
     }
-    let report = apply::run(&prepared, &world, &plan, &planned).await?;
+    let report = apply::run(context, &prepared, &world, &plan, &planned).await?;
     Ok(apply::finish(context, &plan, &report))
 }
 
@@ -52,6 +55,8 @@ pub async fn build(context: &Context, environment: &str, names: &[String], check
 async fn reproducible(context: &Context, prepared: &Prepared, world: &World, names: &[String]) -> Outcome {
     let instance = prepared.instance(&std::collections::BTreeMap::new())?;
     let mut differs = false;
+    let mut compared = Vec::new();
+    let say = |line: String| if !context.json() { print_out(&line) };
     let place = tempfile::tempdir().map_err(|error| Failure::caused(Exit::Failed, "no room for a second build", &error))?;
     let store = fleet_store::Store::open(place.path())
         .map_err(|error| Failure::caused(Exit::Failed, "no room for a second build", &error))?;
@@ -70,21 +75,28 @@ async fn reproducible(context: &Context, prepared: &Prepared, world: &World, nam
             continue;
         }
         if matches!(spec.recipe.layers.as_slice(), [fleet_oci::LayerRecipe::Containerfile { .. }]) {
-            print_out(&format!("{address}: built by the engine from a Containerfile, not reproducible\n"));
+            compared.push(serde_json::json!({"address": address, "same": null}));
+            say(format!("{address}: built by the engine from a Containerfile, not reproducible\n"));
             continue;
         }
         let failed = |error: fleet_apply::ProviderError| Failure::caused(Exit::Failed, "a build failed", &error);
         let first = world.images.assemble(spec, derivation, &*context.console).await.map_err(failed)?;
         let second = again.assemble(spec, derivation, &*context.console).await.map_err(failed)?;
+        compared.push(serde_json::json!({
+            "address": address, "same": first.digest == second.digest, "first": first.digest, "second": second.digest,
+        }));
         if first.digest == second.digest {
-            print_out(&format!("{address}: {} both times\n", first.digest));
+            say(format!("{address}: {} both times\n", first.digest));
         } else {
             differs = true;
-            print_out(&format!("{address}: {} and then {}\n", first.digest, second.digest));
+            say(format!("{address}: {} and then {}\n", first.digest, second.digest));
             for (a, b) in first.layers.iter().zip(&second.layers).filter(|(a, b)| a.digest != b.digest) {
-                print_out(&format!("  a layer differs: {} and {}\n", a.digest, b.digest));
+                say(format!("  a layer differs: {} and {}\n", a.digest, b.digest));
             }
         }
+    }
+    if context.json() {
+        print_json(&serde_json::json!({"schema": 1, "images": compared}));
     }
     if differs { Err(Failure::new(Exit::Failed, "the same inputs gave different images")) } else { Ok(Exit::Done) }
 }
@@ -98,6 +110,12 @@ pub fn gc(global: &Global, keep: usize) -> Outcome {
     let store = fleet_store::Store::open(&root)
         .map_err(|error| Failure::caused(Exit::Failed, "the store cannot be opened", &error))?;
     let collected = store.gc(keep).map_err(|error| Failure::caused(Exit::Failed, "nothing was collected", &error))?;
+    if global.format == Format::Json {
+        print_json(&serde_json::json!({
+            "schema": 1, "removed": collected.removed, "bytes": collected.bytes, "kept": collected.kept,
+        }));
+        return Ok(Exit::Done);
+    }
     print_out(&format!(
         "removed {} files, {} MB; kept {} files\n",
         collected.removed,

@@ -9,6 +9,7 @@ use crate::{
     error::{Failure, Outcome},
     exit::Exit,
     pipeline::Prepared,
+    ui::out::{tell, to_stderr},
     world::World,
 };
 
@@ -23,23 +24,26 @@ pub async fn destroy(context: &Context, environment: &str, purge: bool, approved
     let failed = |error: fleet_apply::ProviderError| Failure::caused(Exit::Failed, "it could not be removed", &error);
     let found = world.docker.purgeable(purge, &*context.console).await.map_err(failed)?;
     if found.containers.is_empty() && found.networks.is_empty() && found.volumes.is_empty() {
-        print_out(&format!("{environment}: nothing is there\n"));
+        match context.json() {
+            true => print_json(&serde_json::json!({"schema": 1, "containers": [], "networks": [], "volumes": []})),
+            false => print_out(&format!("{environment}: nothing is there\n")),
+        }
         return Ok(Exit::Done);
     }
-    eprint!("{}", list(&found));
+    to_stderr(format_args!("{}", list(&found)));
     let question = if purge {
         "Remove all this? Memory, rooms and messages are lost for good."
     } else {
         "Remove these? Volumes stay, and a later apply finds everything again."
     };
     if !approved && !apply::confirm(question)? {
-        eprintln!("nothing was removed");
+        tell!("nothing was removed");
         return Ok(Exit::Done);
     }
     let gone = world.docker.purge(purge, &*context.console).await.map_err(failed)?;
     if purge {
         // The homeserver that issued it is gone; the fleet secret stays, it may be used elsewhere.
-        private_file::remove(&context.machine.token_file(&prepared.scope))
+        private_file::remove(&context.machine.token_file(&prepared.scope)?)
             .map_err(|error| Failure::caused(Exit::Failed, "the access token could not be removed", &error))?;
     }
     if context.json() {

@@ -1,10 +1,14 @@
 //! `init`, `check`, `fmt`: commands that only read and write files of the project.
 
-use std::path::Path;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
-use fleet_model::{Looked, RelPath};
+use fleet_model::{Checked, Diagnostic, Looked, RelPath, Severity, late, resolved::Resolved};
 use include_dir::{Dir, DirEntry, include_dir};
 use fleet_store::write_atomic;
+use serde_json::{Value, json};
 
 use crate::{
     cli::Global,
@@ -12,7 +16,8 @@ use crate::{
     error::{Failure, Outcome},
     exit::Exit,
     pipeline::Prepared,
-    project::{FLEET_KDL, FLEET_LOCK, Opened},
+    project::{FLEET_KDL, FLEET_LOCK, Opened, refused},
+    ui::out::to_stderr,
 };
 
 /// A fleet of one agent, small enough to be read in a minute.
@@ -43,7 +48,7 @@ pub fn init(global: &Global, name: &str, domain: &str) -> Outcome {
     let bad = |code: &str| ["fleet::name", "fleet::language"].iter().any(|prefix| code.starts_with(prefix));
     for diagnostic in fleet_model::check(&root, &tree).diagnostics {
         if miette::Diagnostic::code(&diagnostic).is_some_and(|code| bad(&code.to_string())) {
-            eprint!("{}", crate::project::report(&diagnostic, global));
+            to_stderr(format_args!("{}", crate::project::report(&diagnostic, global)));
             return Err(Failure::new(Exit::Usage, "this is no name or domain for a fleet; nothing was written"));
         }
     }
@@ -79,84 +84,143 @@ fn write(path: &Path, text: &str) -> Result<(), Failure> {
     write_atomic(path, text.as_bytes(), 0o644).map_err(|error| failed(&error))
 }
 
-/// `fleetctl check`: the language, then templates and the lock for every environment.
+/// `fleetctl check`: the language, then templates, images and the lock for every environment.
 ///
 /// # Errors
 /// Every mistake that can be found without touching anything.
 pub fn check(context: &Context) -> Outcome {
     let opened = Opened::open(&context.global)?;
-    let model = opened.model(&context.global)?;
-    let mut failures: Vec<Failure> = Vec::new();
-    let mut summaries = Vec::new();
-    for name in model.environments.keys() {
-        let prepared = Prepared::new(context, name)?;
-        if let Err(failure) = prepared.instance(&std::collections::BTreeMap::new()) {
-            failures.push(Failure { message: format!("environment {name}: {}", failure.message), ..failure });
+    let Checked { model, diagnostics: mut found } = opened.checked();
+    let mut environments = Vec::new();
+    let mut people = 0;
+    if let Some(model) = model {
+        people = model.org.people.len();
+        let names: Vec<String> = model.environments.keys().cloned().collect();
+        let mut read = (opened, model);
+        for name in &names {
+            let prepared = Prepared::of(context, read.0, read.1, name)?;
+            found.extend(prepared.instantiated(&BTreeMap::new()).err().into_iter().flatten().map(lenient));
+            environments.push(summary(name, &prepared.resolved));
+            read = (prepared.opened, prepared.model);
         }
-        let resolved = &prepared.resolved;
-        summaries.push((name.clone(), resolved.agents.len(), resolved.rooms.len(), resolved.direct_messages.len()));
     }
-    let (used, unused): (Vec<Failure>, Vec<Failure>) = failures.into_iter().partition(|failure| {
-        // A base that was never locked stops only the environment that uses it.
-        !failure.causes.iter().all(|cause| cause.contains("is not in fleet.lock"))
-    });
-    for failure in &unused {
-        eprint!("{}", failure.text().replacen("error:", "warning:", 1));
-    }
-    if let Some(failure) = used.into_iter().next() {
-        return Err(failure);
-    }
+    // Two environments that use one image have one mistake.
+    let mut seen = BTreeSet::new();
+    found.retain(|one| seen.insert((one.code, one.origin.clone(), one.message.clone())));
+    let wrong = found.iter().any(|one| one.severity == Severity::Error);
     if context.json() {
-        let environments: Vec<_> = summaries
-            .iter()
-            .map(|(name, agents, rooms, pairs)| {
-                serde_json::json!({"name": name, "agents": agents, "rooms": rooms, "direct_messages": pairs})
-            })
-            .collect();
-        print_json(&serde_json::json!({"schema": 1, "people": model.org.people.len(), "environments": environments}));
-        return Ok(Exit::Done);
+        let found: Vec<_> = found.iter().map(diagnostic_json).collect();
+        print_json(&json!({
+            "schema": 1, "right": !wrong, "people": people, "environments": environments, "diagnostics": found,
+        }));
     }
-    print_out(&format!("{FLEET_KDL} is right: {} people.\n", model.org.people.len()));
-    let mut table = crate::ui::table::Table::default();
-    for (name, agents, rooms, pairs) in summaries {
-        table.row([
-            name,
-            format!("{agents} agents"),
-            format!("{rooms} rooms"),
-            format!("{pairs} direct-message pairs"),
-        ]);
+    for one in &found {
+        to_stderr(format_args!("{}", crate::project::report(one, &context.global)));
+        crate::ui::github::annotate(one);
     }
-    print_out(&table.text());
+    if wrong {
+        return Err(refused(&found, "the project"));
+    }
+    if !context.json() {
+        print_out(&format!("{FLEET_KDL} is right: {people} people.\n"));
+        let mut table = crate::ui::table::Table::default();
+        let count = |one: &Value, key: &str, noun: &str| format!("{} {noun}", one[key]);
+        for one in &environments {
+            table.row([
+                one["name"].as_str().unwrap_or_default().to_owned(),
+                count(one, "agents", "agents"),
+                count(one, "rooms", "rooms"),
+                count(one, "direct_messages", "direct-message pairs"),
+            ]);
+        }
+        print_out(&table.text());
+    }
     Ok(Exit::Done)
+}
+
+/// What was never locked stops only those who build it: `check` sees every environment, also those out of reach.
+fn lenient(mut found: Diagnostic) -> Diagnostic {
+    if found.code == late::NOT_LOCKED {
+        found.severity = Severity::Warning;
+    }
+    found
+}
+
+fn summary(name: &str, resolved: &Resolved) -> Value {
+    json!({
+        "name": name, "agents": resolved.agents.len(), "rooms": resolved.rooms.len(),
+        "direct_messages": resolved.direct_messages.len(),
+    })
+}
+
+fn diagnostic_json(one: &Diagnostic) -> Value {
+    let severity = match one.severity {
+        Severity::Error => "error",
+        Severity::Warning => "warning",
+        Severity::Advice => "advice",
+    };
+    let places: Vec<Value> = one.places().iter().map(|(l, c, text)| json!({"line": l, "column": c, "label": text})).collect();
+    json!({
+        "code": one.code, "severity": severity, "message": one.message, "help": one.help,
+        "file": one.origin.as_ref().map(|origin| &origin.file), "line": one.origin.as_ref().map(|origin| origin.line),
+        "places": places,
+    })
 }
 
 /// `fleetctl fmt`.
 ///
 /// # Errors
-/// A file that does not parse; nothing is written then.
+/// Files that do not parse, each with its mistakes; the others are laid out.
 pub fn fmt(context: &Context, only_check: bool) -> Outcome {
     let opened = Opened::open(&context.global)?;
     let mut changed: Vec<(RelPath, String)> = Vec::new();
+    let mut broken: BTreeMap<RelPath, String> = BTreeMap::new();
+    if opened.tree.file(&crate::project::root_file()).is_none() {
+        broken.insert(crate::project::root_file(), "it cannot be read".to_owned());
+    }
     for (path, found) in opened.tree.iter() {
         let Looked::File(file) = found else { continue };
         if !path.as_str().ends_with(".kdl") {
             continue;
         }
-        let Some(text) = file.text() else { continue };
-        let formatted = fleet_model::format(text)
-            .map_err(|error| Failure::caused(Exit::Failed, format!("{path} cannot be formatted"), &error))?;
-        if formatted != text {
-            changed.push((path.clone(), formatted));
+        let formatted = file.text().ok_or_else(|| "it is not UTF-8 text".to_owned());
+        match formatted.and_then(|text| fleet_model::format(text).map_err(|error| error.to_string())) {
+            Ok(formatted) if Some(formatted.as_str()) != file.text() => changed.push((path.clone(), formatted)),
+            Ok(_) => {}
+            Err(why) => drop(broken.insert(path.clone(), why)),
         }
     }
     for (path, text) in &changed {
-        if only_check {
-            print_out(&format!("{path} would change\n"));
-        } else {
+        if !only_check {
             write(&opened.root.join(path.as_str()), text)?;
-            print_out(&format!("{path}\n"));
         }
+        if !context.json() {
+            print_out(&format!("{path}{}\n", if only_check { " would change" } else { "" }));
+        }
+    }
+    if context.json() {
+        let changed: Vec<&RelPath> = changed.iter().map(|(path, _)| path).collect();
+        let broken: Vec<&RelPath> = broken.keys().collect();
+        print_json(&json!({"schema": 1, "written": !only_check, "changed": changed, "broken": broken}));
+    }
+    if !broken.is_empty() {
+        return Err(unparsed(context, &opened, &broken));
     }
     Ok(if only_check && !changed.is_empty() { Exit::Failed } else { Exit::Done })
 }
 
+/// Shows what is wrong in files that could not be laid out.
+fn unparsed(context: &Context, opened: &Opened, broken: &BTreeMap<RelPath, String>) -> Failure {
+    let syntax = |code: &str| code == "fleet::language::syntax" || code.starts_with("fleet::file::");
+    let of = |one: &Diagnostic| one.origin.as_ref().map(|origin| origin.file.clone());
+    let mut shown = BTreeSet::new();
+    for one in opened.checked().diagnostics.iter().filter(|one| syntax(one.code)) {
+        let Some(file) = of(one).filter(|file| broken.contains_key(file)) else { continue };
+        to_stderr(format_args!("{}", crate::project::report(one, &context.global)));
+        shown.insert(file);
+    }
+    let names: Vec<&str> = broken.keys().map(RelPath::as_str).collect();
+    let mut failure = Failure::new(Exit::Failed, format!("left as it is: {}", names.join(", ")));
+    failure.causes = broken.iter().filter(|(file, _)| !shown.contains(*file)).map(|(file, why)| format!("{file}: {why}")).collect();
+    failure.hint("`fleetctl check` shows every mistake")
+}

@@ -7,7 +7,7 @@ use fleet_plan::Outcome as Ended;
 use serde_json::json;
 
 use crate::{
-    cli::{Cli, Format},
+    cli::{Cli, Format, Global},
     commands::stack,
     context::{Context, print_json, print_out},
     error::{Failure, Outcome},
@@ -106,8 +106,14 @@ pub fn graph(context: &Context, environment: &str) -> Outcome {
 ///
 /// # Errors
 /// An unknown code.
-pub fn explain(code: Option<&str>) -> Outcome {
+pub fn explain(global: &Global, code: Option<&str>) -> Outcome {
+    let as_json = global.format == Format::Json;
+    let of = |one: &fleet_model::Explanation| json!({"code": one.code, "title": one.title, "text": one.text});
     let Some(code) = code else {
+        if as_json {
+            print_json(&json!({"schema": 1, "codes": fleet_model::codes().iter().map(of).collect::<Vec<_>>()}));
+            return Ok(Exit::Done);
+        }
         let mut table = Table::default();
         for explanation in fleet_model::codes() {
             table.row([explanation.code, explanation.title]);
@@ -115,14 +121,20 @@ pub fn explain(code: Option<&str>) -> Outcome {
         print_out(&table.text());
         return Ok(Exit::Done);
     };
-    match fleet_model::explain(code) {
-        Some(explanation) => {
-            print_out(&format!("{}: {}\n\n{}\n", explanation.code, explanation.title, explanation.text.trim()));
-            Ok(Exit::Done)
-        }
-        None => Err(Failure::new(Exit::Usage, format!("there is no code `{code}`"))
-            .hint("`fleetctl explain` lists all codes")),
+    let Some(explanation) = fleet_model::explain(code) else {
+        let failure = Failure::new(Exit::Usage, format!("there is no code `{code}`"));
+        let failure = match fleet_model::nearest_code(code) {
+            Some(nearest) => failure.hint(format!("did you mean `{nearest}`?")),
+            None => failure,
+        };
+        return Err(failure.hint("`fleetctl explain` lists all codes"));
+    };
+    if as_json {
+        print_json(&json!({"schema": 1, "codes": [of(explanation)]}));
+    } else {
+        print_out(&format!("{}: {}\n\n{}\n", explanation.code, explanation.title, explanation.text.trim()));
     }
+    Ok(Exit::Done)
 }
 
 /// `fleetctl history`.
@@ -163,6 +175,30 @@ pub fn history(context: &Context, environment: &str) -> Outcome {
 /// # Errors
 /// Never.
 pub fn completions(shell: clap_complete::Shell) -> Outcome {
-    clap_complete::generate(shell, &mut Cli::command(), "fleetctl", &mut std::io::stdout());
+    // Into memory first: clap gives up with a panic when its reader goes away.
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "fleetctl", &mut script);
+    print_out(&String::from_utf8_lossy(&script));
+    Ok(Exit::Done)
+}
+
+/// `fleetctl man`: roff, for `man -l -` or a packager.
+///
+/// # Errors
+/// An unknown command.
+pub fn man(command: Option<&str>) -> Outcome {
+    let mut program = Cli::command();
+    program.build();
+    let page = match command {
+        None => program,
+        Some(name) => program.find_subcommand(name).cloned().ok_or_else(|| {
+            Failure::new(Exit::Usage, format!("there is no command `{name}`")).hint("`fleetctl --help` lists all commands")
+        })?,
+    };
+    let mut roff = Vec::new();
+    clap_mangen::Man::new(page)
+        .render(&mut roff)
+        .map_err(|error| Failure::caused(Exit::Failed, "the manual page cannot be made", &error))?;
+    print_out(&String::from_utf8_lossy(&roff));
     Ok(Exit::Done)
 }

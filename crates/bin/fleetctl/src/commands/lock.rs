@@ -17,10 +17,11 @@ use fleet_store::write_atomic;
 
 use crate::{
     blobs::StoreCache,
-    context::{Context, print_out},
+    context::{Context, print_json, print_out},
     error::{Failure, Outcome},
     exit::Exit,
     project::{FLEET_LOCK, Opened},
+    ui::out::tell,
 };
 
 /// glibc of Debian releases that images can stand on; wheels must not need a newer one.
@@ -35,7 +36,7 @@ pub async fn lock(context: &Context, only: &[String], check: bool) -> Outcome {
     let model = opened.model(&context.global)?;
     let old = opened.lock()?;
     if check {
-        return fits(&model, &old);
+        return fits(context, &model, &old);
     }
     let images = chosen(&model, only)?;
     let progress: Progress = Arc::new(|_| {});
@@ -50,15 +51,18 @@ pub async fn lock(context: &Context, only: &[String], check: bool) -> Outcome {
         locking.image(image, &opened.tree).await?;
     }
     let text = locking.new.to_text();
-    if text == old.to_text() {
-        print_out(&format!("{FLEET_LOCK} was up to date\n"));
-    } else {
+    let same = text == old.to_text();
+    if !same {
         write_atomic(&opened.root.join(FLEET_LOCK), text.as_bytes(), 0o644)
             .map_err(|error| Failure::caused(Exit::Failed, format!("{FLEET_LOCK} cannot be written"), &error))?;
-        print_out(&format!("{FLEET_LOCK} written\n"));
+    }
+    if context.json() {
+        print_json(&serde_json::json!({"schema": 1, "written": !same, "unreachable": locking.unreachable}));
+    } else {
+        print_out(&format!("{FLEET_LOCK} {}\n", if same { "was up to date" } else { "written" }));
     }
     for line in &locking.unreachable {
-        eprintln!("warning: {line}");
+        tell!("warning: {line}");
     }
     Ok(Exit::Done)
 }
@@ -83,7 +87,7 @@ fn chosen<'m>(model: &'m Model, only: &[String]) -> Result<Vec<&'m Image>, Failu
 }
 
 /// Says whether every image is pinned as declared, without asking anybody.
-fn fits(model: &Model, lock: &Lock) -> Outcome {
+fn fits(context: &Context, model: &Model, lock: &Lock) -> Outcome {
     let mut problems = Vec::new();
     for image in model.images.values() {
         for platform in platforms(image) {
@@ -94,14 +98,18 @@ fn fits(model: &Model, lock: &Lock) -> Outcome {
     }
     problems.sort();
     problems.dedup();
+    let exit = if problems.is_empty() { Exit::Done } else { Exit::Failed };
+    if context.json() {
+        print_json(&serde_json::json!({"schema": 1, "fits": problems.is_empty(), "problems": problems}));
+        return Ok(exit);
+    }
     if problems.is_empty() {
         print_out(&format!("{FLEET_LOCK} fits\n"));
-        return Ok(Exit::Done);
     }
     for problem in problems {
         print_out(&format!("{problem}\n"));
     }
-    Ok(Exit::Failed)
+    Ok(exit)
 }
 
 fn missing(image: &Image, recipe: &LayeredRecipe, platform: Platform, lock: &Lock) -> Vec<String> {

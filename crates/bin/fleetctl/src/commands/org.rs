@@ -6,7 +6,7 @@ use fleet_model::model::{Level, Model, Person};
 
 use crate::{
     cli::OrgCommand,
-    context::{Context, print_out},
+    context::{Context, print_json, print_out},
     error::{Failure, Outcome},
     exit::Exit,
     project::Opened,
@@ -27,6 +27,10 @@ pub fn org(context: &Context, command: &OrgCommand) -> Outcome {
     }
     let counts = [(Level::Vp, *vp), (Level::Director, *directors), (Level::Manager, *managers), (Level::Ic, *ics)];
     let picked = pick(&model, department, &counts)?;
+    if context.json() {
+        print_json(&serde_json::json!({"schema": 1, "department": department, "deploy": picked}));
+        return Ok(Exit::Done);
+    }
     let names: Vec<String> = picked.iter().map(|id| format!("\"{id}\"")).collect();
     print_out(&format!("deploy {}\n", names.join(" ")));
     Ok(Exit::Done)

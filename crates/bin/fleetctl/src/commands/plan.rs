@@ -12,7 +12,7 @@ use crate::{
     error::{Failure, Outcome},
     exit::Exit,
     pipeline::{self, Prepared},
-    ui,
+    ui::{self, out::tell},
     world::World,
 };
 
@@ -22,15 +22,13 @@ use crate::{
 /// Anything that keeps a plan from being made.
 pub async fn plan(context: &Context, args: &PlanArgs) -> Outcome {
     let plan = make(context, args).await?;
-    if let Some(path) = &args.out {
-        save(path, &plan)?;
-    }
+    finished(context, args, &plan)?;
     if context.json() {
         print_json(&ui::plan::json(&plan));
     } else {
         print_out(&ui::plan::text(&plan, context.style));
         if let Some(path) = &args.out {
-            eprintln!("saved; `fleetctl apply {}` does exactly this", path.display());
+            tell!("saved; `fleetctl apply {}` does exactly this", path.display());
         }
     }
     exit(args, &plan)
@@ -42,6 +40,7 @@ pub async fn plan(context: &Context, args: &PlanArgs) -> Outcome {
 /// Anything that keeps a plan from being made.
 pub async fn diff(context: &Context, args: &PlanArgs) -> Outcome {
     let plan = make(context, args).await?;
+    finished(context, args, &plan)?;
     if context.json() {
         print_json(&serde_json::json!(plan));
     } else {
@@ -53,6 +52,18 @@ pub async fn diff(context: &Context, args: &PlanArgs) -> Outcome {
         print_out(&ui::plan::text(&Plan { changes: Vec::new(), ..plan.clone() }, context.style).replace("nothing to do, ", ""));
     }
     exit(args, &plan)
+}
+
+/// What both do with a plan beside showing it.
+fn finished(context: &Context, args: &PlanArgs, plan: &Plan) -> Result<(), Failure> {
+    if let Some(path) = &args.out {
+        save(path, plan)?;
+    }
+    ui::github::summarize(plan);
+    context.console.summarize(serde_json::json!({
+        "environment": plan.environment, "changes": plan.changes.len(), "unchanged": plan.unchanged,
+    }));
+    Ok(())
 }
 
 async fn make(context: &Context, args: &PlanArgs) -> Result<Plan, Failure> {

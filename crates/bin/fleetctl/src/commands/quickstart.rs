@@ -10,7 +10,10 @@ use crate::{
     error::{Failure, Outcome},
     exit::Exit,
     pipeline::{self, Prepared},
-    ui,
+    ui::{
+        self,
+        out::{tell, to_stderr},
+    },
     world::{self, World},
 };
 
@@ -23,22 +26,22 @@ const ENVIRONMENT: &str = "local";
 /// No engine and no permission to install one; anything that `apply` can meet.
 pub async fn quickstart(context: &Context, yes: bool) -> Outcome {
     let begun = Instant::now();
-    eprintln!("1/4 container engine");
+    tell!("1/4 container engine");
     let engine = engine(yes).await?;
-    eprintln!("    {engine:?}");
-    eprintln!("2/4 plan");
+    tell!("    {engine:?}");
+    tell!("2/4 plan");
     let prepared = Prepared::new(context, ENVIRONMENT)?;
     let _lease = apply::lease(&prepared, "quickstart")?;
     let world = World::connect(context, &prepared).await?;
     let planned = pipeline::plan(&prepared, &world).await?;
-    eprint!("{}", ui::plan::text(&planned.plan, ui::style::Style::stderr(context.global.color)));
-    eprintln!("3/4 apply");
-    let report = apply::run(&prepared, &world, &planned.plan, &planned).await?;
+    to_stderr(format_args!("{}", ui::plan::text(&planned.plan, ui::style::Style::stderr(context.global.color))));
+    tell!("3/4 apply");
+    let report = apply::run(context, &prepared, &world, &planned.plan, &planned).await?;
     let exit = apply::finish(context, &planned.plan, &report);
     if exit != Exit::Done {
         return Ok(exit);
     }
-    eprintln!("4/4 what runs");
+    tell!("4/4 what runs");
     let planned = pipeline::plan(&prepared, &world).await?;
     world.finish().await;
     let wanted: Vec<_> = planned.instance.desired.keys().cloned().collect();
@@ -56,7 +59,7 @@ async fn engine(yes: bool) -> Result<Engine, Failure> {
         Search::NotFound { looked_at } => looked_at,
     };
     for looked in &looked_at {
-        eprintln!("    {}: {}", looked.endpoint, looked.why);
+        tell!("    {}: {}", looked.endpoint, looked.why);
     }
     if search.docker_host.is_some() {
         return Err(Failure::new(Exit::Unavailable, "DOCKER_HOST names an engine that does not answer")
@@ -71,9 +74,9 @@ async fn engine(yes: bool) -> Result<Engine, Failure> {
         failure.hints = lines;
         return Err(failure);
     }
-    eprintln!("    no container engine answers; this would install and start one:");
+    tell!("    no container engine answers; this would install and start one:");
     for line in &lines {
-        eprintln!("      {line}");
+        tell!("      {line}");
     }
     if !yes && !apply::confirm("Do that?").map_err(|failure| Failure {
         hints: vec!["run `fleetctl quickstart --yes` to go ahead without being asked".to_owned()],
@@ -82,7 +85,7 @@ async fn engine(yes: bool) -> Result<Engine, Failure> {
     })? {
         return Err(Failure::new(Exit::Unavailable, "no container engine answers, and none was installed"));
     }
-    let mut progress = |line: String| eprintln!("    {line}");
+    let mut progress = |line: String| tell!("    {line}");
     install::install(&plan, &search, &mut progress)
         .await
         .map_err(|error| Failure::caused(Exit::Failed, "the container engine could not be installed", &error))

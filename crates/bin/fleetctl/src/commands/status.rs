@@ -16,7 +16,7 @@ use crate::{
     error::Outcome,
     exit::Exit,
     pipeline::{self, Prepared},
-    ui::table::Table,
+    ui::{out::tell, table::Table},
     world::World,
 };
 
@@ -49,7 +49,7 @@ pub async fn status(context: &Context, environment: &str) -> Outcome {
     }
     print_out(&text(&planned.state, &planned.instance.desired.keys().cloned().collect::<Vec<_>>()));
     for problem in &problems {
-        eprintln!("warning: model provider {}: {}", problem.provider, problem.what);
+        tell!("warning: model provider {}: {}", problem.provider, problem.what);
     }
     let due = planned.plan.changes.len();
     let verdict = if due == 0 { "all as declared".to_owned() } else { format!("{due} changes are due: fleetctl plan -e {environment}") };

@@ -11,6 +11,7 @@ use crate::{
     error::{Failure, Outcome},
     exit::Exit,
     pipeline::Prepared,
+    ui::out::tell,
     world::World,
 };
 
@@ -47,7 +48,7 @@ async fn converse(context: &Context, world: &World, speaker: &str, saying: &Sayi
     };
     let mut sent = world.matrix.send_message(speaker, saying.room, saying.text).await.map_err(failed)?;
     for name in &sent.not_members {
-        eprintln!("warning: {name} names nobody in the room, so nobody was mentioned by it");
+        tell!("warning: {name} names nobody in the room, so nobody was mentioned by it");
     }
     if saying.wait.is_zero() {
         return Ok(Exit::Done);

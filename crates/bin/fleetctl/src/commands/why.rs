@@ -84,6 +84,12 @@ fn past(prepared: &Prepared, address: &Address, only: Option<u64>) -> Result<Opt
     let environment = &prepared.scope.environment;
     let unreadable = |error: &dyn std::error::Error| Failure::caused(Exit::Failed, "the history cannot be read", error);
     let mut numbers = store.generation_numbers(environment).map_err(|error| unreadable(&error))?;
+    if let Some(only) = only.filter(|only| !numbers.contains(only)) {
+        let known: Vec<String> = numbers.iter().map(u64::to_string).collect();
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        return Err(Failure::new(Exit::Usage, format!("{environment} has no generation {only}"))
+            .hint(format!("recorded here: {known}; `fleetctl history` lists them")));
+    }
     numbers.retain(|number| only.is_none_or(|only| only == *number));
     numbers.sort_unstable();
     for number in numbers.into_iter().rev() {

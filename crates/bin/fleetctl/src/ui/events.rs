@@ -14,7 +14,14 @@ use fleet_model::Address;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use crate::{cli::Global, ui::style::Style};
+use crate::{
+    cli::Global,
+    exit::Exit,
+    ui::{
+        out::{self, tell},
+        style::Style,
+    },
+};
 
 /// Version of the NDJSON lines.
 const SCHEMA: u32 = 1;
@@ -27,6 +34,7 @@ pub struct Console {
     live: Option<MultiProgress>,
     bars: Mutex<BTreeMap<Address, ProgressBar>>,
     told: Mutex<BTreeMap<Address, Instant>>,
+    summary: Mutex<Option<serde_json::Value>>,
     lines: Option<Mutex<Box<dyn Write + Send>>>,
 }
 
@@ -43,15 +51,24 @@ impl Console {
             live: live.then(MultiProgress::new),
             bars: Mutex::default(),
             told: Mutex::default(),
+            summary: Mutex::default(),
             lines: lines.map(Mutex::new),
         };
         console.line(&json!({"event": "begin", "schema": SCHEMA, "tool": env!("CARGO_PKG_VERSION")}));
         Ok(console)
     }
 
-    /// The last line of the event stream.
-    pub fn end(&self, exit: u8, summary: &serde_json::Value) {
-        self.line(&json!({"event": "summary", "exit": exit, "summary": summary}));
+    /// Keeps what the last line of the event stream is to say.
+    pub fn summarize(&self, summary: serde_json::Value) {
+        *self.summary.lock().unwrap_or_else(PoisonError::into_inner) = Some(summary);
+    }
+
+    /// Writes the last line of the event stream. Call it once, when nothing else is to come.
+    pub fn end(&self, exit: Exit) {
+        let summary = self.summary.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.line(&json!({
+            "event": "summary", "exit": exit as u8, "outcome": exit.word(), "summary": summary.unwrap_or_else(|| json!({})),
+        }));
     }
 
     fn line(&self, value: &serde_json::Value) {
@@ -68,7 +85,7 @@ impl Console {
     fn say(&self, text: &str) {
         match &self.live {
             Some(live) => drop(live.println(text)),
-            None => eprintln!("{text}"),
+            None => tell!("{text}"),
         }
     }
 
@@ -96,7 +113,7 @@ impl Console {
         let due = told.get(address).is_none_or(|last| last.elapsed() >= PLAIN_EVERY);
         if due && self.live.is_none() {
             told.insert(address.clone(), Instant::now());
-            eprintln!("    {address}  {what}");
+            tell!("    {address}  {what}");
         }
     }
 
@@ -133,5 +150,9 @@ impl Events for Console {
 }
 
 fn open(path: &Path) -> std::io::Result<Box<dyn Write + Send>> {
-    if path.as_os_str() == "-" { Ok(Box::new(std::io::stderr())) } else { Ok(Box::new(File::create(path)?)) }
+    if path.as_os_str() != "-" {
+        return Ok(Box::new(File::create(path)?));
+    }
+    out::take_stdout();
+    Ok(Box::new(std::io::stdout()))
 }

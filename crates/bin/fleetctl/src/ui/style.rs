@@ -23,6 +23,12 @@ impl Style {
         Self { on: decide(color, std::io::stderr().is_terminal()) }
     }
 
+    /// Never coloured.
+    #[must_use]
+    pub const fn plain() -> Self {
+        Self { on: false }
+    }
+
     /// Whether colour is used.
     #[must_use]
     pub const fn is_on(self) -> bool {
@@ -60,10 +66,11 @@ impl Style {
 }
 
 fn decide(color: Color, terminal: bool) -> bool {
-    let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty() && value != "0");
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     match color {
         Color::Always => true,
         Color::Never => false,
-        Color::Auto => !set("NO_COLOR") && (terminal || set("CLICOLOR_FORCE")),
+        // no-color.org: any value counts, `0` too. bixense.com/clicolors: `0` does not force.
+        Color::Auto => set("NO_COLOR").is_none() && (terminal || set("CLICOLOR_FORCE").is_some_and(|value| value != "0")),
     }
 }

@@ -1,0 +1,69 @@
+//! [`Interrupts`]: Ctrl-C and SIGTERM. While changes are made the first one stops what was not begun and lets the rest
+//! finish, the second one stops at once; at any other time one is enough. Either way the event stream gets its last line.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use crate::{
+    exit::Exit,
+    ui::{events::Console, out::tell},
+};
+
+/// What was asked for so far.
+#[derive(Debug, Default)]
+pub struct Interrupts {
+    /// Changes are being made.
+    applying: AtomicBool,
+    /// Nothing further may be begun.
+    stop: AtomicBool,
+    /// It was SIGTERM.
+    terminated: AtomicBool,
+}
+
+impl Interrupts {
+    /// From now on changes are made: the flag that says to begin no more of them.
+    pub fn applying(&self) -> &AtomicBool {
+        self.applying.store(true, Ordering::SeqCst);
+        &self.stop
+    }
+
+    /// All changes are made.
+    pub fn applied(&self) {
+        self.applying.store(false, Ordering::SeqCst);
+    }
+
+    /// The exit code of a run that was interrupted.
+    pub fn exit(&self) -> Exit {
+        if self.terminated.load(Ordering::SeqCst) { Exit::Terminated } else { Exit::Interrupted }
+    }
+
+    /// Waits for signals until the process ends.
+    pub async fn watch(self: Arc<Self>, console: Arc<Console>) {
+        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).ok();
+        loop {
+            let terminated = async {
+                match &mut terminate {
+                    Some(signal) => signal.recv().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                result = tokio::signal::ctrl_c() => if result.is_err() { return },
+                _ = terminated => self.terminated.store(true, Ordering::SeqCst),
+            }
+            let applying = self.applying.load(Ordering::SeqCst);
+            if applying && !self.stop.swap(true, Ordering::SeqCst) {
+                tell!("stopping: what runs is finished first; again to stop at once");
+                continue;
+            }
+            if applying {
+                tell!("stopped at once; run the same command again to finish");
+            }
+            let exit = self.exit();
+            console.end(exit);
+            std::process::exit(i32::from(exit as u8));
+        }
+    }
+}
