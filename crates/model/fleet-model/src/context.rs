@@ -1,6 +1,6 @@
 //! [`Context`]: what reading collects while it goes on: texts, findings, wanted paths, references to check.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeSet};
 
 use crate::{
     code,
