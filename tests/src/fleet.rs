@@ -60,6 +60,25 @@ impl Fleet {
         fleet
     }
 
+    /// The light fleet with images that are made of files of the project only, the agents' on another: nothing is
+    /// fetched, and its store is its own. Nothing is built yet.
+    ///
+    /// # Panics
+    /// When the project cannot be written.
+    #[must_use]
+    pub fn of_files(story: &str) -> Self {
+        let fleet = Self::empty(story);
+        fleet.write_light();
+        let kdl = fs::read_to_string(fleet.path("fleet.kdl")).expect("a file");
+        let (start, end) = (kdl.find("images {").expect("images"), kdl.find("\nrooms {").expect("rooms"));
+        let images = fs::read_to_string(workspace().join("tests/fixtures/files/images.kdl")).expect("a file");
+        fs::write(fleet.path("fleet.kdl"), [&kdl[..start], &images, &kdl[end..]].concat()).expect("a file");
+        copy_folder(&workspace().join("tests/fixtures/files/images"), &fleet.path("images"));
+        fs::copy("/bin/busybox", fleet.path("images/box/busybox")).expect("busybox-static is installed");
+        fs::write(fleet.path("fleet.lock"), "{\"schema\": 1}\n").expect("a file");
+        fleet
+    }
+
     /// The repository's own fleet with its own images, under a name and a port of its own, thinking with the model server
     /// at a port of this machine. Nothing is applied yet.
     ///

@@ -18,7 +18,7 @@ use futures::{Stream, StreamExt};
 use crate::{Engine, EngineError, EngineKind};
 
 /// Label of a container that only runs a check; its value is the image id.
-const CHECK: &str = "dev.fleetctl.check";
+pub(crate) const CHECK: &str = "dev.fleetctl.check";
 /// How many images are looked at for layers that need not be loaded again.
 const REUSABLE: usize = 8;
 /// A check container older than this belongs to nobody any more.
@@ -175,7 +175,7 @@ impl Engine {
         removed.map(|()| result)
     }
 
-    async fn run_to_end(&self, id: &str, timeout: Duration) -> Result<CheckResult, EngineError> {
+    pub(crate) async fn run_to_end(&self, id: &str, timeout: Duration) -> Result<CheckResult, EngineError> {
         match self.client.start_container(id, None).await.map_err(self.failed("starting a check")) {
             Ok(()) => {}
             // The engine cannot find or run the program: that is the check's answer, not trouble with the engine.
@@ -197,7 +197,7 @@ impl Engine {
         }
     }
 
-    async fn remove_check(&self, id: &str) -> Result<(), EngineError> {
+    pub(crate) async fn remove_check(&self, id: &str) -> Result<(), EngineError> {
         let options = RemoveContainerOptions { v: true, force: true, link: false };
         match self.client.remove_container(id, Some(options)).await.map_err(self.failed("removing a check container")) {
             Ok(()) | Err(EngineError::NotFound { .. }) => Ok(()),
@@ -206,7 +206,7 @@ impl Engine {
     }
 
     /// Removes check containers that a killed run left behind long ago.
-    async fn sweep_checks(&self) -> Result<(), EngineError> {
+    pub(crate) async fn sweep_checks(&self) -> Result<(), EngineError> {
         let filters = HashMap::from([("label".to_owned(), vec![CHECK.to_owned()])]);
         let options = ListContainersOptions { all: true, filters: Some(filters), ..ListContainersOptions::default() };
         let list = self.client.list_containers(Some(options)).await.map_err(self.failed("listing check containers"))?;

@@ -25,6 +25,7 @@ mod provider;
 mod purge;
 pub mod recover;
 mod roll;
+pub mod scripts;
 mod spec;
 mod wait;
 

@@ -14,6 +14,8 @@
 //! referrers   statements, also where a registry has no API for them
 //! ```
 //!
+//! [`LocalImage`] reads bases from OCI layouts and `docker save` archives on disk, [`layout::write`] writes layouts.
+//!
 //! Every byte is checked: a manifest against the digest it was asked by, a blob against its descriptor, the tar in a
 //! layer against the config's diff id, each within declared bounds. A push becomes visible with its last request.
 //! [`RegistryError::Unreachable`] is its own kind, because only the caller knows whether an environment needs the image.
@@ -28,6 +30,8 @@ mod config;
 mod credentials;
 mod error;
 mod events;
+pub mod layout;
+mod local;
 mod manifest;
 #[cfg(test)]
 mod manifest_fuzz;
@@ -44,5 +48,6 @@ pub use config::RegistryConfig;
 pub use credentials::{Credential, Credentials, CredentialsError, DockerConfig, Nobody};
 pub use error::RegistryError;
 pub use events::{Event, Events, Notice, Pushed};
+pub use local::{LocalError, LocalImage};
 pub use mirrors::{MirrorError, Mirrors};
 pub use reference::Target;

@@ -25,9 +25,9 @@ use crate::{
 };
 
 /// A config larger than this is refused.
-const MAXIMUM_CONFIG: u64 = 8 << 20;
+pub(crate) const MAXIMUM_CONFIG: u64 = 8 << 20;
 /// So many indexes may stand around an image.
-const MAXIMUM_INDEXES: usize = 3;
+pub(crate) const MAXIMUM_INDEXES: usize = 3;
 
 impl Client {
     /// The digest of the image manifest that a reference means on a platform, now.

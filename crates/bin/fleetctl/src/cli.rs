@@ -3,6 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use fleet_oci::Platform;
+
+use crate::commands::build::Sink;
 
 /// Builds, reviews and rolls out organisations of AI agents from one fleet.kdl.
 #[derive(Debug, Parser)]
@@ -122,17 +125,7 @@ pub enum Command {
     /// Show the derivations of an environment
     Graph(Environment),
     /// Build the images of an environment without deploying anything
-    Build {
-        /// Which environment's images
-        #[command(flatten)]
-        environment: Environment,
-        /// Build everything twice, in different places, and compare
-        #[arg(long)]
-        check: bool,
-        /// Only these images
-        #[arg(value_name = "IMAGE")]
-        images: Vec<String>,
-    },
+    Build(BuildArgs),
     /// Show what would change and why; writes nothing
     Plan(PlanArgs),
     /// Show the full contents of what would change
@@ -235,6 +228,26 @@ pub enum Command {
         /// Which shell
         shell: clap_complete::Shell,
     },
+}
+
+/// Options of `build`.
+#[derive(Clone, Debug, Args)]
+pub struct BuildArgs {
+    /// Which environment's images
+    #[command(flatten)]
+    pub environment: Environment,
+    /// Where they go: engine, registry, registry:HOST/PREFIX, oci:DIR or docker-archive:FILE; may be given several times
+    #[arg(long, value_name = "PLACE", conflicts_with = "check")]
+    pub to: Vec<Sink>,
+    /// Make them for this platform and not for this machine's; several make one image for all of them
+    #[arg(long, value_name = "OS/ARCH", value_delimiter = ',')]
+    pub platform: Vec<Platform>,
+    /// Build everything twice, in different places, and compare
+    #[arg(long)]
+    pub check: bool,
+    /// Only these images
+    #[arg(value_name = "IMAGE")]
+    pub images: Vec<String>,
 }
 
 /// Options of `plan` and `diff`.

@@ -1,5 +1,5 @@
-//! [`ImageProvider`]: images as a provider on the docker target: layers are made from packages into the store, put
-//! together, loaded into the engine, checked there, and only then tagged with the derivation's hash.
+//! [`ImageProvider`]: images as a provider on the docker target: assembled in the store (`assembly.rs`), loaded into the
+//! engine, checked there, and only then tagged with the derivation's hash.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,19 +16,15 @@ use fleet_docker::{Engine, EngineError};
 use fleet_graph::image::CONTEXT;
 use fleet_model::{Address, Kind, RelPath, SourceTree};
 use fleet_oci::{
-    Image, LayerDescriptor, LayerRecipe,
+    Image, LayerRecipe,
     export::{self, Named},
-    image::{self, Base},
-    recipe::{FileEntry, FileWhat},
 };
-use fleet_packages::Workshop;
 use fleet_plan::{Change, Desired, ImageSpec, State};
-use fleet_registry::Client as Registries;
-use fleet_store::{BlobId, Output, RecordId, Store};
+use fleet_store::Output;
 
 use crate::{
-    agent_binary::AgentBinaries,
-    blobs::{StoreCache, blob_id},
+    assembly::{self, Assembler, failed},
+    blobs::StoreCache,
 };
 
 /// Seconds that one `check` of an image may take.
@@ -38,22 +34,11 @@ const CHECK_SECONDS: u64 = 120;
 pub struct ImageProvider {
     /// The engine.
     pub engine: Engine,
-    /// Fleet name: the first part of repositories.
-    pub fleet: String,
-    /// Layers, packages, records.
-    pub store: Arc<Store>,
+    /// Makes images into the store.
+    pub assembler: Assembler,
     /// Files for Containerfile contexts.
     pub sources: Arc<SourceTree>,
-    /// The agent runtime.
-    pub agent: AgentBinaries,
-    /// The project's folder: layers of its files are read from there when they are made.
-    pub project: PathBuf,
-    /// Registries, as this user of this machine.
-    pub registries: Registries,
 }
-
-/// What is known of a layer, by its derivation's hash.
-type LayerRecord = LayerDescriptor;
 
 #[async_trait]
 impl Provider for ImageProvider {
@@ -66,7 +51,7 @@ impl Provider for ImageProvider {
     }
 
     async fn observe(&self, _: &[Address]) -> Result<State, ProviderError> {
-        let images = self.engine.list_fleet_images(&self.fleet).await.map_err(unreachable_engine)?;
+        let images = self.engine.list_fleet_images(&self.assembler.fleet).await.map_err(unreachable_engine)?;
         let outputs = images.into_iter().map(|((_, hash), id)| (hash, id)).collect();
         Ok(State { outputs, ..State::default() })
     }
@@ -84,20 +69,7 @@ impl ImageProvider {
     /// The tag that says: this derivation was built, loaded and checked here.
     #[must_use]
     pub fn tag(&self, image: &str, hash: Hash) -> String {
-        fleet_docker::images::tag(&self.fleet, image, hash)
-    }
-
-    /// Makes an image without loading it anywhere: its layers are in the store afterwards.
-    ///
-    /// # Errors
-    /// [`ProviderError::Failed`].
-    pub async fn assemble(
-        &self,
-        spec: &ImageSpec,
-        derivation: &Derivation,
-        events: &dyn Events,
-    ) -> Result<Image, ProviderError> {
-        Making { provider: self, address: &derivation.address, spec, derivation, events }.assemble().await
+        fleet_docker::images::tag(&self.assembler.fleet, image, hash)
     }
 }
 
@@ -117,10 +89,13 @@ impl Making<'_> {
             return Ok(Applied::Unchanged { output: Some(id) });
         }
         // Loaded and checked under a passing name; only what passed its checks gets the name that plans look for.
-        let trial = format!("{}/{}:trial-{}", self.provider.fleet, self.spec.name, self.derivation.hash().short());
+        let trial = format!("{}/{}:trial-{}", self.provider.assembler.fleet, self.spec.name, self.derivation.hash().short());
         let id = match self.spec.recipe.layers.as_slice() {
             [LayerRecipe::Containerfile { .. }] => self.build_containerfile(&trial).await?,
-            _ => self.load(&self.assemble().await?, &trial).await?,
+            _ => {
+                let image = self.provider.assembler.assemble(self.spec, self.derivation, self.events).await?;
+                self.load(&image, &trial).await?
+            }
         };
         let checked = self.check(&id).await;
         if checked.is_ok() {
@@ -135,142 +110,9 @@ impl Making<'_> {
     }
 
     fn record(&self, id: &str) -> Result<(), ProviderError> {
-        let layers = self.layer_keys().into_iter().map(|hash| layer_record(&hash)).collect();
+        let layers = assembly::layer_keys(self.derivation).iter().map(assembly::layer_record).collect();
         let output = Output { digest: id.to_owned(), records: layers, ..Output::default() };
-        self.provider.store.put_output(&self.derivation.hash(), &output).map_err(|error| self.failed(&error))
-    }
-
-    /// Keys of the layers made here: the hashes of their derivations, in order.
-    fn layer_keys(&self) -> Vec<Hash> {
-        let mut keys: BTreeMap<usize, Hash> = BTreeMap::new();
-        for (name, input) in &self.derivation.inputs {
-            let index = name.strip_prefix("layer.").and_then(|rest| rest.split('.').next()?.parse().ok());
-            if let (Some(index), fleet_derivation::Input::Derivation { hash, .. }) = (index, input) {
-                keys.insert(index, *hash);
-            }
-        }
-        keys.into_values().collect()
-    }
-
-    async fn assemble(&self) -> Result<Image, ProviderError> {
-        let recipe = &self.spec.recipe;
-        let mut base = Base::default();
-        let mut layers = Vec::new();
-        let mut keys = self.layer_keys().into_iter();
-        for layer in &recipe.layers {
-            match layer {
-                LayerRecipe::Image { name, .. } => base = self.other(name)?,
-                LayerRecipe::Base { reference, digest } => {
-                    self.progress(format!("pulling {reference}"));
-                    base = self.pull(reference, digest).await?;
-                }
-                _ => {
-                    let key = keys.next().ok_or_else(|| self.failed_with("its derivation does not name its layers"))?;
-                    layers.push(self.layer(layer, key).await?);
-                }
-            }
-        }
-        let image = image::assemble(&base, recipe.platform, &recipe.config, &layers);
-        let whole = RecordId { space: "images".to_owned(), key: self.derivation.hash().to_string() };
-        let blobs: Vec<BlobId> = image.layers.iter().filter_map(|layer| blob_id(&layer.digest)).collect();
-        self.provider.store.put_record(&whole, &image, &blobs).map_err(|error| self.failed(&error))?;
-        Ok(image)
-    }
-
-    /// One layer made here: from the store when it was made before.
-    async fn layer(&self, recipe: &LayerRecipe, key: Hash) -> Result<LayerDescriptor, ProviderError> {
-        let store = &self.provider.store;
-        let id = layer_record(&key);
-        let known = store.get_record::<LayerRecord>(&id).map_err(|error| self.failed(&error))?;
-        if let Some(known) = known
-            && blob_id(&known.digest).is_some_and(|blob| store.blob_path(&blob).is_some())
-        {
-            return Ok(known);
-        }
-        let replaced = match recipe {
-            LayerRecipe::FleetAgent { to, .. } => Some(self.agent_files(to).await?),
-            _ => None,
-        };
-        let recipe = replaced.as_ref().unwrap_or(recipe);
-        self.progress(format!("making the {} layer", recipe.kind()));
-        let made = {
-            let (sender, mut told) = tokio::sync::mpsc::unbounded_channel();
-            let progress: fleet_packages::Progress = Arc::new(move |event| drop(sender.send(event)));
-            let mut workshop = Workshop::new(Arc::new(StoreCache(Arc::clone(store))), progress)
-                .map_err(|error| self.failed(&error))?;
-            workshop.project = Some(self.provider.project.clone());
-            let making =
-                fleet_packages::realize_layer(&workshop, &self.spec.name, recipe, self.spec.recipe.packing());
-            self.watch(making, &mut told).await.map_err(|error| self.failed(&error))?
-        };
-        for note in &made.notes {
-            self.progress(note.clone());
-        }
-        let blobs: Vec<BlobId> = blob_id(&made.descriptor.digest).into_iter().collect();
-        store.put_record(&id, &made.descriptor, &blobs).map_err(|error| self.failed(&error))?;
-        Ok(made.descriptor)
-    }
-
-    /// Waits for a layer and passes on what is told meanwhile.
-    async fn watch<T>(
-        &self,
-        making: impl Future<Output = T>,
-        told: &mut tokio::sync::mpsc::UnboundedReceiver<fleet_packages::Event>,
-    ) -> T {
-        let mut making = std::pin::pin!(making);
-        let (mut fetched, mut wanted) = (0_usize, 0_usize);
-        loop {
-            let done = tokio::time::timeout(Duration::from_millis(200), &mut making).await;
-            while let Ok(event) = told.try_recv() {
-                match event {
-                    fleet_packages::Event::Started { blobs, .. } => wanted = blobs,
-                    fleet_packages::Event::Fetched { .. } => {
-                        fetched += 1;
-                        self.progress(format!("downloaded {fetched} of {wanted} packages"));
-                    }
-                    fleet_packages::Event::Retrying { name, why } => self.progress(format!("{name}: {why}; again")),
-                    fleet_packages::Event::Packing { name } => self.progress(format!("packing {name}")),
-                }
-            }
-            if let Ok(done) = done {
-                return done;
-            }
-        }
-    }
-
-    async fn agent_files(&self, to: &str) -> Result<LayerRecipe, ProviderError> {
-        self.progress("compiling the agent runtime".to_owned());
-        let built = self
-            .provider
-            .agent
-            .build(&self.provider.store, self.spec.recipe.platform)
-            .await
-            .map_err(|error| self.failed(&error))?;
-        let what = FileWhat::Blob { digest: built.digest, size: built.size };
-        let entry = FileEntry { path: to.to_owned(), mode: 0o755, uid: 0, gid: 0, what };
-        Ok(LayerRecipe::Files { entries: vec![entry] })
-    }
-
-    /// The layers and settings of another image of the fleet, made earlier in this run or an earlier one.
-    fn other(&self, name: &str) -> Result<Base, ProviderError> {
-        let hash = match self.derivation.inputs.get("base") {
-            Some(fleet_derivation::Input::Derivation { hash, .. }) => *hash,
-            _ => return Err(self.failed_with("its derivation does not name its base")),
-        };
-        let id = RecordId { space: "images".to_owned(), key: hash.to_string() };
-        match self.provider.store.get_record::<Image>(&id) {
-            Ok(Some(image)) => Ok(Base::from(&image)),
-            Ok(None) => Err(self.failed_with(&format!(
-                "image {name} is in the engine but its layers are not in .fleet/; run `fleetctl build {name}`"
-            ))),
-            Err(error) => Err(self.failed(&error)),
-        }
-    }
-
-    async fn pull(&self, reference: &str, digest: &fleet_oci::Digest) -> Result<Base, ProviderError> {
-        let store = Arc::clone(&self.provider.store);
-        let pulled = self.provider.registries.pull(reference, digest, self.spec.recipe.platform, store).await;
-        pulled.map_err(|error| self.failed(&error))
+        self.provider.assembler.store.put_output(&self.derivation.hash(), &output).map_err(|error| self.failed(&error))
     }
 
     /// Loads an image; layers that the engine has already are not sent again.
@@ -298,7 +140,7 @@ impl Making<'_> {
         let names = [name.to_owned()];
         let export = export::plan(&[Named { image, names: &names }], omit);
         self.progress(format!("loading {} MB into the engine", export.length >> 20));
-        let cache = Arc::new(StoreCache(Arc::clone(&self.provider.store)));
+        let cache = Arc::new(StoreCache(Arc::clone(&self.provider.assembler.store)));
         self.call(format!("load {name}"));
         let archive = fleet_packages::archive_stream(cache, export);
         self.provider.engine.load(archive).await.map_err(|error| self.failed(&error))?;
@@ -394,14 +236,6 @@ impl Making<'_> {
     fn failed_with(&self, why: &str) -> ProviderError {
         failed(self.address, why)
     }
-}
-
-fn layer_record(key: &Hash) -> RecordId {
-    RecordId { space: "layers".to_owned(), key: key.to_string() }
-}
-
-fn failed(address: &Address, why: &str) -> ProviderError {
-    ProviderError::Failed { address: address.clone(), why: why.to_owned(), help: None, last_lines: Vec::new() }
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "used as a function for map_err")]

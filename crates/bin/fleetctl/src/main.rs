@@ -3,6 +3,7 @@
 //! Start reading at [`pipeline`]. stdout is data, stderr everything else; exit codes are [`exit::Exit`].
 
 mod agent_binary;
+mod assembly;
 mod blobs;
 mod cli;
 mod commands;
@@ -117,9 +118,7 @@ async fn dispatch(context: &Context, command: &Command) -> Outcome {
         Command::Lock { only, check } => commands::lock::lock(context, only, *check).await,
         Command::Org { command } => commands::org::org(context, command),
         Command::Graph(environment) => commands::inspect::graph(context, &environment.environment),
-        Command::Build { environment, check, images } => {
-            commands::build::build(context, &environment.environment, images, *check).await
-        }
+        Command::Build(args) => commands::build::build(context, args).await,
         Command::Plan(args) => commands::plan::plan(context, args).await,
         Command::Diff(args) => commands::plan::diff(context, args).await,
         Command::Apply { plan, environment, auto_approve } => {

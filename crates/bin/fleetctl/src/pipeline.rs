@@ -7,14 +7,15 @@
 //! ```
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, atomic::AtomicBool},
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use fleet_apply::{Execution, Recorder, Report, Scope, execute};
 use fleet_derivation::{Derivation, Hash, Input};
-use fleet_graph::{Inputs, Instance, Problem, instantiate};
+use fleet_docker::Engine;
+use fleet_graph::{Inputs, Instance, Problem, image::PlannedImage, instantiate};
 use fleet_model::{
     Address, Diagnostic, Origin, SourceTree,
     model::{Environment, Layer, Model, Recipe, Target},
@@ -27,6 +28,7 @@ use fleet_store::{Output, Pin, Store};
 
 use crate::{
     agent_binary::AgentBinaries,
+    assembly::Assembler,
     cli::Global,
     context::Context,
     error::Failure,
@@ -122,18 +124,27 @@ impl Prepared {
         }
     }
 
+    /// Makes this environment's images into the project's store. Install scripts run in `engine`.
+    ///
+    /// # Errors
+    /// Registry settings of this machine that cannot be used.
+    pub fn assembler(&self, engine: Option<Engine>) -> Result<Assembler, Failure> {
+        Ok(Assembler {
+            fleet: self.scope.fleet.clone(),
+            engine,
+            store: Arc::clone(&self.opened.store),
+            agent: self.agent.clone(),
+            project: self.opened.root.clone(),
+            registries: crate::world::registries()?,
+        })
+    }
+
     /// Model ─▶ DerivationGraph, with the outputs that are known.
     ///
     /// # Errors
     /// Every problem with templates, images and the lock, shown at once.
     pub fn instance(&self, outputs: &BTreeMap<Hash, String>) -> Result<Instance, Failure> {
-        self.instantiated(outputs).map_err(|found| {
-            for diagnostic in &found {
-                to_stderr(format_args!("{}", report(diagnostic, &self.global)));
-                crate::ui::github::annotate(diagnostic);
-            }
-            refused(&found, &format!("what environment {} is made of", self.scope.environment))
-        })
+        self.instantiated(outputs).map_err(|found| self.refuse(&found))
     }
 
     /// The same, with problems as diagnostics.
@@ -141,13 +152,40 @@ impl Prepared {
     /// # Errors
     /// Every problem at once.
     pub fn instantiated(&self, outputs: &BTreeMap<Hash, String>) -> Result<Instance, Vec<Diagnostic>> {
+        self.derive(&self.resolved, outputs, instantiate)
+    }
+
+    /// Only some images and what they stand on, with nothing known beforehand: what `build --to` makes.
+    ///
+    /// # Errors
+    /// Every problem of these images, shown at once.
+    pub fn images(&self, names: &BTreeSet<String>) -> Result<BTreeMap<String, PlannedImage>, Failure> {
+        let resolved = Resolved { images: names.clone(), ..self.resolved.clone() };
+        let made = self.derive(&resolved, &BTreeMap::new(), fleet_graph::image::images);
+        made.map_err(|found| self.refuse(&found))
+    }
+
+    fn refuse(&self, found: &[Diagnostic]) -> Failure {
+        for diagnostic in found {
+            to_stderr(format_args!("{}", report(diagnostic, &self.global)));
+            crate::ui::github::annotate(diagnostic);
+        }
+        refused(found, &format!("what environment {} is made of", self.scope.environment))
+    }
+
+    fn derive<T>(
+        &self,
+        resolved: &Resolved,
+        outputs: &BTreeMap<Hash, String>,
+        derive: impl FnOnce(&Inputs<'_>) -> Result<T, Vec<Problem>>,
+    ) -> Result<T, Vec<Diagnostic>> {
         // `of` has found it there.
         let Some(environment) = self.model.environments.get(&self.scope.environment) else { return Err(Vec::new()) };
         let agent_binaries = self.agent.hashes();
         let inputs = Inputs {
             model: &self.model,
             environment,
-            resolved: &self.resolved,
+            resolved,
             sources: &self.opened.tree,
             lock: &self.lock,
             platform: self.platform,
@@ -155,7 +193,7 @@ impl Prepared {
             source_date_epoch: self.source_date_epoch,
             outputs,
         };
-        instantiate(&inputs).map_err(|problems| diagnostics(&problems, &self.opened.tree))
+        derive(&inputs).map_err(|problems| diagnostics(&problems, &self.opened.tree))
     }
 
     /// (graph, State) ─▶ Plan.
@@ -288,7 +326,8 @@ pub async fn apply(
 }
 
 /// Packages that `fleet.lock` names stay in the store: a mirror may no longer have them when they are needed again.
-fn lock_pins(lock: &Lock) -> Vec<Pin> {
+#[must_use]
+pub fn lock_pins(lock: &Lock) -> Vec<Pin> {
     let debian = lock.debian.values().flat_map(BTreeMap::values).flat_map(|l| &l.packages).map(|p| p.sha256.clone());
     let pip = lock.pip.values().flat_map(BTreeMap::values).flat_map(BTreeMap::values);
     let pip = pip.flat_map(|l| &l.packages).map(|p| p.sha256.clone());

@@ -93,12 +93,8 @@ impl World {
         Ok(Self {
             images: ImageProvider {
                 engine: engine.clone(),
-                fleet: prepared.scope.fleet.clone(),
-                store: Arc::clone(&prepared.opened.store),
+                assembler: prepared.assembler(Some(engine.clone()))?,
                 sources: Arc::new(prepared.opened.tree.clone()),
-                agent: prepared.agent.clone(),
-                project: prepared.opened.root.clone(),
-                registries: registries()?,
             },
             docker: DockerProvider::new(engine, prepared.scope.clone()),
             matrix,

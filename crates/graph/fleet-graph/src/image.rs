@@ -37,6 +37,14 @@ pub struct PlannedImage {
     pub hash: Hash,
 }
 
+impl PlannedImage {
+    /// The image's own derivation.
+    #[must_use]
+    pub fn derivation(&self) -> Option<&Derivation> {
+        self.derivations.last()
+    }
+}
+
 /// Every image that the environment uses, those that others stand on first, for the platform of `inputs`.
 ///
 /// # Errors
@@ -103,7 +111,8 @@ fn made(inputs: &Inputs<'_>, mut waiting: BTreeSet<&str>) -> Result<BTreeMap<Str
 }
 
 /// The fleet image that an image stands on.
-fn needs(image: &Image) -> Option<&str> {
+#[must_use]
+pub fn needs(image: &Image) -> Option<&str> {
     match &image.recipe {
         Recipe::Layers(LayeredRecipe { base: Some(base), .. }) => match &base.value {
             BaseRef::Image(name) => Some(name),

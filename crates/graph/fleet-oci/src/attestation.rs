@@ -1,7 +1,8 @@
 //! [`Referrer`]: a statement about an image, as an artifact that names the image as its subject (OCI image
 //! specification 1.1, "Guidelines for Artifact Usage").
 //!
-//! Nothing of what is said is in the image itself, so that two revisions with the same content stay one image.
+//! What is said is made by [`crate::provenance`] and [`crate::sbom`]. Nothing of it is in the image itself, so that two
+//! revisions with the same content stay one image.
 
 use serde::Serialize;
 

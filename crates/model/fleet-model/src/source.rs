@@ -293,6 +293,11 @@ impl SourceTree {
         Listing::Folder(entries.collect())
     }
 
+    /// Everything that was listed without its bytes, in order.
+    pub fn listings(&self) -> impl Iterator<Item = (&RelPath, &Listing)> {
+        self.listings.iter().map(|((path, _), listing)| (path, listing))
+    }
+
     /// Every entry in order.
     pub fn iter(&self) -> impl Iterator<Item = (&RelPath, &Looked)> {
         self.entries.iter()

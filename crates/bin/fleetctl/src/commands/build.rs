@@ -1,11 +1,22 @@
 //! `build` and `gc`: images without deploying, and the store without what nobody needs.
 
+mod check;
+mod compare;
+mod make;
+mod registry;
+mod sink;
+mod statements;
+
+use std::collections::BTreeSet;
+
 use fleet_model::{Address, Kind};
-use fleet_objects::Desired;
+use fleet_oci::Platform;
 use fleet_plan::Plan;
 
+pub use sink::Sink;
+
 use crate::{
-    cli::{Format, Global},
+    cli::{BuildArgs, Format, Global},
     commands::apply,
     context::{Context, print_json, print_out},
     error::{Failure, Outcome},
@@ -18,21 +29,68 @@ use crate::{
 /// `fleetctl build`.
 ///
 /// # Errors
-/// Anything that keeps an image from being made; with `check` also two builds that differ.
-pub async fn build(context: &Context, environment: &str, names: &[String], check: bool) -> Outcome {
-    let prepared = Prepared::new(context, environment)?;
-    for name in names {
-        if !prepared.resolved.images.contains(name) {
-            let known: Vec<&str> = prepared.resolved.images.iter().map(String::as_str).collect();
-            return Err(Failure::new(Exit::Usage, format!("environment {environment} uses no image `{name}`"))
-                .hint(format!("it uses: {}", known.join(", "))));
-        }
+/// Anything that keeps an image from being made or written; with `--check` also two builds that differ.
+pub async fn build(context: &Context, args: &BuildArgs) -> Outcome {
+    let mut prepared = Prepared::new(context, &args.environment.environment)?;
+    let wanted = wanted(&prepared, &args.images)?;
+    let platforms = platforms(&prepared, args)?;
+    if args.check {
+        return check::check(context, &prepared, &wanted, &platforms).await;
     }
     let _lease = apply::lease(&prepared, "build")?;
-    let world = World::connect(context, &prepared).await?;
-    if check {
-        return reproducible(context, &prepared, &world, names).await;
+    let elsewhere: Vec<&Sink> = args.to.iter().filter(|sink| **sink != Sink::Engine).collect();
+    if elsewhere.is_empty() || elsewhere.len() < args.to.len() {
+        let exit = into_engine(context, &prepared, &args.images, elsewhere.is_empty()).await?;
+        if exit != Exit::Done || elsewhere.is_empty() {
+            return Ok(exit);
+        }
     }
+    let made = make::make(context, &mut prepared, &wanted, &platforms).await?;
+    let mut references = Vec::new();
+    for sink in &elsewhere {
+        references.push(sink::write(context, &prepared, sink, &made).await?);
+    }
+    sink::tell(context, &made, &elsewhere, &references)?;
+    Ok(Exit::Done)
+}
+
+/// The images that are asked for; without names, all of the environment.
+fn wanted(prepared: &Prepared, names: &[String]) -> Result<BTreeSet<String>, Failure> {
+    let used = &prepared.resolved.images;
+    match names.iter().find(|name| !used.contains(*name)) {
+        Some(name) => {
+            let known: Vec<&str> = used.iter().map(String::as_str).collect();
+            let environment = &prepared.scope.environment;
+            Err(Failure::new(Exit::Usage, format!("environment {environment} uses no image `{name}`"))
+                .hint(format!("it uses: {}", known.join(", "))))
+        }
+        None if names.is_empty() => Ok(used.clone()),
+        None => Ok(names.iter().cloned().collect()),
+    }
+}
+
+/// The platforms that are asked for; without any, this machine's. Some places hold only one.
+fn platforms(prepared: &Prepared, args: &BuildArgs) -> Result<BTreeSet<Platform>, Failure> {
+    let asked: BTreeSet<Platform> = args.platform.iter().copied().collect();
+    if asked.is_empty() {
+        return Ok(BTreeSet::from([prepared.platform]));
+    }
+    let to_engine = !args.check && (args.to.is_empty() || args.to.contains(&Sink::Engine));
+    if to_engine && asked != BTreeSet::from([prepared.platform]) {
+        return Err(Failure::new(Exit::Usage, format!("the engine here runs {}", prepared.platform))
+            .hint("name another place for other platforms: --to oci:DIR, --to registry"));
+    }
+    let archive = args.to.iter().any(|sink| matches!(sink, Sink::DockerArchive(_)));
+    if archive && asked.len() > 1 {
+        return Err(Failure::new(Exit::Usage, "a docker archive holds images for one platform")
+            .hint("make one archive for each platform, or an OCI layout for both: --to oci:DIR"));
+    }
+    Ok(asked)
+}
+
+/// Builds, loads and checks; recorded as a generation, which keeps what was built from `gc`.
+async fn into_engine(context: &Context, prepared: &Prepared, names: &[String], only: bool) -> Outcome {
+    let world = World::connect(context, prepared).await?;
     let state = world.observe_images().await?;
     let instance = prepared.instance(&state.outputs)?;
     let whole = prepared.plan(&instance, &state)?;
@@ -41,64 +99,18 @@ pub async fn build(context: &Context, environment: &str, names: &[String], check
     let plan = Plan { changes, notes: Vec::new(), ..whole.clone() };
     let planned = pipeline::Planned { instance, state, plan: whole };
     if plan.is_empty() {
+        world.finish().await;
+        if !only {
+            return Ok(Exit::Done);
+        }
         if !context.json() {
             print_out("nothing to build: every image is in the engine\n");
         }
-        world.finish().await;
         return Ok(apply::finish(context, &plan, &fleet_apply::Report::default()));
     }
-    let report = apply::run(context, &prepared, &world, &plan, &planned).await?;
-    Ok(apply::finish(context, &plan, &report))
-}
-
-/// Makes every layer again in an empty store elsewhere and compares digests.
-async fn reproducible(context: &Context, prepared: &Prepared, world: &World, names: &[String]) -> Outcome {
-    let instance = prepared.instance(&std::collections::BTreeMap::new())?;
-    let mut differs = false;
-    let mut compared = Vec::new();
-    let say = |line: String| if !context.json() { print_out(&line) };
-    let place = tempfile::tempdir().map_err(|error| Failure::caused(Exit::Failed, "no room for a second build", &error))?;
-    let store = fleet_store::Store::open(place.path())
-        .map_err(|error| Failure::caused(Exit::Failed, "no room for a second build", &error))?;
-    let again = crate::images::ImageProvider {
-        engine: world.images.engine.clone(),
-        fleet: world.images.fleet.clone(),
-        store: std::sync::Arc::new(store),
-        sources: std::sync::Arc::clone(&world.images.sources),
-        agent: world.images.agent.clone(),
-        project: world.images.project.clone(),
-        registries: world.images.registries.clone(),
-    };
-    for (address, desired) in &instance.desired {
-        let (Desired::Image(spec), Some(derivation)) = (desired, instance.graph.get(address)) else { continue };
-        if !names.is_empty() && !names.contains(&address.name) {
-            continue;
-        }
-        if matches!(spec.recipe.layers.as_slice(), [fleet_oci::LayerRecipe::Containerfile { .. }]) {
-            compared.push(serde_json::json!({"address": address, "same": null}));
-            say(format!("{address}: built by the engine from a Containerfile, not reproducible\n"));
-            continue;
-        }
-        let failed = |error: fleet_apply::ProviderError| Failure::caused(Exit::Failed, "a build failed", &error);
-        let first = world.images.assemble(spec, derivation, &*context.console).await.map_err(failed)?;
-        let second = again.assemble(spec, derivation, &*context.console).await.map_err(failed)?;
-        compared.push(serde_json::json!({
-            "address": address, "same": first.digest == second.digest, "first": first.digest, "second": second.digest,
-        }));
-        if first.digest == second.digest {
-            say(format!("{address}: {} both times\n", first.digest));
-        } else {
-            differs = true;
-            say(format!("{address}: {} and then {}\n", first.digest, second.digest));
-            for (a, b) in first.layers.iter().zip(&second.layers).filter(|(a, b)| a.digest != b.digest) {
-                say(format!("  a layer differs: {} and {}\n", a.digest, b.digest));
-            }
-        }
-    }
-    if context.json() {
-        print_json(&serde_json::json!({"schema": 1, "images": compared}));
-    }
-    if differs { Err(Failure::new(Exit::Failed, "the same inputs gave different images")) } else { Ok(Exit::Done) }
+    let report = apply::run(context, prepared, &world, &plan, &planned).await?;
+    let told = only || !report.is_complete();
+    Ok(if told { apply::finish(context, &plan, &report) } else { Exit::Done })
 }
 
 /// `fleetctl gc`.

@@ -1,6 +1,6 @@
 //! `lock`: the only command that asks registries for versions. It pins everything that images take from elsewhere.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use fleet_apply::{Event, Events as _};
 use fleet_graph::image::froms;
@@ -9,9 +9,10 @@ use fleet_model::{
     model::{BaseRef, Image, Layer, LayeredRecipe, Model, Recipe},
 };
 use fleet_oci::{
-    Lock, Platform,
+    Digest, Lock, Platform,
     lock::{BasePin, Unpack},
 };
+use fleet_registry::LocalImage;
 use fleet_packages::{Progress, Workshop, debian, npm, pip};
 use fleet_store::write_atomic;
 
@@ -43,7 +44,7 @@ pub async fn lock(context: &Context, only: &[String], check: bool) -> Outcome {
     let workshop = Workshop::new(Arc::new(StoreCache(Arc::clone(&opened.store))), progress)
         .map_err(|error| Failure::caused(Exit::Failed, "packages cannot be looked up", &error))?;
     let registries = crate::world::registries()?;
-    let mut locking = Locking { context, workshop, registries, new: old.clone(), unreachable: Vec::new() };
+    let mut locking = Locking { context, workshop, registries, root: opened.root.clone(), new: old.clone(), unreachable: Vec::new() };
     if only.is_empty() {
         locking.forget_absent(&model);
     }
@@ -162,6 +163,8 @@ struct Locking<'a> {
     context: &'a Context,
     workshop: Workshop,
     registries: fleet_registry::Client,
+    /// The project's folder.
+    root: PathBuf,
     new: Lock,
     unreachable: Vec<String>,
 }
@@ -258,11 +261,13 @@ impl Locking<'_> {
     async fn base(&mut self, image: &Image, reference: &str, platforms: &[Platform]) -> Result<(), Failure> {
         for platform in platforms {
             self.tell(image, reference);
+            if let Some(local) = LocalImage::parse(reference, &self.root) {
+                let digest = local.resolve(*platform).map_err(|error| unresolved(image, &error))?;
+                self.pin(reference, *platform, digest);
+                continue;
+            }
             match self.registries.resolve(reference, *platform).await {
-                Ok(digest) => {
-                    let pins = self.new.bases.entry(reference.to_owned()).or_default();
-                    pins.insert(*platform, BasePin { digest });
-                }
+                Ok(digest) => self.pin(reference, *platform, digest),
                 Err(error) if error.is_unreachable() => {
                     let kept = self.new.base(&image.name, reference, *platform).is_ok();
                     let what = if kept { "its former pin is kept" } else { "it stays without a pin" };
@@ -272,6 +277,10 @@ impl Locking<'_> {
             }
         }
         Ok(())
+    }
+
+    fn pin(&mut self, reference: &str, platform: Platform, digest: Digest) {
+        self.new.bases.entry(reference.to_owned()).or_default().insert(platform, BasePin { digest });
     }
 
     fn tell(&self, image: &Image, what: &str) {

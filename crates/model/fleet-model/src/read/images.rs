@@ -196,8 +196,13 @@ fn base(ctx: &mut Context<'_>, node: Node<'_>) -> Option<crate::origin::Declared
     Some(ctx.declared(BaseRef::Reference(reference.to_owned()), node.place()))
 }
 
-/// `registry/name:tag` or `registry/name@sha256:…`, with the registry written out.
+/// `registry/name:tag` or `registry/name@sha256:…`, with the registry written out; or an image of the project:
+/// `oci:folder#name`, `docker-archive:file#name`.
 fn is_reference(text: &str) -> bool {
+    if let Some(local) = text.strip_prefix("oci:").or_else(|| text.strip_prefix("docker-archive:")) {
+        let path = local.split_once('#').map_or(local, |(path, _)| path);
+        return RelPath::new(path).is_ok();
+    }
     let Some((registry, rest)) = text.split_once('/') else { return false };
     let host = registry.contains(['.', ':']) || registry == "localhost";
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-/:@".contains(c);

@@ -1,0 +1,239 @@
+//! [`Assembler`]: images made of layers, into the store. Layers come from packages, files and bases; what was made before
+//! is taken from the store. An engine is asked only where install scripts are allowed.
+
+mod scripts;
+
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+
+use fleet_apply::{Event, Events, ProviderError};
+use fleet_derivation::{Derivation, Hash};
+use fleet_docker::Engine;
+use fleet_model::Address;
+use fleet_oci::{
+    Image, LayerDescriptor, LayerRecipe,
+    image::{self, Base},
+    recipe::{FileEntry, FileWhat},
+};
+use fleet_packages::Workshop;
+use fleet_plan::ImageSpec;
+use fleet_registry::{Client as Registries, LocalImage};
+use fleet_store::{BlobId, RecordId, Store};
+
+use crate::{
+    agent_binary::AgentBinaries,
+    blobs::{StoreCache, blob_id},
+};
+
+pub use scripts::allowed;
+
+/// Makes images into a store.
+#[derive(Clone)]
+pub struct Assembler {
+    /// Fleet name: the first part of repositories.
+    pub fleet: String,
+    /// Where install scripts run; `None` where there is none, which only matters to images that allow some.
+    pub engine: Option<Engine>,
+    /// Layers, packages, records.
+    pub store: Arc<Store>,
+    /// The agent runtime.
+    pub agent: AgentBinaries,
+    /// The project's folder: layers of its files are read from there when they are made.
+    pub project: PathBuf,
+    /// Registries, as this user of this machine.
+    pub registries: Registries,
+}
+
+/// What is known of a layer, by its derivation's hash.
+type LayerRecord = LayerDescriptor;
+
+impl Assembler {
+    /// Makes an image: its layers are in the store afterwards. Another image that it stands on was made before.
+    ///
+    /// # Errors
+    /// [`ProviderError::Failed`].
+    pub async fn assemble(
+        &self,
+        spec: &ImageSpec,
+        derivation: &Derivation,
+        events: &dyn Events,
+    ) -> Result<Image, ProviderError> {
+        Assembling { assembler: self, address: &derivation.address, spec, derivation, events }.assemble().await
+    }
+}
+
+struct Assembling<'a> {
+    assembler: &'a Assembler,
+    address: &'a Address,
+    spec: &'a ImageSpec,
+    derivation: &'a Derivation,
+    events: &'a dyn Events,
+}
+
+impl Assembling<'_> {
+    async fn assemble(&self) -> Result<Image, ProviderError> {
+        let recipe = &self.spec.recipe;
+        let mut base = Base::default();
+        let mut layers = Vec::new();
+        let mut keys = layer_keys(self.derivation).into_iter();
+        for layer in &recipe.layers {
+            match layer {
+                LayerRecipe::Image { name, .. } => base = self.other(name)?,
+                LayerRecipe::Base { reference, digest } => {
+                    self.progress(format!("reading {reference}"));
+                    base = self.pull(reference, digest).await?;
+                }
+                _ => {
+                    let key = keys.next().ok_or_else(|| self.failed_with("its derivation does not name its layers"))?;
+                    layers.push(self.layer(layer, key).await?);
+                    layers.extend(self.scripts(layer, key, (&base, &layers)).await?);
+                }
+            }
+        }
+        let image = image::assemble(&base, recipe.platform, &recipe.config, &layers);
+        let whole = RecordId { space: "images".to_owned(), key: self.derivation.hash().to_string() };
+        let blobs: Vec<BlobId> = image.layers.iter().filter_map(|layer| blob_id(&layer.digest)).collect();
+        self.assembler.store.put_record(&whole, &image, &blobs).map_err(|error| self.failed(&error))?;
+        Ok(image)
+    }
+
+    /// One layer made here: from the store when it was made before.
+    async fn layer(&self, recipe: &LayerRecipe, key: Hash) -> Result<LayerDescriptor, ProviderError> {
+        let store = &self.assembler.store;
+        let id = layer_record(&key);
+        let known = store.get_record::<LayerRecord>(&id).map_err(|error| self.failed(&error))?;
+        if let Some(known) = known.filter(|known| self.is_stored(known)) {
+            return Ok(known);
+        }
+        let replaced = match recipe {
+            LayerRecipe::FleetAgent { to, .. } => Some(self.agent_files(to).await?),
+            _ => None,
+        };
+        let recipe = replaced.as_ref().unwrap_or(recipe);
+        self.progress(format!("making the {} layer", recipe.kind()));
+        let made = {
+            let (sender, mut told) = tokio::sync::mpsc::unbounded_channel();
+            let progress: fleet_packages::Progress = Arc::new(move |event| drop(sender.send(event)));
+            let mut workshop = Workshop::new(Arc::new(StoreCache(Arc::clone(store))), progress)
+                .map_err(|error| self.failed(&error))?;
+            workshop.project = Some(self.assembler.project.clone());
+            let making =
+                fleet_packages::realize_layer(&workshop, &self.spec.name, recipe, self.spec.recipe.packing());
+            self.watch(making, &mut told).await.map_err(|error| self.failed(&error))?
+        };
+        for note in &made.notes {
+            self.progress(note.clone());
+        }
+        let blobs: Vec<BlobId> = blob_id(&made.descriptor.digest).into_iter().collect();
+        store.put_record(&id, &made.descriptor, &blobs).map_err(|error| self.failed(&error))?;
+        Ok(made.descriptor)
+    }
+
+    fn is_stored(&self, layer: &LayerDescriptor) -> bool {
+        blob_id(&layer.digest).is_some_and(|blob| self.assembler.store.blob_path(&blob).is_some())
+    }
+
+    /// Waits for a layer and passes on what is told meanwhile.
+    async fn watch<T>(
+        &self,
+        making: impl Future<Output = T>,
+        told: &mut tokio::sync::mpsc::UnboundedReceiver<fleet_packages::Event>,
+    ) -> T {
+        let mut making = std::pin::pin!(making);
+        let (mut fetched, mut wanted) = (0_usize, 0_usize);
+        loop {
+            let done = tokio::time::timeout(Duration::from_millis(200), &mut making).await;
+            while let Ok(event) = told.try_recv() {
+                match event {
+                    fleet_packages::Event::Started { blobs, .. } => wanted = blobs,
+                    fleet_packages::Event::Fetched { .. } => {
+                        fetched += 1;
+                        self.progress(format!("downloaded {fetched} of {wanted} packages"));
+                    }
+                    fleet_packages::Event::Retrying { name, why } => self.progress(format!("{name}: {why}; again")),
+                    fleet_packages::Event::Packing { name } => self.progress(format!("packing {name}")),
+                }
+            }
+            if let Ok(done) = done {
+                return done;
+            }
+        }
+    }
+
+    async fn agent_files(&self, to: &str) -> Result<LayerRecipe, ProviderError> {
+        self.progress("compiling the agent runtime".to_owned());
+        let built = self
+            .assembler
+            .agent
+            .build(&self.assembler.store, self.spec.recipe.platform)
+            .await
+            .map_err(|error| self.failed(&error))?;
+        let what = FileWhat::Blob { digest: built.digest, size: built.size };
+        let entry = FileEntry { path: to.to_owned(), mode: 0o755, uid: 0, gid: 0, what };
+        Ok(LayerRecipe::Files { entries: vec![entry] })
+    }
+
+    /// The layers and settings of another image of the fleet, made earlier in this run or an earlier one.
+    fn other(&self, name: &str) -> Result<Base, ProviderError> {
+        let hash = match self.derivation.inputs.get("base") {
+            Some(fleet_derivation::Input::Derivation { hash, .. }) => *hash,
+            _ => return Err(self.failed_with("its derivation does not name its base")),
+        };
+        let id = RecordId { space: "images".to_owned(), key: hash.to_string() };
+        match self.assembler.store.get_record::<Image>(&id) {
+            Ok(Some(image)) => Ok(Base::from(&image)),
+            Ok(None) => Err(self.failed_with(&format!(
+                "image {name} is in the engine but its layers are not in .fleet/; run `fleetctl build {name}`"
+            ))),
+            Err(error) => Err(self.failed(&error)),
+        }
+    }
+
+    async fn pull(&self, reference: &str, digest: &fleet_oci::Digest) -> Result<Base, ProviderError> {
+        let store = Arc::clone(&self.assembler.store);
+        if let Some(local) = LocalImage::parse(reference, &self.assembler.project) {
+            let (digest, platform, compression) = (digest.clone(), self.spec.recipe.platform, self.spec.recipe.compression);
+            let read = tokio::task::spawn_blocking(move || local.read(&digest, platform, compression, &store));
+            let read = read.await.map_err(|stopped| self.failed(&stopped))?;
+            return read.map_err(|error| self.failed(&error));
+        }
+        let pulled = self.assembler.registries.pull(reference, digest, self.spec.recipe.platform, store).await;
+        pulled.map_err(|error| self.failed(&error))
+    }
+
+    fn progress(&self, what: String) {
+        self.events.emit(Event::Progress { address: self.address.clone(), what });
+    }
+
+    fn failed(&self, error: &dyn std::error::Error) -> ProviderError {
+        self.failed_with(&crate::error::chain(error))
+    }
+
+    fn failed_with(&self, why: &str) -> ProviderError {
+        failed(self.address, why)
+    }
+}
+
+/// Keys of the layers made here: the hashes of their derivations, in order.
+#[must_use]
+pub fn layer_keys(derivation: &Derivation) -> Vec<Hash> {
+    let mut keys: BTreeMap<usize, Hash> = BTreeMap::new();
+    for (name, input) in &derivation.inputs {
+        let index = name.strip_prefix("layer.").and_then(|rest| rest.split('.').next()?.parse().ok());
+        if let (Some(index), fleet_derivation::Input::Derivation { hash, .. }) = (index, input) {
+            keys.insert(index, *hash);
+        }
+    }
+    keys.into_values().collect()
+}
+
+/// The record of a layer.
+#[must_use]
+pub fn layer_record(key: &Hash) -> RecordId {
+    RecordId { space: "layers".to_owned(), key: key.to_string() }
+}
+
+/// A change that failed, for this reason.
+#[must_use]
+pub fn failed(address: &Address, why: &str) -> ProviderError {
+    ProviderError::Failed { address: address.clone(), why: why.to_owned(), help: None, last_lines: Vec::new() }
+}

@@ -1,0 +1,116 @@
+//! [`sbom`]: the packages of an image as a CycloneDX 1.6 bill of materials.
+//!
+//! CycloneDX and not SPDX, because SPDX demands a date and a unique namespace: two of the same content would differ.
+
+use serde::Serialize;
+
+use crate::{
+    digest::{Algorithm, Digest},
+    image::json,
+    materials::Material,
+};
+
+/// Media type of the bill.
+pub const SBOM_TYPE: &str = "application/vnd.cyclonedx+json";
+
+/// The bill's text. `name` is the image's repository, `digest` that of its manifest; `materials` come from
+/// [`crate::materials::materials`].
+#[must_use]
+pub fn sbom(name: &str, digest: &Digest, materials: &[Material]) -> String {
+    let this = format!("{name}@{digest}");
+    json(&Bill {
+        schema: "http://cyclonedx.org/schema/bom-1.6.schema.json",
+        bom_format: "CycloneDX",
+        spec_version: "1.6",
+        version: 1,
+        metadata: Metadata {
+            component: Component {
+                kind: "container",
+                reference: &this,
+                name,
+                version: Some(digest.to_string()),
+                hashes: vec![Hash::of(digest)],
+                purl: None,
+            },
+        },
+        components: materials.iter().map(Component::of).collect(),
+    })
+}
+
+/// Field order is byte order of the bill: do not sort.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Bill<'a> {
+    #[serde(rename = "$schema")]
+    schema: &'static str,
+    bom_format: &'static str,
+    spec_version: &'static str,
+    version: u32,
+    metadata: Metadata<'a>,
+    components: Vec<Component<'a>>,
+}
+
+#[derive(Serialize)]
+struct Metadata<'a> {
+    component: Component<'a>,
+}
+
+#[derive(Serialize)]
+struct Component<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    #[serde(rename = "bom-ref")]
+    reference: &'a str,
+    name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    hashes: Vec<Hash<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    purl: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Hash<'a> {
+    alg: &'static str,
+    content: &'a str,
+}
+
+impl<'a> Hash<'a> {
+    fn of(digest: &'a Digest) -> Self {
+        let alg = match digest.algorithm() {
+            Algorithm::Sha256 => "SHA-256",
+            Algorithm::Sha512 => "SHA-512",
+        };
+        Self { alg, content: digest.hex() }
+    }
+}
+
+impl<'a> Component<'a> {
+    fn of(material: &'a Material) -> Self {
+        Self {
+            kind: if material.is_image { "container" } else { "library" },
+            reference: &material.purl,
+            name: &material.name,
+            version: Some(material.version.clone()).filter(|version| !version.is_empty()),
+            hashes: material.digest.iter().map(Hash::of).collect(),
+            purl: Some(&material.purl),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::materials::{materials, sample};
+
+    #[test]
+    fn the_bill_of_a_fixed_image_never_changes() {
+        let bill = sbom("fleet/agent", &Digest::sha256(b"manifest"), &materials([&sample()]));
+        let read: serde_json::Value = serde_json::from_str(&bill).unwrap();
+        assert_eq!(read["components"].as_array().unwrap().len(), 5);
+        assert_eq!(read["components"][0]["hashes"][0]["content"], Digest::sha256(b"libstdc++6").hex());
+        assert_eq!(read["components"][2]["hashes"][0]["alg"], "SHA-512");
+        assert_eq!(Digest::sha256(bill.as_bytes()).to_string(), "sha256:6fa6454951c193f9331147356022e86293247bea5b355b3eb983a1b894321a0d", "{bill}");
+    }
+}

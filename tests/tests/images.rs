@@ -1,0 +1,495 @@
+//! Images past the program that makes them: what `build --to` writes is read by skopeo, umoci, the container engine and
+//! the OCI image specification's own schemas.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    net::TcpStream,
+    os::unix::fs::{PermissionsExt as _, symlink},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, SystemTime},
+};
+
+use fleet_sim::free_port;
+use fleet_tests::{
+    Fleet,
+    engine::{self, docker, try_docker},
+    fleet::work,
+    run::eventually,
+    sources::workspace,
+};
+use serde_json::{Value, json};
+
+/// Runs a command; it must work.
+#[track_caller]
+fn tool(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output();
+    let output = output.unwrap_or_else(|error| panic!("{program} is not installed: {error}"));
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{program} {}: {}", arguments.join(" "), text(&output.stderr));
+    text(&output.stdout)
+}
+
+#[track_caller]
+fn json_file(path: &Path) -> Value {
+    let bytes = fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    serde_json::from_slice(&bytes).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+#[track_caller]
+fn blob(layout: &Path, digest: &Value) -> PathBuf {
+    let (algorithm, hex) = digest.as_str().expect("a digest").split_once(':').expect("a digest");
+    layout.join("blobs").join(algorithm).join(hex)
+}
+
+/// What a layout's index says under a name.
+#[track_caller]
+fn entry(layout: &Path, name: &str) -> Value {
+    let index = json_file(&layout.join("index.json"));
+    let entries = index["manifests"].as_array().cloned().unwrap_or_default();
+    let found = entries.iter().find(|entry| entry["annotations"]["org.opencontainers.image.ref.name"] == name);
+    found.unwrap_or_else(|| panic!("no `{name}` in {index}")).clone()
+}
+
+/// Lines `repository@digest` as `build` prints them: the digest of an image.
+#[track_caller]
+fn printed(output: &str, repository: &str) -> String {
+    let line = output.lines().find_map(|line| line.strip_prefix(&format!("{repository}@")));
+    line.unwrap_or_else(|| panic!("no {repository} in {output}")).to_owned()
+}
+
+/// Every manifest, config and index of a layout, against the specification's schemas.
+#[track_caller]
+fn validate(layout: &Path) -> usize {
+    let script = workspace().join("tests/fixtures/oci_schema.py");
+    let said = tool("python3", &[&script.to_string_lossy(), &layout.to_string_lossy()]);
+    said.trim().parse().unwrap_or_else(|_| panic!("the validator said {said}"))
+}
+
+#[test]
+fn a_layout_is_read_by_skopeo_and_by_the_specification_s_schemas() {
+    let fleet = Fleet::of_files("layout");
+    let out = fleet.path("out/images");
+    let to = format!("oci:{}", out.display());
+    let built = fleet.run(&["build", "--to", &to]);
+    built.expect(0);
+    let repository = format!("{}/agent", fleet.name);
+    let digest = printed(&built.stdout, &repository);
+    assert_eq!(entry(&out, "agent")["digest"], *digest);
+    // Three images: a manifest, a config and two statements each, and the index of them all.
+    assert_eq!(validate(&out), 1 + 3 * 4);
+
+    let inspected: Value = serde_json::from_str(&tool("skopeo", &["inspect", &format!("{to}:agent")])).expect("JSON");
+    assert_eq!(inspected["Digest"], *digest);
+    assert_eq!(inspected["Created"], "1970-01-01T00:00:01Z");
+    assert!(inspected["Env"].as_array().expect("env").contains(&Value::from("GREETING=hello from a file")));
+    let copied = fleet.path("out/copied");
+    tool("skopeo", &["copy", "--quiet", &format!("{to}:agent"), &format!("dir:{}", copied.display())]);
+    let manifest = json_file(&copied.join("manifest.json"));
+    let original = json_file(&blob(&out, &entry(&out, "agent")["digest"]));
+    assert_eq!(manifest["layers"], original["layers"], "skopeo verified every blob while it copied");
+
+    // Again, and only one image more: nothing moves.
+    let before = fs::read(out.join("index.json")).expect("a file");
+    fleet.run(&["build", "agent", "--to", &to]).expect(0);
+    let after = json_file(&out.join("index.json"));
+    let names = |index: &Value| -> BTreeSet<String> {
+        index["manifests"].as_array().expect("a list").iter().map(|entry| entry["digest"].to_string()).collect()
+    };
+    assert_eq!(names(&after), names(&serde_json::from_slice(&before).expect("JSON")));
+}
+
+#[test]
+fn an_archive_is_loaded_by_the_engine_and_runs() {
+    let fleet = Fleet::of_files("archive");
+    let file = fleet.path("images.tar");
+    let to = format!("docker-archive:{}", file.display());
+    let built = fleet.run(&["build", "agent", "box", "--to", &to, "--format", "json"]);
+    let images = built.expect(0).json()["images"].as_array().expect("images").clone();
+    let loaded = docker(&["load", "--input", &file.to_string_lossy()]);
+    for image in &images {
+        let place = image["places"][0]["reference"].as_str().expect("a reference");
+        assert!(loaded.contains(place), "{place} in {loaded}");
+    }
+    let agent = images.iter().find(|image| image["name"] == "agent").expect("the agent's image");
+    let reference = agent["places"][0]["reference"].as_str().expect("a reference");
+    assert_eq!(docker(&["run", "--rm", reference]), "these are the words");
+    assert_eq!(docker(&["run", "--rm", "--entrypoint", "/app/greet", reference]), "hello from a file");
+    let said = docker(&["run", "--rm", "--entrypoint", "/bin/busybox", reference, "cat", "a name with ünicode.txt"]);
+    assert_eq!(said, "names with spaces survive");
+    assert_eq!(agent["reproducible"], true);
+    let (worked, _, _) = try_docker(&["image", "inspect", reference]);
+    assert!(worked);
+}
+
+#[test]
+fn statements_name_the_image_they_are_about_and_what_it_was_made_of() {
+    let fleet = Fleet::of_files("statements");
+    let git = |arguments: &[&str]| {
+        let folder = fleet.path("");
+        let folder = folder.to_string_lossy();
+        let settings = ["-C", &folder, "-c", "user.name=a", "-c", "user.email=a@example.com"];
+        tool("git", &[&settings[..], arguments].concat()).trim().to_owned()
+    };
+    git(&["init", "--quiet"]);
+    git(&["add", "."]);
+    git(&["commit", "--quiet", "--message", "first"]);
+    let (one, two) = (fleet.path("../one"), fleet.path("../two"));
+    let build = |out: &Path| {
+        let built = fleet.run(&["build", "agent", "--to", &format!("oci:{}", out.display()), "--format", "json"]);
+        built.expect(0).json()["images"][0].clone()
+    };
+    let first = build(&one);
+    let commit = git(&["rev-parse", "HEAD"]);
+    let platform = first["platforms"].as_object().expect("platforms").values().next().expect("one").clone();
+    let mut kinds = BTreeSet::new();
+    for statement in platform["statements"].as_array().expect("statements") {
+        let artifact = json_file(&blob(&one, statement));
+        assert_eq!(artifact["subject"]["digest"], platform["digest"]);
+        let content = json_file(&blob(&one, &artifact["layers"][0]["digest"]));
+        let kind = artifact["artifactType"].as_str().expect("a type").to_owned();
+        if kind == "application/vnd.in-toto+json" {
+            let definition = &content["predicate"]["buildDefinition"];
+            let dependencies = definition["resolvedDependencies"].as_array().expect("a list");
+            assert_eq!(dependencies[0]["digest"]["gitCommit"], *commit);
+            assert_eq!(dependencies[0].get("annotations"), None, "nothing was changed since the commit");
+            let files: BTreeSet<&str> = dependencies.iter().filter_map(|d| d["name"].as_str()).collect();
+            assert!(files.contains("images/app/greet"), "{files:?}");
+            assert_eq!(definition["internalParameters"]["derivation"], platform["derivation"]);
+        }
+        kinds.insert(kind);
+    }
+    assert_eq!(kinds, ["application/vnd.cyclonedx+json", "application/vnd.in-toto+json"].map(String::from).into());
+
+    // Another revision of the same content is the same image, with another statement about it.
+    fs::write(fleet.path("NOTES"), "nothing that an image is made of").expect("a file");
+    git(&["add", "."]);
+    git(&["commit", "--quiet", "--message", "second"]);
+    let second = build(&two);
+    assert_eq!(second["digest"], first["digest"]);
+    assert_ne!(second["platforms"], first["platforms"]);
+}
+
+#[test]
+fn one_index_holds_both_platforms_of_an_image_of_files() {
+    let fleet = Fleet::of_files("platforms");
+    let out = fleet.path("../out");
+    let to = format!("oci:{}", out.display());
+    let platforms = "linux/amd64,linux/arm64";
+    let built = fleet.run(&["build", "homeserver", "--platform", platforms, "--to", &to]);
+    built.expect(0);
+    let entry = entry(&out, "homeserver");
+    assert_eq!(entry["mediaType"], "application/vnd.oci.image.index.v1+json");
+    assert_eq!(entry["digest"], *printed(&built.stdout, &format!("{}/homeserver", fleet.name)));
+    // Two manifests, two configs, their index, two statements for each, and the layout's index.
+    assert_eq!(validate(&out), 2 + 2 + 1 + 4 + 1);
+    for architecture in ["amd64", "arm64"] {
+        let arguments = ["--override-arch", architecture, "inspect", &format!("{to}:homeserver")];
+        let inspected: Value = serde_json::from_str(&tool("skopeo", &arguments)).expect("JSON");
+        assert_eq!(inspected["Architecture"], architecture);
+    }
+    let archive = format!("docker-archive:{}", fleet.path("a.tar").display());
+    fleet.run(&["build", "--platform", platforms, "--to", &archive]).expect(64).says("one platform");
+}
+
+#[test]
+fn an_image_built_twice_in_different_places_is_the_same_and_nothing_of_it_stays() {
+    let fleet = Fleet::of_files("check");
+    let checked = fleet.run(&["build", "--check"]);
+    checked.expect(0);
+    assert_eq!(checked.stdout.matches("both times").count(), 3, "{}", checked.stdout);
+    let digest = |fleet: &Fleet| {
+        let to = format!("oci:{}", fleet.path("../out").display());
+        let built = fleet.run(&["build", "agent", "--to", &to]);
+        built.expect(0);
+        printed(&built.stdout, &format!("{}/agent", fleet.name))
+    };
+    let ours = digest(&fleet);
+    assert!(checked.stdout.contains(&ours), "what is built here is what was built there: {ours}\n{}", checked.stdout);
+    let scratch: Vec<_> = fs::read_dir(fleet.path(".fleet/tmp")).expect("a folder").collect();
+    assert!(scratch.is_empty(), "{scratch:?}");
+    // Another checkout, of another fleet's name even: an image is its content.
+    assert_eq!(digest(&Fleet::of_files("other")), ours);
+}
+
+#[test]
+fn a_place_that_holds_something_else_is_refused_before_anything_is_written() {
+    let fleet = Fleet::of_files("refused");
+    fs::create_dir_all(fleet.path("out")).expect("a folder");
+    fs::write(fleet.path("out/mine"), "precious").expect("a file");
+    let to = format!("oci:{}", fleet.path("out").display());
+    fleet.run(&["build", "box", "--to", &to]).expect(1).says("no OCI layout");
+    let left: Vec<_> = fs::read_dir(fleet.path("out")).expect("a folder").map(|e| e.expect("one").file_name()).collect();
+    assert_eq!(left, ["mine"]);
+    fleet.run(&["build", "--to", "tarball:x"]).expect(64).says("docker-archive:FILE");
+    fleet.run(&["build", "nobody", "--to", &to]).expect(64).says("uses no image `nobody`");
+}
+
+/// Digests of the layers of an image in a layout.
+#[track_caller]
+fn layers(layout: &Path, name: &str) -> Vec<String> {
+    let manifest = json_file(&blob(layout, &entry(layout, name)["digest"]));
+    let layers = manifest["layers"].as_array().expect("layers").clone();
+    layers.iter().map(|layer| layer["digest"].as_str().expect("a digest").to_owned()).collect()
+}
+
+/// Which of these blobs are in the project's store.
+fn stored(fleet: &Fleet, digests: &[String]) -> Vec<bool> {
+    let place = |digest: &String| {
+        let hex = digest.trim_start_matches("sha256:");
+        fleet.path(&format!(".fleet/blobs/sha256/{}/{hex}", &hex[..2])).is_file()
+    };
+    digests.iter().map(place).collect()
+}
+
+/// Lets two hours pass for every file of a folder: what is young is never collected.
+fn age(folder: &Path) {
+    let long_ago = SystemTime::now() - Duration::from_secs(2 * 60 * 60);
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            age(&path);
+        } else {
+            let file = fs::File::options().append(true).open(&path).expect("a file");
+            file.set_modified(long_ago).expect("a time");
+        }
+    }
+}
+
+#[test]
+fn a_build_that_is_rooted_keeps_its_layers_and_what_was_written_elsewhere_needs_none() {
+    let fleet = Fleet::of_files("collected");
+    let layout = |name: &str| fleet.path(&format!("../{name}"));
+    let write = |name: &str| fleet.run(&["build", "agent", "--to", &format!("oci:{}", layout(name).display())]);
+    fleet.run(&["build"]).expect(0);
+    write("first").expect(0);
+    let first = layers(&layout("first"), "agent");
+    age(&fleet.path(".fleet"));
+    fleet.run(&["gc"]).expect(0);
+    assert_eq!(stored(&fleet, &first), [true; 2], "a build into the engine is a generation");
+
+    fleet.edit("images/app/deep/words.txt", "words", "other words");
+    fleet.run(&["build"]).expect(0);
+    write("second").expect(0);
+    let second = layers(&layout("second"), "agent");
+    assert_eq!(second[0], first[0], "the image below did not change");
+    age(&fleet.path(".fleet"));
+    fleet.run(&["gc", "--keep", "1"]).expect(0);
+    assert_eq!((stored(&fleet, &first), stored(&fleet, &second)), (vec![true, false], vec![true; 2]));
+    // The first layout lost nothing: its layers are its own.
+    validate(&layout("first"));
+
+    let other = Fleet::of_files("unrooted");
+    let out = other.path("../out");
+    other.run(&["build", "agent", "--to", &format!("oci:{}", out.display())]).expect(0);
+    age(&other.path(".fleet"));
+    other.run(&["gc"]).expect(0);
+    assert_eq!(stored(&other, &layers(&out, "agent")), [false; 2], "a layout needs no root");
+    validate(&out);
+}
+
+/// Debian's `docker-registry` on a free port of loopback, with a folder of its own.
+struct Registry {
+    process: Child,
+    port: u16,
+}
+
+impl Registry {
+    fn start(folder: &Path) -> Self {
+        let port = free_port();
+        fs::create_dir_all(folder).expect("a folder");
+        let config = folder.join("config.yml");
+        let text = format!(
+            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: \"127.0.0.1:{port}\"}}\n",
+            folder.join("data").display()
+        );
+        fs::write(&config, text).expect("a file");
+        let mut command = Command::new("docker-registry");
+        let process = command.arg("serve").arg(&config).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let process = process.unwrap_or_else(|error| panic!("docker-registry is not installed: {error}"));
+        let registry = Self { process, port };
+        eventually("the registry listens", Duration::from_secs(60), || TcpStream::connect(("127.0.0.1", port)).is_ok());
+        registry
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[test]
+fn what_is_pushed_is_pulled_and_run_by_the_engine_and_found_with_its_statements() {
+    let fleet = Fleet::of_files("pushed");
+    let registry = Registry::start(&fleet.path("../registry"));
+    let place = format!("127.0.0.1:{}/fleets", registry.port);
+    let build = || fleet.run(&["build", "agent", "box", "--to", &format!("registry:{place}"), "--format", "json"]);
+    let built = build();
+    let images = built.expect(0).json()["images"].as_array().expect("images").clone();
+    let agent = images.iter().find(|image| image["name"] == "agent").expect("the agent's image");
+    let reference = agent["places"][0]["reference"].as_str().expect("a reference");
+    let repository = format!("{place}/{}/agent", fleet.name);
+    let digest = agent["digest"].as_str().expect("a digest");
+    assert_eq!(reference, format!("{repository}@{digest}"));
+
+    let tagged = format!("docker://{repository}:{}", agent["tag"].as_str().expect("a tag"));
+    let inspected = tool("skopeo", &["inspect", "--tls-verify=false", &tagged]);
+    assert_eq!(serde_json::from_str::<Value>(&inspected).expect("JSON")["Digest"], *digest);
+    assert_eq!(docker(&["run", "--rm", reference]), "these are the words");
+    docker(&["rmi", "--force", reference]);
+
+    // This registry has no referrers API: the statements are under the tag that stands in for it.
+    let fallback = format!("docker://{repository}:{}", digest.replace(':', "-"));
+    let raw = tool("skopeo", &["inspect", "--raw", "--tls-verify=false", &fallback]);
+    let listed = serde_json::from_str::<Value>(&raw).expect("JSON")["manifests"].as_array().expect("a list").clone();
+    let listed: BTreeSet<String> = listed.iter().map(|entry| entry["digest"].to_string()).collect();
+    let platform = agent["platforms"].as_object().expect("platforms").values().next().expect("one");
+    assert_eq!(listed, platform["statements"].as_array().expect("a list").iter().map(Value::to_string).collect());
+
+    build().expect(0).says("sent 0 KB");
+}
+
+#[test]
+fn layers_of_a_target_that_wants_gzip_are_unpacked_by_umoci() {
+    let fleet = Fleet::of_files("gzip");
+    fleet.edit("fleet.kdl", "target \"docker\"", "target \"docker\" compression=\"gzip\"");
+    let out = fleet.path("../out");
+    fleet.run(&["build", "agent", "--to", &format!("oci:{}", out.display())]).expect(0);
+    validate(&out);
+    let bundle = fleet.path("../bundle");
+    tool("umoci", &["unpack", "--image", &format!("{}:agent", out.display()), &bundle.to_string_lossy()]);
+    let read = |path: &str| fs::read_to_string(bundle.join("rootfs").join(path)).expect("a file");
+    assert_eq!(read("app/deep/words.txt"), "these are the words\n");
+    assert_eq!(read("app/a name with ünicode.txt"), "names with spaces survive\n");
+    let mode = fs::metadata(bundle.join("rootfs/app/greet")).expect("a file").permissions().mode();
+    assert_eq!(mode & 0o777, 0o755);
+}
+
+/// The fleet of files with an image that has Node and esbuild, whose install script puts the native program in the place of
+/// a small one in JavaScript. What has to be fetched is shared with other tests.
+fn with_scripts(story: &str) -> Fleet {
+    let fleet = Fleet::of_files(story);
+    for folder in ["blobs", "tmp"] {
+        let shared = work().join("store").join(folder);
+        fs::create_dir_all(&shared).expect("a folder");
+        fs::create_dir_all(fleet.path(".fleet")).expect("a folder");
+        symlink(shared, fleet.path(".fleet").join(folder)).expect("a link");
+    }
+    let text = fs::read_to_string(workspace().join("fleet.lock")).expect("the repository's lock");
+    let lock: Value = serde_json::from_str(&text).expect("JSON");
+    let version = lock["node"]["agent"]["version"].as_str().expect("a version").to_owned();
+    let from = "    image \"homeserver\" {\n        copy \"images/app\" to=\"/app\"\n";
+    let layers = format!(
+        "    image \"homeserver\" {{
+        debian \"bookworm\" {{
+            packages \"coreutils\" \"dash\" \"libstdc++6\"
+        }}
+        node \"{version}\"
+        npm to=\"/opt/tool\" {{
+            package \"esbuild\" \"0.25.9\"
+            allow-scripts \"esbuild\"
+        }}
+"
+    );
+    fleet.edit("fleet.kdl", from, &layers);
+    let mut debian = lock["debian"]["agent"].clone();
+    for pins in debian.as_object_mut().expect("pins").values_mut() {
+        pins["request"] = json!(["coreutils", "dash", "libstdc++6"]);
+    }
+    let native = |cpu: &str, integrity: &str| {
+        let name = format!("@esbuild/linux-{cpu}");
+        json!({
+            "path": format!("node_modules/{name}"), "name": name, "version": "0.25.9", "integrity": integrity,
+            "os": ["linux"], "cpu": [cpu], "optional": true,
+        })
+    };
+    let packages = [
+        native("arm64", "sha512-BlB7bIcLT3G26urh5Dmse7fiLmLXnRlopw4s8DalgZ8ef79Jj4aUcYbk90g8iCa2467HX8SAIidbL7gsqXHdRw=="),
+        native("x64", "sha512-iSwByxzRe48YVkmpbgoxVzn76BXjlYFXC7NvLYq+b+kDjyyk30J0JY47DIn8z1MO3K0oSl9fZoRmZPQI4Hklzg=="),
+        json!({
+            "path": "node_modules/esbuild", "name": "esbuild", "version": "0.25.9", "bin": {"esbuild": "bin/esbuild"},
+            "integrity":
+                "sha512-CRbODhYyQx3qp7ZEwzxOk4JBqmD/seJrzPa/cGjY1VtIn5E09Oi9/dB4JwctnfZ8Q8iT7rioVv5k/FNT/uf54g==",
+            "has_install_script": true,
+        }),
+    ];
+    let npm = json!({"request": {"esbuild": "0.25.9"}, "packages": packages});
+    let lock = json!({
+        "schema": lock["schema"], "debian": {"homeserver": debian}, "node": {"homeserver": lock["node"]["agent"]},
+        "npm": {"homeserver": {"/opt/tool": npm}},
+    });
+    fs::write(fleet.path("fleet.lock"), lock.to_string()).expect("a file");
+    fleet
+}
+
+#[test]
+fn an_install_script_runs_in_the_image_without_a_network_and_is_told_of_everywhere() {
+    let fleet = with_scripts("scripts");
+    let file = fleet.path("../tool.tar");
+    let to = format!("docker-archive:{}", file.display());
+    let built = fleet.run(&["build", "homeserver", "--to", &to, "--format", "json"]);
+    let image = built.expect(0).says("running install scripts of esbuild").json()["images"][0].clone();
+    assert_eq!(image["reproducible"], false);
+    assert_eq!(image["install_scripts"], json!(["esbuild"]));
+    docker(&["load", "--quiet", "--input", &file.to_string_lossy()]);
+    let reference = image["places"][0]["reference"].as_str().expect("a reference");
+    let run = |program: &[&str]| docker(&[&["run", "--rm", "--network", "none", reference][..], program].concat());
+    assert_eq!(run(&["/opt/tool/node_modules/.bin/esbuild", "--version"]), "0.25.9");
+    let program = "/opt/tool/node_modules/esbuild/bin/esbuild";
+    assert!(run(&["/usr/bin/head", "--bytes", "4", program]).contains("ELF"), "the script put the native program there");
+
+    // Made once and then kept: another build of the same inputs is the same image.
+    let again = fleet.run(&["build", "homeserver", "--to", &format!("oci:{}", fleet.path("../out").display())]);
+    again.expect(0).says("not reproducible: ran install scripts of esbuild");
+    assert!(again.stdout.contains(image["digest"].as_str().expect("a digest")), "{}", again.stdout);
+    let scripts_of = |artifact: &Value| {
+        artifact.get("artifactType")?;
+        let content = json_file(&blob(&fleet.path("../out"), &artifact["layers"][0]["digest"]));
+        content.pointer("/predicate/buildDefinition/internalParameters/installScripts").cloned()
+    };
+    let index = json_file(&fleet.path("../out/index.json"));
+    let entries = index["manifests"].as_array().expect("a list").iter();
+    let told = entries.filter_map(|entry| scripts_of(&json_file(&blob(&fleet.path("../out"), &entry["digest"]))));
+    assert_eq!(told.collect::<Vec<_>>(), [json!(["esbuild"])]);
+    let checked = fleet.run(&["build", "homeserver", "--check"]);
+    checked.expect(0).says("not reproducible: runs install scripts of esbuild");
+}
+
+#[test]
+fn an_image_stands_on_one_from_a_layout_or_from_an_archive_of_the_engine() {
+    let fleet = Fleet::of_files("local-bases");
+    let layout = format!("oci:{}", fleet.path("bases/box").display());
+    fleet.run(&["build", "box", "--to", &layout]).expect(0);
+    fleet.run(&["build", "box"]).expect(0);
+    let tag = engine::images(&fleet.name).into_iter().find(|tag| tag.contains("/box:d-")).expect("the image's tag");
+    docker(&["save", "--output", &fleet.path("bases/box.tar").to_string_lossy(), &tag]);
+
+    let build = |base: &str| {
+        fleet.run(&["lock", "--only", "image/agent"]).expect(0);
+        let built = fleet.run(&["build", "agent", "--to", &format!("docker-archive:{}", fleet.path("a.tar").display())]);
+        built.expect(0);
+        docker(&["load", "--quiet", "--input", &fleet.path("a.tar").to_string_lossy()]);
+        let tag = engine::images(&fleet.name).into_iter().find(|tag| tag.contains("/agent:d-")).expect("a tag");
+        assert_eq!(docker(&["run", "--rm", &tag]), "these are the words", "{base}");
+        docker(&["rmi", "--force", &tag]);
+        printed(&built.stdout, &format!("{}/agent", fleet.name))
+    };
+    fleet.edit("fleet.kdl", "base image=\"box\"", "base \"oci:bases/box#box\"");
+    let on_layout = build("layout");
+    fleet.edit("fleet.kdl", "base \"oci:bases/box#box\"", &format!("base \"docker-archive:bases/box.tar#{tag}\""));
+    let on_archive = build("archive");
+    assert_eq!(on_layout, on_archive, "the same image below, wherever it was read from");
+    fleet.run(&["build", "agent", "--check"]).expect(0).says("both times");
+
+    // Another image in the archive's place is not what the lock pins.
+    fleet.edit("images/box/README", "tests", "other tests");
+    fleet.run(&["build", "box", "--to", &format!("docker-archive:{}", fleet.path("bases/box.tar").display())]).expect(0);
+    fleet.edit("fleet.kdl", &format!("#{tag}\""), "\"");
+    fleet.run(&["lock", "--only", "image/agent"]).expect(0);
+    fleet.edit("images/box/README", "other tests", "tests");
+    fleet.run(&["build", "box", "--to", &format!("docker-archive:{}", fleet.path("bases/box.tar").display())]).expect(0);
+    fleet.run(&["build", "agent", "--check"]).expect(1).says("fleet.lock pins");
+}
