@@ -1,8 +1,16 @@
 //! The container engine as seen past the program under test: through its own command line.
 
-use std::{collections::BTreeMap, process::Command};
+use std::{
+    collections::BTreeMap,
+    fs,
+    process::{Child, Command},
+    time::{Duration, SystemTime},
+};
 
 use serde_json::Value;
+use tempfile::NamedTempFile;
+
+use crate::run::eventually;
 
 /// Labels that the program gives to what it makes; `docs/concepts/state.md`.
 pub const LABELS: [&str; 4] =
@@ -67,6 +75,79 @@ pub fn by_address(fleet: &str) -> BTreeMap<String, String> {
         assert!(former.is_none(), "two containers are {address}: {} and {former:?}", text("/Name"));
     }
     found
+}
+
+/// The same, with since when each runs: a container that was stopped and started again is another life of one id.
+#[must_use]
+#[track_caller]
+pub fn lives(fleet: &str) -> BTreeMap<String, String> {
+    let started = |id: &str| docker(&["inspect", "--format", "{{.State.StartedAt}}", id]);
+    by_address(fleet).into_iter().map(|(address, id)| (address, format!("{id} since {}", started(&id)))).collect()
+}
+
+/// What the engine itself says is changed of a fleet, from its start to its end. Read as it happens: an engine remembers
+/// a few hundred events only, and health probes are events too.
+pub struct Watch {
+    fleet: String,
+    told: NamedTempFile,
+    events: Child,
+}
+
+impl Watch {
+    /// Begins.
+    ///
+    /// # Panics
+    /// When the engine's command line cannot be started.
+    #[must_use]
+    pub fn start(fleet: &str) -> Self {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a clock");
+        let since = format!("{}.{:09}", now.as_secs(), now.subsec_nanos());
+        let told = NamedTempFile::new().expect("a file");
+        let events = Command::new("docker")
+            .args(["events", "--since", &since, "--format", "{{json .}}"])
+            .stdout(told.reopen().expect("the same file"))
+            .spawn()
+            .expect("the engine's command line is installed");
+        Self { fleet: fleet.to_owned(), told, events }
+    }
+
+    /// Ends; `container create`, `volume destroy`… in order, without the health probes that the engine runs by itself.
+    ///
+    /// # Panics
+    /// When the engine does not tell its events.
+    #[must_use]
+    pub fn end(self) -> Vec<String> {
+        let mark = format!("watch-end-{}", self.fleet);
+        docker(&["volume", "create", &mark]);
+        docker(&["volume", "rm", &mark]);
+        let read = || fs::read_to_string(self.told.path()).unwrap_or_default();
+        let gone = |text: &str| text.lines().any(|line| line.contains(&mark) && line.contains("destroy"));
+        eventually("the engine tells its events", Duration::from_secs(120), || gone(&read()));
+        let text = read();
+        let ours = text.lines().take_while(|line| !line.contains(&mark)).filter(|line| line.contains(&self.fleet));
+        let events = ours.map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+        let told = events.map(|event| format!("{} {}", event["Type"], event["Action"]).replace('"', ""));
+        told.filter(|told| !told.contains("exec_") && !told.contains("health_status")).collect()
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let _ = self.events.kill();
+        let _ = self.events.wait();
+    }
+}
+
+/// Everything that a fleet's homeserver was told, as numbers that only grow: events in rooms, account data, profiles,
+/// accounts, and [`sign_ins`].
+#[must_use]
+#[track_caller]
+pub fn homeserver_writes(homeserver: &str) -> String {
+    let query = "import sqlite3; d = sqlite3.connect('file:/data/homeserver.db?mode=ro', uri=True); \
+                 print([d.execute('select max(%s) from %s' % c).fetchone()[0] for c in \
+                 (('stream_ordering', 'events'), ('stream_id', 'account_data'), ('stream_id', 'room_account_data'))], \
+                 d.execute('select count(*) from users').fetchone(), d.execute('select * from profiles order by 1').fetchall())";
+    format!("{} {}", docker(&["exec", homeserver, "python3", "-c", query]), sign_ins(homeserver))
 }
 
 /// How often somebody signed in to a fleet's homeserver, as a number that only grows: each sign-in makes an access token

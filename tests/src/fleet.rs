@@ -235,10 +235,30 @@ impl Fleet {
         engine::by_address(&self.name)
     }
 
+    /// The same with since when each runs.
+    #[must_use]
+    #[track_caller]
+    pub fn lives(&self) -> BTreeMap<String, String> {
+        engine::lives(&self.name)
+    }
+
     /// The name of an object's container.
     #[must_use]
     pub fn container(&self, name: &str) -> String {
         format!("{}-local-{name}", self.name)
+    }
+
+    /// A folder of an object's container as a tar archive.
+    ///
+    /// # Panics
+    /// When it cannot be read.
+    #[must_use]
+    #[track_caller]
+    pub fn folder_of(&self, name: &str, folder: &str) -> Vec<u8> {
+        let from = format!("{}:{folder}", self.container(name));
+        let output = Command::new("docker").args(["cp", &from, "-"]).output().expect("the engine's command line");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
     }
 
     /// Replaces a text of a file in the project.

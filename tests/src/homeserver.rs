@@ -112,6 +112,19 @@ impl Homeserver {
         self.ask("DELETE", &format!("/_synapse/admin/v1/rooms/{}", escaped(room)), Some(&json!({"purge": true})));
     }
 
+    /// Somebody, on a session of their own.
+    #[must_use]
+    pub fn signed_in_as(&self, user: &str) -> Self {
+        let answer = self.ask("POST", &format!("/_synapse/admin/v1/users/{}/login", escaped(user)), Some(&json!({})));
+        let token = answer["access_token"].as_str().expect("a token").to_owned();
+        Self { port: self.port, token, domain: self.domain.clone() }
+    }
+
+    /// Leaves a room.
+    pub fn leave(&self, room: &str) {
+        self.ask("POST", &format!("/_matrix/client/v3/rooms/{}/leave", escaped(room)), Some(&json!({})));
+    }
+
     /// Removes a member from a room.
     pub fn kick(&self, room: &str, user: &str) {
         let path = format!("/_matrix/client/v3/rooms/{}/kick", escaped(room));

@@ -83,6 +83,7 @@ pub fn command(folder: &Path, home: &Path) -> Command {
         .env("XDG_STATE_HOME", home.join("state"))
         .env("NO_COLOR", "1")
         .env_remove("FLEET_SECRET")
+        .env_remove("AWS_BEARER_TOKEN_BEDROCK")
         .env_remove("CLICOLOR_FORCE")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -4,10 +4,11 @@ use std::{collections::BTreeMap, fs};
 
 use fleet_tests::Fleet;
 
-type Ids = BTreeMap<String, String>;
+/// Containers by address, each with since when it runs.
+type Lives = BTreeMap<String, String>;
 
-/// Addresses whose container is another one now, or is new, or is gone.
-fn changed(before: &Ids, after: &Ids) -> Vec<String> {
+/// Addresses whose container is another one now, was started again, is new, or is gone.
+fn changed(before: &Lives, after: &Lives) -> Vec<String> {
     let all: std::collections::BTreeSet<&String> = before.keys().chain(after.keys()).collect();
     all.into_iter().filter(|address| before.get(*address) != after.get(*address)).cloned().collect()
 }
@@ -16,7 +17,7 @@ fn changed(before: &Ids, after: &Ids) -> Vec<String> {
 /// agents in it; then nothing is left to do and `why` tells the same reason.
 #[track_caller]
 fn exactly(fleet: &Fleet, expected: &[(&str, &str)], reason: &[&str], rolled: &[&str]) {
-    let before = fleet.ids();
+    let before = fleet.lives();
     let planned = fleet.planned();
     let wanted: BTreeMap<String, String> =
         expected.iter().map(|(address, action)| ((*address).to_owned(), (*action).to_owned())).collect();
@@ -27,7 +28,7 @@ fn exactly(fleet: &Fleet, expected: &[(&str, &str)], reason: &[&str], rolled: &[
         assert!(reason.iter().all(|text| named(text)), "{address}: {reason:?} is not all in {reasons:?}");
     }
     fleet.applied();
-    assert_eq!(changed(&before, &fleet.ids()), rolled);
+    assert_eq!(changed(&before, &fleet.lives()), rolled);
     fleet.run(&["plan", "--detailed-exitcode"]).expect(0);
     for (address, _) in expected {
         let why = fleet.run(&["why", address]);
@@ -95,17 +96,15 @@ fn the_directory_and_a_topic_change_without_a_container() {
 fn an_agent_that_is_added_or_removed_leaves_all_others_running() {
     let fleet = Fleet::light("hire");
     fleet.applied();
-    let before = fleet.ids();
+    let before = fleet.lives();
     fleet.edit("fleet.kdl", "\"sam.seller\"\n", "\"sam.seller\" \"ivan.ic\"\n");
-    let planned = fleet.planned();
-    assert_eq!(planned.get("agent/ivan.ic").map(String::as_str), Some("create"));
-    assert_eq!(planned.get("account/ivan.ic").map(String::as_str), Some("create"));
-    assert!(
-        !planned.iter().any(|(address, action)| address.starts_with("agent/") && action != "create"),
-        "{planned:?}"
-    );
+    let created = ["account/ivan.ic", "agent/ivan.ic", "room/dm-dora.director-ivan.ic"].map(|it| (it, "create"));
+    // The rooms that the new one is in get a member, and the directory says that this person is deployed.
+    let updated = ["directory/people", "room/all-employees", "room/frontend-team"].map(|it| (it, "update"));
+    let expected = created.into_iter().chain(updated).map(|(address, action)| (address.into(), action.into()));
+    assert_eq!(fleet.planned(), expected.collect::<BTreeMap<String, String>>());
     fleet.applied();
-    let after = fleet.ids();
+    let after = fleet.lives();
     assert_eq!(changed(&before, &after), ["agent/ivan.ic"]);
     let homeserver = fleet.homeserver();
     let room = homeserver.room("frontend-team").expect("the team's room");
@@ -114,7 +113,7 @@ fn an_agent_that_is_added_or_removed_leaves_all_others_running() {
     fleet.edit("fleet.kdl", "\"sam.seller\" \"ivan.ic\"\n", "\"sam.seller\"\n");
     assert_eq!(fleet.planned().get("agent/ivan.ic").map(String::as_str), Some("delete"));
     fleet.applied();
-    assert_eq!(fleet.ids(), before);
+    assert_eq!(fleet.lives(), before);
     let memory = fleet_tests::engine::docker(&["volume", "ls", "-q", "--filter", &format!("name={}", fleet.name)]);
     assert!(memory.contains("ivan.ic"), "the memory of who was removed stays: {memory}");
     fleet.run(&["plan", "--detailed-exitcode"]).expect(0);
@@ -126,13 +125,13 @@ fn another_image_rolls_every_agent_and_the_same_bytes_roll_nobody() {
     fleet.applied();
     // Only a check is another one: the image is looked at again, and is what it was.
     fleet.edit("fleet.kdl", "check \"/usr/bin/dash\" \"-c\" \"true\"", "check \"/usr/bin/dash\" \"-c\" \"test 1 = 1\"");
-    let before = fleet.ids();
+    let before = fleet.lives();
     let planned = fleet.planned();
     assert!(planned.contains_key("image/agent"), "{planned:?}");
     let maybe = planned.iter().filter(|(address, _)| *address != "image/agent");
     assert!(maybe.clone().all(|(address, action)| address.starts_with("agent/") && action == "roll"), "{planned:?}");
     fleet.applied();
-    assert_eq!(changed(&before, &fleet.ids()), Vec::<String>::new());
+    assert_eq!(changed(&before, &fleet.lives()), Vec::<String>::new());
     fleet.run(&["plan", "--detailed-exitcode"]).expect(0);
 
     fleet.edit("fleet.kdl", "env LIGHT_MODE=\"well\"", "env LIGHT_MODE=\"very-well\"");
@@ -147,11 +146,11 @@ fn another_image_rolls_every_agent_and_the_same_bytes_roll_nobody() {
     assert_eq!(planned, expected);
     let reasons = fleet.reasons("image/agent");
     assert!(reasons.iter().any(|reason| reason.contains("LIGHT_MODE") && reason.contains("very-well")), "{reasons:?}");
-    let before = fleet.ids();
+    let before = fleet.lives();
     fleet.applied();
-    assert_eq!(changed(&before, &fleet.ids()), agents);
+    assert_eq!(changed(&before, &fleet.lives()), agents);
     fleet.run(&["plan", "--detailed-exitcode"]).expect(0);
     for agent in agents {
-        fleet.run(&["why", agent]).expect(0).says("image/agent");
+        fleet.run(&["why", agent]).expect(0).says("image/agent").says("LIGHT_MODE").says("very-well");
     }
 }

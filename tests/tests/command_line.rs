@@ -39,6 +39,24 @@ fn what_the_command_line_gets_wrong_is_said_with_a_remedy() {
 }
 
 #[test]
+fn without_an_engine_every_place_is_named_and_nothing_is_installed_where_one_is_chosen() {
+    let fleet = Fleet::light("noengine");
+    for arguments in [&["quickstart", "--yes"][..], &["plan"], &["apply", "--auto-approve"], &["status"]] {
+        let mut command = fleet.command(arguments);
+        command.env("DOCKER_HOST", "unix:///nonexistent/engine.sock");
+        let output = fleet.finish(Running::start(&mut command));
+        output.expect(69).says("unix:///nonexistent/engine.sock: there is no such socket").says("DOCKER_HOST");
+    }
+    let mut elsewhere = fleet.command(&["status"]);
+    elsewhere.env("DOCKER_HOST", "tcp://192.0.2.1:2375");
+    fleet.finish(Running::start(&mut elsewhere)).expect(69).says("ssh -L");
+    // What needs no engine works without one.
+    let mut offline = fleet.command(&["plan", "--offline"]);
+    offline.env("DOCKER_HOST", "unix:///nonexistent/engine.sock");
+    fleet.finish(Running::start(&mut offline)).expect(0).says("agent/vera.vp");
+}
+
+#[test]
 fn without_a_project_the_first_step_is_named() {
     let folder = empty();
     fleetctl(folder.path(), &["check"]).expect(1).says("there is no fleet.kdl").says("fleetctl init");

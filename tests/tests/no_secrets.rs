@@ -104,9 +104,20 @@ fn nothing_that_was_written_or_printed_holds_a_piece_of_a_secret() {
             inspected.push(docker(&[what, "inspect", name]));
         }
     }
+    every_agent_is_given_its_own_secrets_only(&fleet, &secrets);
     assert!(inspected.len() > 20, "only {} were inspected", inspected.len());
     for text in &inspected {
         secrets.absent_from("what the engine tells", text.as_bytes());
+    }
+}
+
+/// What lies in an agent's container is its own password and its provider's key, and nobody else's.
+fn every_agent_is_given_its_own_secrets_only(fleet: &Fleet, secrets: &Secrets) {
+    for agent in ["vera.vp", "dora.director", "sam.seller"] {
+        let files = fleet.folder_of(agent, "/fleet");
+        let own = format!("the password of @{agent}:light.test");
+        assert_eq!(secrets.only(&own).found_in(&files), Some(own.as_str()), "{agent} has its own password");
+        secrets.without(&[own.as_str(), "the provider's key"]).absent_from(&format!("the container of {agent}"), &files);
     }
 }
 

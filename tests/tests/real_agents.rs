@@ -7,7 +7,8 @@ use std::{
     time::Duration,
 };
 
-use fleet_tests::{Fleet, engine, run::eventually, sources::workspace};
+use fleet_secret::{FleetSecret, Secret};
+use fleet_tests::{Fleet, engine, run::eventually, search::Secrets, sources::workspace};
 use tempfile::TempDir;
 
 /// A question about the quarter gets an answer; one about Austin is looked up with the tool first.
@@ -42,7 +43,7 @@ impl Model {
             .spawn()
             .expect("python3 runs the scripted model");
         let port = || read_port(&at("port"));
-        eventually("the scripted model listens", Duration::from_secs(20), || port().is_some());
+        eventually("the scripted model listens", Duration::from_secs(120), || port().is_some());
         let port = port().expect("a port");
         Self { process, folder, port }
     }
@@ -105,6 +106,8 @@ fn a_person_who_mentions_an_agent_gets_an_answer_from_openclaw() {
     the_directory_is_asked_through_the_gateway(&fleet);
     a_second_copy_of_an_agent_waits(&fleet);
     memory_outlives_a_roll_that_touches_nobody_else(&fleet);
+    no_secret_of_an_agent_is_told(&fleet);
+    without_a_key_agents_run_and_join_and_status_says_what_to_do(&fleet);
 }
 
 /// `people` is a tool that OpenClaw calls: model → gateway → plugin → fleet-agent → directory, and back into the room.
@@ -123,7 +126,7 @@ fn the_directory_is_asked_through_the_gateway(fleet: &Fleet) {
         let directory = "cat /fleet/directory/$(cat /fleet/directory/current)";
         engine::docker(&["exec", &fleet.container("aaron.phillips"), "sh", "-c", directory]).contains("Chief Executive")
     };
-    eventually("the running agent has the new directory", Duration::from_secs(20), seen);
+    eventually("the running agent has the new directory", Duration::from_secs(120), seen);
 }
 
 /// Two copies of one agent on one volume: the second says so and starts nothing.
@@ -140,7 +143,7 @@ fn a_second_copy_of_an_agent_waits(fleet: &Fleet) {
         let (_, out, err) = engine::try_docker(&["logs", &second]);
         format!("{out}\n{err}")
     };
-    eventually("the second copy says that it waits", Duration::from_secs(30), || log().contains("runs this agent on the same volume"));
+    eventually("the second copy says that it waits", Duration::from_secs(120), || log().contains("runs this agent on the same volume"));
     assert!(!log().contains("OpenClaw started"), "{}", log());
     assert!(!engine::try_docker(&["exec", &second, "/usr/local/bin/fleet-agent", "health"]).0, "it does not serve");
     assert!(engine::try_docker(&["exec", &first, "/usr/local/bin/fleet-agent", "health"]).0, "the first one does");
@@ -161,4 +164,47 @@ fn memory_outlives_a_roll_that_touches_nobody_else(fleet: &Fleet) {
     assert_eq!(now.get("agent/austin.bailey"), ids.get("agent/austin.bailey"));
     let kept = engine::docker(&["exec", &fleet.container("aaron.phillips"), "cat", "/data/workspace/MEMORY.md"]);
     assert_eq!(kept, "the blue folder");
+}
+
+/// Passwords and access tokens of agents, in what the program and OpenClaw printed and what the engine shows.
+fn no_secret_of_an_agent_is_told(fleet: &Fleet) {
+    let mut secrets = Secrets::default();
+    let file = fleet.home().join(format!("config/fleetctl/{}-local-secret", fleet.name));
+    let value = fs::read(file).expect("the fleet secret").trim_ascii().to_vec();
+    secrets.add("the fleet secret", &value);
+    let derived = FleetSecret::new(Secret::new(value)).expect("long enough");
+    let agents = ["aaron.phillips", "austin.bailey"].map(|agent| fleet.container(agent));
+    for (agent, container) in ["aaron.phillips", "austin.bailey"].iter().zip(&agents) {
+        secrets.add(&format!("{agent}'s password"), derived.password(&format!("@{agent}:anycompany.corp"), 0).expose());
+        for (file, pointer) in [("/data/fleet/token.json", "/access_token"), ("/data/state/openclaw.json", "/gateway/auth/token")] {
+            let text = engine::docker(&["exec", container, "cat", file]);
+            let document: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+            let token = document.pointer(pointer).and_then(serde_json::Value::as_str);
+            secrets.add(&format!("{agent}'s {file}"), token.unwrap_or_else(|| panic!("no {pointer} in {file}")).as_bytes());
+        }
+    }
+    for container in &agents {
+        let (_, out, err) = engine::try_docker(&["logs", container]);
+        assert!(out.len() + err.len() > 500, "it said something: {out}{err}");
+        secrets.absent_from(&format!("the log of {container}"), format!("{out}{err}").as_bytes());
+        secrets.absent_from(&format!("what inspects {container}"), engine::docker(&["inspect", container]).as_bytes());
+    }
+    for text in fleet.transcript() {
+        secrets.absent_from("what was printed", text.as_bytes());
+    }
+}
+
+/// Bedrock without its key: nobody can answer, and everybody is there.
+fn without_a_key_agents_run_and_join_and_status_says_what_to_do(fleet: &Fleet) {
+    let bedrock = "model \"amazon-bedrock/us.anthropic.claude-sonnet-4-20250514-v1:0\"";
+    fleet.edit("fleet.kdl", "        model \"local/qwen3:8b\"\n", &format!("        {bedrock}\n"));
+    fleet.applied();
+    let status = fleet.status_json();
+    for address in ["agent/aaron.phillips", "agent/austin.bailey"] {
+        let objects = status["objects"].as_array().expect("objects");
+        let object = objects.iter().find(|object| object["address"] == address).expect("an object");
+        assert_eq!((&object["state"], &object["health"]), (&"running".into(), &"healthy".into()), "{object}");
+    }
+    fleet.run(&["status"]).expect(0).says("amazon-bedrock").says("set AWS_BEARER_TOKEN_BEDROCK");
+    fleet.run(&["plan", "--detailed-exitcode"]).expect(0);
 }

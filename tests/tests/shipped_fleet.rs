@@ -3,11 +3,14 @@
 
 use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt as _, path::Path};
 
+use fleet_derivation::{DerivationGraph, Hash};
 use fleet_graph::{
+    Inputs, Problem, instantiate,
     template::Renderer,
     workspace::{FILES, ROOM_PROMPT, Workspaces},
 };
 use fleet_model::{Looked, RelPath, SourceFile, SourceTree, check, model::Model, resolve, resolved::Resolved, wanted};
+use fleet_oci::{Lock, Platform};
 use serde_json::json;
 
 const LEVELS: [&str; 5] = ["ceo", "vp", "director", "manager", "ic"];
@@ -201,4 +204,60 @@ fn the_shipped_environment_on_aws_has_the_network_of_the_architecture() {
         assert!(stacks[2].body.contains(subnet), "no {subnet}");
     }
     assert!(fleet_graph::stacks::render(&model, &model.environments["local"]).expect("none").is_empty());
+}
+
+/// The graph of environment `local`, with an agent runtime of these bytes, after every image gave what it last gave.
+fn derived(tree: &SourceTree, lock: &str, runtime: &[u8]) -> Result<DerivationGraph, Vec<Problem>> {
+    let model = sound(tree);
+    let (lock, resolved) = (Lock::parse(lock).expect("a lock"), environment(&model, "local"));
+    let binaries = [Platform::LinuxAmd64, Platform::LinuxArm64].map(|one| (one, Hash::of(runtime))).into();
+    let mut outputs = BTreeMap::new();
+    loop {
+        let inputs = Inputs {
+            model: &model,
+            environment: &model.environments["local"],
+            resolved: &resolved,
+            sources: tree,
+            lock: &lock,
+            platform: Platform::LinuxAmd64,
+            agent_binaries: &binaries,
+            source_date_epoch: None,
+            outputs: &outputs,
+        };
+        let graph = instantiate(&inputs)?.graph;
+        let images = graph.iter().filter(|one| one.address.kind == fleet_model::Kind::Image);
+        let built: BTreeMap<Hash, String> = images.map(|one| (one.hash(), format!("sha256:{}", one.address))).collect();
+        if built == outputs {
+            return Ok(graph);
+        }
+        outputs = built;
+    }
+}
+
+#[test]
+fn another_agent_runtime_is_another_agent_image_and_no_other_derivation() {
+    let (tree, lock) = (project(None), fs::read_to_string("../fleet.lock").expect("fleet.lock"));
+    let hashes = |runtime: &[u8]| -> BTreeMap<String, Hash> {
+        let graph = derived(&tree, &lock, runtime).expect("it derives");
+        graph.iter().map(|one| (one.address.to_string(), one.hash())).collect()
+    };
+    let (one, other) = (hashes(b"one"), hashes(b"other"));
+    assert!(one.contains_key("agent/aaron.phillips") && one.contains_key("service/homeserver"), "{one:?}");
+    let differ: Vec<&str> =
+        other.iter().filter(|(address, hash)| one.get(*address) != Some(hash)).map(|(a, _)| a.as_str()).collect();
+    assert!(differ.len() == 2 && differ.contains(&"image/agent"), "{differ:?}");
+    assert!(differ.iter().any(|address| address.starts_with("layer/agent.")), "{differ:?}");
+}
+
+#[test]
+fn a_node_on_which_openclaw_does_not_run_is_refused_before_anything_is_built() {
+    let older = |text: &str| text.replace("node \"24.21.0\"", "node \"22.12.0\"");
+    let tree = project(Some(("fleet.kdl", &older)));
+    let mut lock: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string("../fleet.lock").expect("fleet.lock")).expect("JSON");
+    lock["node"]["agent"]["version"] = json!("22.12.0");
+    let problems = derived(&tree, &lock.to_string(), b"runtime").expect_err("it is refused");
+    let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    assert!(told.len() == 1 && told[0].contains("openclaw 2026.9.6 needs Node >=24.16.0"), "{told:?}");
+    assert!(told[0].contains("the image has 22.12.0") && problems[0].help.contains("`node` layer"), "{problems:?}");
 }

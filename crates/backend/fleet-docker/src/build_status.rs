@@ -5,11 +5,11 @@
 
 use bollard::moby::buildkit::v1::{StatusRequest, StatusResponse, control_client::ControlClient};
 use hyper_util::rt::TokioIo;
-use std::{collections::BTreeSet, io};
+use std::{collections::BTreeSet, io, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpStream, UnixStream},
-    sync::mpsc::UnboundedSender,
+    sync::{mpsc::UnboundedSender, oneshot::Sender},
 };
 use tonic::transport::Uri;
 
@@ -20,19 +20,30 @@ const UPGRADE: &[u8] =
 /// More than any engine answers before the upgraded connection begins.
 const LONGEST_HEAD: usize = 16 * 1024;
 
+/// How often a build is asked for that has not begun yet.
+const ASKED: u32 = 10;
+/// Between two times.
+const PAUSE: Duration = Duration::from_millis(200);
+
 /// A byte stream to the engine.
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
-/// Sends a line for every step that begins and every line that a step prints, until the build ends.
-pub(crate) async fn watch(endpoint: Endpoint, reference: String, lines: UnboundedSender<String>) {
-    if let Err(why) = follow(endpoint, reference, &lines).await {
+/// Sends a line for every step that begins and every line that a step prints, until the build ends. `ready` is told when
+/// the build may begin: the engine forgets a build when it ends, and with it what the build said.
+pub(crate) async fn watch(endpoint: Endpoint, reference: String, lines: UnboundedSender<String>, ready: Sender<()>) {
+    if let Err(why) = follow(endpoint, reference, &lines, ready).await {
         // The receiver is gone when the build has ended: then nobody misses anything.
         let _ = lines.send(format!("(no progress from the engine: {why})"));
     }
 }
 
-async fn follow(endpoint: Endpoint, reference: String, lines: &UnboundedSender<String>) -> Result<(), String> {
+async fn follow(
+    endpoint: Endpoint,
+    reference: String,
+    lines: &UnboundedSender<String>,
+    ready: Sender<()>,
+) -> Result<(), String> {
     let connector = tower::service_fn(move |_: Uri| {
         let endpoint = endpoint.clone();
         async move { upgraded(&endpoint).await.map(TokioIo::new) }
@@ -40,8 +51,18 @@ async fn follow(endpoint: Endpoint, reference: String, lines: &UnboundedSender<S
     // The address is never looked up: the connector knows where the engine is.
     let channel = tonic::transport::Endpoint::from_static("http://engine").connect_with_connector(connector).await;
     let mut client = ControlClient::new(channel.map_err(|e| e.to_string())?);
-    let status = client.status(StatusRequest { r#ref: reference }).await.map_err(|e| e.message().to_owned())?;
-    let mut replies = status.into_inner();
+    // Nobody waits any more: the build has begun without us.
+    let _ = ready.send(());
+    let mut asked = 1;
+    let mut replies = loop {
+        // The engine waits some seconds for a build of this name; on a busy machine it may take longer to begin.
+        match client.status(StatusRequest { r#ref: reference.clone() }).await {
+            Ok(status) => break status.into_inner(),
+            Err(error) if asked >= ASKED || lines.is_closed() => return Err(error.message().to_owned()),
+            Err(_) => tokio::time::sleep(PAUSE).await,
+        }
+        asked += 1;
+    };
     let mut told = BTreeSet::new();
     while let Ok(Some(reply)) = replies.message().await {
         for line in describe(&reply, &mut told) {

@@ -22,8 +22,10 @@ use crate::{Engine, EngineError, build_status};
 
 /// How many lines of a failed build are kept for its error.
 const LAST_LINES: usize = 20;
+/// How long a build is held back until somebody listens to what it says.
+const WATCHED_WITHIN: std::time::Duration = std::time::Duration::from_secs(20);
 /// How long the rest of the progress may take once the build has ended.
-const DRAIN: std::time::Duration = std::time::Duration::from_secs(2);
+const DRAIN: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// Name of the Containerfile in the context that is sent.
 const CONTAINERFILE: &str = ".fleetctl.Containerfile";
@@ -105,7 +107,11 @@ pub async fn build(
     }
     let reference = BuildRef::random();
     let (lines_in, mut lines) = mpsc::unbounded_channel();
-    let watching = tokio::spawn(build_status::watch(engine.endpoint.clone(), reference.as_ref().to_owned(), lines_in));
+    let (ready_in, ready) = oneshot::channel();
+    let name = reference.as_ref().to_owned();
+    let watching = tokio::spawn(build_status::watch(engine.endpoint.clone(), name, lines_in, ready_in));
+    // A build without progress is better than none.
+    let _ = tokio::time::timeout(WATCHED_WITHIN, ready).await;
     let mut solving = solve(engine, request, reference)?;
     let mut last_lines = VecDeque::new();
     let mut told = |line: String| {

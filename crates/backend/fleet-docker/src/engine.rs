@@ -11,8 +11,8 @@ use crate::error::EngineError;
 
 /// Seconds that one request may take until its response begins. Stopping a container waits for its grace time.
 const REQUEST_SECONDS: u64 = 600;
-/// How long the engine may take to answer when it is looked for.
-const HELLO: Duration = Duration::from_secs(10);
+/// How long the engine may take to answer when it is looked for. One that is there and busy is not one that is missing.
+const HELLO: Duration = Duration::from_secs(60);
 
 /// Where to look: values of environment variables, read by the edge.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -232,6 +232,23 @@ impl Engine {
         let (place, what) = (self.endpoint.to_string(), what.to_owned());
         move |error| EngineError::from_bollard(&place, &what, error)
     }
+
+    /// The address under which containers reach this machine (`host-gateway`): the default bridge's. `None` where the
+    /// engine has no such bridge.
+    pub async fn host_gateway(&self) -> Option<String> {
+        let network = self.client.inspect_network("bridge", None).await.ok()?;
+        network.ipam?.config?.into_iter().find_map(|config| config.gateway.or_else(|| bridge_address(&config.subnet?)))
+    }
+}
+
+/// The bridge's own address in its subnet: Docker 20.10 does not tell it until it was restarted once. It is the one that
+/// the subnet is written with (`bip`), else the first.
+fn bridge_address(subnet: &str) -> Option<String> {
+    let (address, length) = subnet.split_once('/')?;
+    let address = u32::from(address.parse::<std::net::Ipv4Addr>().ok()?);
+    let hosts = u32::MAX.checked_shr(length.parse().ok()?).unwrap_or(0);
+    let own = if address & hosts == 0 { address.checked_add(1)? } else { address };
+    Some(std::net::Ipv4Addr::from(own).to_string())
 }
 
 #[cfg(test)]
@@ -269,20 +286,20 @@ mod tests {
         ]);
     }
 
+    #[test]
+    fn the_bridges_own_address_follows_from_its_subnet() {
+        assert_eq!(bridge_address("172.17.0.0/16").as_deref(), Some("172.17.0.1"));
+        assert_eq!(bridge_address("10.9.8.7/24").as_deref(), Some("10.9.8.7"));
+        for none in ["fd00::/64", "172.17.0.0", "172.17.0.0/x"] {
+            assert_eq!(bridge_address(none), None, "{none}");
+        }
+    }
+
     #[tokio::test]
     async fn a_missing_socket_is_named_with_what_is_wrong() {
         let search = EngineSearch { docker_host: Some("unix:///nonexistent/engine.sock".to_owned()), ..Default::default() };
         let Search::NotFound { looked_at } = find(&search).await else { panic!("found an engine there") };
         assert_eq!(looked_at.len(), 1);
         assert_eq!(looked_at[0].why, "there is no such socket");
-    }
-}
-
-impl Engine {
-    /// The address under which containers reach this machine (`host-gateway`): the default bridge's. `None` where the
-    /// engine has no such bridge or does not tell.
-    pub async fn host_gateway(&self) -> Option<String> {
-        let network = self.client.inspect_network("bridge", None).await.ok()?;
-        network.ipam?.config?.into_iter().find_map(|config| config.gateway)
     }
 }

@@ -4,9 +4,11 @@
 //! volume, label, environment variable or argument. Folders that do not exist are made by the engine, 0755 and root's;
 //! folders that exist keep their mode, which is why the archive names files only.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use fleet_apply::Secrets;
-use fleet_plan::{Content, PlacedFile};
+use fleet_plan::{Content, PlacedFile, SECRET_PLACE, SecretUse};
 
 /// Why the archive could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +40,11 @@ pub fn archive(files: &[PlacedFile], secrets: &Secrets) -> Result<Bytes, Archive
         match &file.content {
             Content::Text { text } => append(&mut tar, file, text.as_bytes())?,
             Content::Secret { secret } => append(&mut tar, file, secrets.resolve(secret).expose())?,
+            Content::Filled { text, secret } => {
+                let (before, after) = text.split_once(SECRET_PLACE).unwrap_or((text, ""));
+                let secret = secrets.resolve(secret);
+                append(&mut tar, file, &[before.as_bytes(), secret.expose(), after.as_bytes()].concat())?;
+            }
         }
     }
     finish(tar)
@@ -72,16 +79,20 @@ fn append(tar: &mut tar::Builder<Vec<u8>>, file: &PlacedFile, bytes: &[u8]) -> R
     tar.append_data(&mut header, relative, bytes).map_err(|source| ArchiveError::Tar { path: file.path.clone(), source })
 }
 
+/// Names of the operator's secrets that `files` are to hold and that the operator has not given.
+pub(crate) fn not_given(files: &[PlacedFile], secrets: &Secrets) -> BTreeSet<String> {
+    let wanted = files.iter().filter_map(|file| match file.content.secret() {
+        Some(SecretUse::Operator { name }) => Some(name),
+        _ => None,
+    });
+    wanted.filter(|name| !secrets.operator.contains_key(*name)).cloned().collect()
+}
+
 /// Replaces every secret of `files` in lines that a container printed: a crashing program may print its configuration.
 #[must_use]
 pub fn redact(lines: Vec<String>, files: &[PlacedFile], secrets: &Secrets) -> Vec<String> {
-    let values: Vec<_> = files
-        .iter()
-        .filter_map(|file| match &file.content {
-            Content::Secret { secret } => Some(secrets.resolve(secret)),
-            Content::Text { .. } => None,
-        })
-        .collect();
+    let values: Vec<_> =
+        files.iter().filter_map(|file| file.content.secret()).map(|secret| secrets.resolve(secret)).collect();
     let hide = |line: String| {
         values
             .iter()
@@ -97,7 +108,6 @@ pub fn redact(lines: Vec<String>, files: &[PlacedFile], secrets: &Secrets) -> Ve
 mod tests {
     use std::{collections::BTreeMap, io::Read};
 
-    use fleet_plan::SecretUse;
     use fleet_secret::{FleetSecret, Secret};
 
     use super::*;
@@ -130,6 +140,24 @@ mod tests {
             seen.push((format!("/{path}"), text));
         }
         assert_eq!(seen, [("/etc/a.json".to_owned(), "{}".to_owned()), (long, "operator-value".to_owned())]);
+    }
+
+    #[test]
+    fn text_around_a_secret_is_filled_in_only_in_the_archive() {
+        let text = format!("token = \"{SECRET_PLACE}\"\n");
+        let secret = SecretUse::Operator { name: "KEY".to_owned() };
+        let files = [file("/fleet/x.toml", Content::Filled { text, secret })];
+        let bytes = archive(&files, &secrets()).expect("an archive");
+        let written = String::from_utf8_lossy(&bytes).into_owned();
+        assert!(written.contains("token = \"operator-value\"\n"), "{written}");
+        assert_eq!(redact(vec!["is operator-value".to_owned()], &files, &secrets()), ["is <secret>"]);
+    }
+
+    #[test]
+    fn secrets_that_the_operator_did_not_give_are_known_by_name() {
+        let absent = Content::Secret { secret: SecretUse::Operator { name: "LATER".to_owned() } };
+        let files = [file("/k", operator()), file("/l", absent)];
+        assert_eq!(not_given(&files, &secrets()), BTreeSet::from(["LATER".to_owned()]));
     }
 
     #[test]

@@ -14,6 +14,8 @@ pub const ENVIRONMENT: &str = "dev.fleetctl.environment";
 pub const ADDRESS: &str = "dev.fleetctl.address";
 /// The derivation hash that a container was made from.
 pub const HASH: &str = "dev.fleetctl.hash";
+/// Names of the operator's secrets that a container was made without, because they were not set; separated by commas.
+pub const WITHOUT: &str = "dev.fleetctl.without";
 
 /// Labels of an object of this scope.
 #[must_use]
@@ -48,6 +50,11 @@ pub(crate) fn address(labels: &BTreeMap<String, String>) -> Option<Address> {
 /// The hash among an object's labels.
 pub(crate) fn hash(labels: &BTreeMap<String, String>) -> Option<Hash> {
     labels.get(HASH)?.parse().ok()
+}
+
+/// The operator's secrets that a container was made without.
+pub(crate) fn without(labels: &BTreeMap<String, String>) -> impl Iterator<Item = &str> {
+    labels.get(WITHOUT).into_iter().flat_map(|names| names.split(',')).filter(|name| !name.is_empty())
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What the engine's lists mean: containers and volumes of a scope as a [`State`]. Pure.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bollard::models::{ContainerSummary, ContainerSummaryStateEnum, Volume};
 use fleet_apply::Scope;
@@ -22,7 +22,9 @@ pub(crate) fn container_name(scope: &Scope, address: &Address) -> String {
 
 /// The containers of each address, by the names that they carry. Others of the scope (a holder of the directory) are
 /// left out.
-pub(crate) fn pairs(scope: &Scope, list: &[ContainerSummary]) -> BTreeMap<Address, Pair> {
+///
+/// A container that was made without a secret which is `given` now counts as one of another hash.
+pub(crate) fn pairs(scope: &Scope, list: &[ContainerSummary], given: &BTreeSet<String>) -> BTreeMap<Address, Pair> {
     let mut pairs: BTreeMap<Address, Pair> = BTreeMap::new();
     for container in list {
         let labels = sorted(container.labels.as_ref());
@@ -30,7 +32,11 @@ pub(crate) fn pairs(scope: &Scope, list: &[ContainerSummary]) -> BTreeMap<Addres
             continue;
         };
         let name = container_name(scope, &address);
-        let present = present(container, &labels);
+        let mut present = present(container, &labels);
+        present.late = labels::without(&labels).find(|name| given.contains(*name)).map(str::to_owned);
+        if present.late.is_some() {
+            present.hash = None;
+        }
         let pair = pairs.entry(address).or_default();
         if has_name(container, &name) {
             pair.current = Some(present);
@@ -63,6 +69,7 @@ pub(crate) fn present(container: &ContainerSummary, labels: &BTreeMap<String, St
             _ if container.state == Some(S::RESTARTING) => Health::Unhealthy,
             _ => Health::None,
         },
+        late: None,
     }
 }
 
@@ -75,11 +82,20 @@ pub(crate) fn sorted(map: Option<&HashMap<String, String>>) -> BTreeMap<String, 
     map.into_iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect()
 }
 
+/// What the engine's lists said, and which of the operator's secrets there are.
+pub(crate) struct Seen<'a> {
+    pub scope: &'a Scope,
+    pub containers: &'a [ContainerSummary],
+    pub volumes: &'a [Volume],
+    pub given: &'a BTreeSet<String>,
+}
+
 /// Everything of the scope. Containers are objects, wanted or not; a volume that nobody wants any more is an orphan:
 /// it is somebody's memory, and only a person may remove it.
-pub(crate) fn state(scope: &Scope, containers: &[ContainerSummary], volumes: &[Volume], wanted: &[Address]) -> State {
+pub(crate) fn state(seen: &Seen<'_>, wanted: &[Address]) -> State {
+    let Seen { scope, containers, volumes, given } = *seen;
     let mut state = State::default();
-    for (address, pair) in pairs(scope, containers) {
+    for (address, pair) in pairs(scope, containers, given) {
         state.objects.insert(address, observed(&pair));
     }
     if let Some(directory) = directory::observed(scope, containers) {
@@ -132,7 +148,11 @@ mod tests {
         }
     }
     fn seen(list: &[ContainerSummary]) -> Observed {
-        state(&scope(), list, &[], &[]).objects.remove(&Address::new(Kind::Agent, "ann")).expect("ann is seen")
+        seen_with(list, &BTreeSet::new())
+    }
+    fn seen_with(list: &[ContainerSummary], given: &BTreeSet<String>) -> Observed {
+        let seen = Seen { scope: &scope(), containers: list, volumes: &[], given };
+        state(&seen, &[]).objects.remove(&Address::new(Kind::Agent, "ann")).expect("ann is seen")
     }
 
     #[test]
@@ -171,8 +191,20 @@ mod tests {
             labels: labels::of(&scope(), Some(&ann), None),
             ..Volume::default()
         };
-        let gone = state(&scope(), &[], std::slice::from_ref(&volume), &[]);
-        assert!(gone.orphans[&ann].contains("f-e-data-ann"));
-        assert!(state(&scope(), &[], &[volume], &[ann]).orphans.is_empty());
+        let seen = Seen { scope: &scope(), containers: &[], volumes: &[volume], given: &BTreeSet::new() };
+        assert!(state(&seen, &[]).orphans[&ann].contains("f-e-data-ann"));
+        assert!(state(&seen, &[ann]).orphans.is_empty());
+    }
+
+    #[test]
+    fn a_container_made_without_a_secret_that_is_set_now_is_to_be_made_anew() {
+        let mut made = container("f-e-ann", ContainerSummaryStateEnum::RUNNING, "Up (healthy)");
+        made.labels.get_or_insert_default().insert(labels::WITHOUT.to_owned(), "A_KEY,B_KEY".to_owned());
+        let list = [made];
+        let before = seen_with(&list, &BTreeSet::from(["C_KEY".to_owned()]));
+        assert!(before.hash.is_some() && before.unfinished.is_none());
+        let now = seen_with(&list, &BTreeSet::from(["B_KEY".to_owned()]));
+        assert_eq!(now.hash, None);
+        assert!(now.unfinished.expect("a reason").starts_with("B_KEY was not set"));
     }
 }

@@ -1,5 +1,7 @@
 //! [`DockerProvider`]: services, agents and the directory on one container engine.
 
+use std::collections::BTreeSet;
+
 use async_trait::async_trait;
 use fleet_apply::{Applied, Events, Provider, ProviderError, Ready, Scope, Silent};
 use fleet_derivation::Hash;
@@ -9,7 +11,7 @@ use fleet_plan::{Action, Change, ContainerSpec, Desired, State};
 use crate::{
     Engine,
     calls::Calls,
-    directory, observe,
+    directory, labels, observe,
     recover::{Pair, steps},
     roll::Roll,
 };
@@ -18,6 +20,8 @@ use crate::{
 pub struct DockerProvider {
     pub(crate) engine: Engine,
     pub(crate) scope: Scope,
+    /// Names of the operator's secrets that are set.
+    given: BTreeSet<String>,
     /// One at a time looks for the network and makes it: an engine may allow two of one name.
     network: tokio::sync::Mutex<()>,
 }
@@ -26,7 +30,28 @@ impl DockerProvider {
     /// A provider for one scope.
     #[must_use]
     pub fn new(engine: Engine, scope: Scope) -> Self {
-        Self { engine, scope, network: tokio::sync::Mutex::new(()) }
+        Self { engine, scope, given: BTreeSet::new(), network: tokio::sync::Mutex::new(()) }
+    }
+
+    /// The same, knowing the names of the operator's secrets that are set: what was made without one of them is made anew.
+    #[must_use]
+    pub fn with_given(mut self, names: BTreeSet<String>) -> Self {
+        self.given = names;
+        self
+    }
+
+    /// Names of the operator's secrets that containers of the scope were made without; `None` where there is no container
+    /// to tell. Read-only, one call.
+    ///
+    /// # Errors
+    /// When the engine does not answer.
+    pub async fn made_without(&self) -> Result<Option<BTreeSet<String>>, ProviderError> {
+        let list = self.calls(&Silent).list(&self.scope, None).await.map_err(crate::EngineError::anywhere)?;
+        let all = list.iter().map(|container| observe::sorted(container.labels.as_ref()));
+        let agents: Vec<_> =
+            all.filter(|all| labels::address(all).is_some_and(|address| address.kind == Kind::Agent)).collect();
+        let names = agents.iter().flat_map(labels::without).map(str::to_owned).collect();
+        Ok((!agents.is_empty()).then_some(names))
     }
 
     /// The engine it works on.
@@ -53,7 +78,7 @@ impl DockerProvider {
     /// The containers of one address as they are now.
     async fn pair(&self, calls: Calls<'_>, address: &Address) -> Result<Pair, ProviderError> {
         let list = calls.list(&self.scope, Some(address)).await.map_err(|e| e.at(address))?;
-        Ok(observe::pairs(&self.scope, &list).remove(address).unwrap_or_default())
+        Ok(observe::pairs(&self.scope, &list, &self.given).remove(address).unwrap_or_default())
     }
 
     async fn converge(
@@ -141,7 +166,9 @@ impl Provider for DockerProvider {
         let calls = self.calls(&Silent);
         let containers = calls.list(&self.scope, None).await.map_err(crate::EngineError::anywhere)?;
         let volumes = calls.volumes(&self.scope).await.map_err(crate::EngineError::anywhere)?;
-        Ok(observe::state(&self.scope, &containers, &volumes, wanted))
+        let seen =
+            observe::Seen { scope: &self.scope, containers: &containers, volumes: &volumes, given: &self.given };
+        Ok(observe::state(&seen, wanted))
     }
 
     async fn apply(&self, change: &Change, ready: &Ready<'_>, events: &dyn Events) -> Result<Applied, ProviderError> {

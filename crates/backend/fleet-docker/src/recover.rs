@@ -44,6 +44,8 @@ pub struct Present {
     pub life: Life,
     /// Health.
     pub health: Health,
+    /// A secret that was not set when the container was made, and is now: it is made anew, whatever its hash says.
+    pub late: Option<String>,
 }
 
 impl Present {
@@ -77,6 +79,9 @@ impl Pair {
     /// What an interrupted run left, in words for people; `None`: nothing.
     #[must_use]
     pub fn unfinished(&self) -> Option<String> {
+        if let Some(name) = self.current.as_ref().and_then(|current| current.late.as_ref()) {
+            return Some(format!("{name} was not set when its container was made, and is now"));
+        }
         let text = match (&self.current, &self.former) {
             (Some(c), _) if c.life == Life::Created => "its container was created and not started",
             (None, Some(_)) => "its former container was set aside and no new one was made",
@@ -174,7 +179,7 @@ mod tests {
     const OLD: &[u8] = b"old";
 
     fn present(hash: &[u8], life: Life, health: Health) -> Option<Present> {
-        Some(Present { id: format!("{hash:?}{life:?}"), hash: Some(Hash::of(hash)), life, health })
+        Some(Present { id: format!("{hash:?}{life:?}"), hash: Some(Hash::of(hash)), life, health, late: None })
     }
     fn plan(current: Option<Present>, former: Option<Present>) -> Vec<Step> {
         steps(&Pair { current, former }, Hash::of(NEW))

@@ -152,12 +152,14 @@ impl Roll<'_> {
             let owner = (!volume.read_only).then_some(self.address);
             self.calls.ensure_volume(self.scope, &volume.volume, owner).await?;
         }
+        let without = files::not_given(&self.spec.files, self.ready.secrets);
         let making = Making {
             scope: self.scope,
             address: self.address,
             hash: self.hash,
             image_id: self.image_id.as_deref().unwrap_or_default(),
             spec: self.spec,
+            without: &without,
         };
         let id = self.calls.create(&self.name, create_body(self.calls.engine, &making)).await?;
         self.current = Some(id.clone());

@@ -22,12 +22,19 @@ pub(crate) struct Making<'a> {
     pub hash: Hash,
     pub image_id: &'a str,
     pub spec: &'a ContainerSpec,
+    /// Names of the operator's secrets that it is made without.
+    pub without: &'a BTreeSet<String>,
 }
 
 /// The body of the create call. Holds no secret: files are uploaded afterwards.
 pub(crate) fn create_body(engine: &Engine, making: &Making<'_>) -> ContainerCreateBody {
     let spec = making.spec;
     let network = making.scope.name("net");
+    let mut all = labels::of(making.scope, Some(making.address), Some(making.hash));
+    if !making.without.is_empty() {
+        let names: Vec<&str> = making.without.iter().map(String::as_str).collect();
+        all.insert(labels::WITHOUT.to_owned(), names.join(","));
+    }
     let endpoint =
         EndpointSettings { aliases: Some(spec.aliases.iter().cloned().collect()), ..EndpointSettings::default() };
     ContainerCreateBody {
@@ -36,7 +43,7 @@ pub(crate) fn create_body(engine: &Engine, making: &Making<'_>) -> ContainerCrea
         env: Some(spec.env.iter().map(|(k, v)| format!("{k}={v}")).collect()),
         cmd: spec.command.clone(),
         healthcheck: spec.health.as_ref().map(health),
-        labels: Some(labels::of(making.scope, Some(making.address), Some(making.hash))),
+        labels: Some(all),
         stop_timeout: Some(spec.stop_grace_seconds.into()),
         exposed_ports: Some(spec.ports.iter().map(|p| format!("{}/tcp", p.container)).collect()),
         volumes: Some(writable_folders(spec).into_iter().collect()),

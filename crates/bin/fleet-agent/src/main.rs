@@ -202,6 +202,10 @@ fn listen_to_signals(stopper: watch::Sender<bool>) -> std::io::Result<()> {
     Ok(())
 }
 
+/// In the environment in place of a secret that the operator has not given. OpenClaw wants every key that its
+/// configuration names; an agent without one still runs and joins its rooms. Too short to be starred out of its log.
+const NOT_GIVEN: &str = "unset";
+
 /// What the container was given beside its settings.
 struct Inputs {
     bundle: Bundle,
@@ -214,7 +218,12 @@ impl Inputs {
         secrets::read(&secrets::password_path(settings), "the account's password")?;
         let mut env_secrets = Vec::new();
         for name in &settings.env_secrets {
-            env_secrets.push((name.clone(), secrets::read(&settings.secrets_dir.join(name), "a declared secret")?));
+            let secret = secrets::read_if_given(&settings.secrets_dir.join(name), "a declared secret")?;
+            let secret = secret.unwrap_or_else(|| {
+                log::warn("a declared secret was not given; models that need it cannot answer", &[("name", name)]);
+                Secret::new(NOT_GIVEN)
+            });
+            env_secrets.push((name.clone(), secret));
         }
         Ok(Self { bundle: Bundle::read(&settings.bundle_dir)?, env_secrets })
     }

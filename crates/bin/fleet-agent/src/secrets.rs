@@ -46,6 +46,17 @@ pub fn read(path: &Path, what: &'static str) -> Result<Secret, InputError> {
     }
 }
 
+/// Reads the file of an operator's secret. `None`: it is empty, because the operator gave none.
+///
+/// # Errors
+/// See [`read`].
+pub fn read_if_given(path: &Path, what: &'static str) -> Result<Option<Secret>, InputError> {
+    match fs::metadata(path) {
+        Ok(file) if file.len() == 0 => Ok(None),
+        _ => read(path, what).map(Some),
+    }
+}
+
 /// `bytes` random bytes as lower-case hex.
 ///
 /// # Errors

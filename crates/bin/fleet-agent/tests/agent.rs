@@ -121,6 +121,11 @@ impl World {
 
     /// Settings of a container `name` on this volume, running `script` as OpenClaw.
     fn container(&self, name: &str, script: &str) -> Container<'_> {
+        self.container_with(name, script, &[])
+    }
+
+    /// The same with secrets of the operator in its environment.
+    fn container_with(&self, name: &str, script: &str, env_secrets: &[&str]) -> Container<'_> {
         let own = rustix::process::getuid().as_raw();
         let uid = if own == 0 { 65534 } else { own };
         let settings = json!({
@@ -129,7 +134,7 @@ impl World {
             "workspace_dir": self.path("data/workspace"), "state_dir": self.path("data/state"),
             "data_dir": self.path("data/fleet"), "bundle_dir": self.path("bundle"),
             "secrets_dir": self.path("secrets"), "directory": self.path("directory"),
-            "gateway_port": self.stub.port, "health_port": free_port(), "tool_port": free_port(), "grace_seconds": 2,
+            "env_secrets": env_secrets, "gateway_port": self.stub.port, "health_port": free_port(), "tool_port": free_port(), "grace_seconds": 2,
         });
         let file = format!("{name}.json");
         self.write(&file, &settings.to_string(), 0o444);
@@ -169,9 +174,9 @@ impl Container<'_> {
     }
 
     fn wait_for(&self, state: &str) {
-        let until = Instant::now() + Duration::from_secs(30);
+        let until = Instant::now() + Duration::from_secs(120);
         while self.state() != state {
-            assert!(Instant::now() < until, "not {state} but {} after 30 s", self.state());
+            assert!(Instant::now() < until, "not {state} but {} after two minutes", self.state());
             std::thread::sleep(Duration::from_millis(100));
         }
     }
@@ -234,6 +239,20 @@ fn of_two_on_one_volume_one_serves_and_the_other_waits_and_says_so() {
     first.stop();
     second.wait_for("healthy");
     assert!(world.path("data/workspace/started-twice").exists());
+}
+
+#[test]
+fn an_agent_whose_key_was_not_given_runs_without_it_and_says_which() {
+    let world = World::new();
+    world.write("secrets/GIVEN_KEY", "abcdefghijklmnop", 0o400);
+    world.write("secrets/LATER_KEY", "", 0o400);
+    let script = format!("echo later=$LATER_KEY given=${{#GIVEN_KEY}}; {WAITS}");
+    let agent = world.container_with("one", &script, &["GIVEN_KEY", "LATER_KEY"]).start();
+    agent.wait_for("healthy");
+    let output = agent.stop();
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(out.contains("later=unset given=16"), "{out}");
+    assert!(err.contains("was not given") && err.contains("LATER_KEY") && !err.contains("GIVEN_KEY was"), "{err}");
 }
 
 #[test]

@@ -96,7 +96,8 @@ fn operator_secrets(model: &Model) -> BTreeMap<String, Secret> {
         .filter_map(|provider| match &provider.kind {
             ModelProviderKind::Bedrock { api_key, .. } | ModelProviderKind::OpenAi { api_key, .. } => api_key.as_ref(),
         })
-        .filter_map(|name| Some((name.0.clone(), Secret::new(std::env::var(&name.0).ok()?))))
+        .filter_map(|name| Some((name.0.clone(), std::env::var(&name.0).ok().filter(|value| !value.is_empty())?)))
+        .map(|(name, value)| (name, Secret::new(value)))
         .collect()
 }
 

@@ -96,7 +96,8 @@ impl World {
                 assembler: prepared.assembler(Some(engine.clone()))?,
                 sources: Arc::new(prepared.opened.tree.clone()),
             },
-            docker: DockerProvider::new(engine, prepared.scope.clone()),
+            docker: DockerProvider::new(engine, prepared.scope.clone())
+                .with_given(secrets.operator.keys().cloned().collect()),
             matrix,
             secrets,
             console: Arc::clone(&context.console),

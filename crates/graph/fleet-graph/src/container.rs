@@ -9,7 +9,7 @@ use fleet_model::{
     resolved::Agent,
 };
 use fleet_objects::{
-    ContainerSpec, Content, HealthProbe, PlacedFile, PublishedPort, SecretUse, VolumeMount,
+    ContainerSpec, Content, HealthProbe, PlacedFile, PublishedPort, SECRET_PLACE, SecretUse, VolumeMount,
 };
 use serde_json::json;
 
@@ -23,13 +23,19 @@ pub const HOMESERVER_PORT: u16 = 6167;
 pub const AGENT_UID: u32 = 1000;
 /// The uid and gid under which the homeserver runs: user `synapse` of the image.
 pub const HOMESERVER_UID: u32 = 991;
+/// How long a health probe may take. On a busy machine most of it is the engine starting the probe, and what serves must
+/// not be rolled for that.
+const PROBE_SECONDS: u32 = 15;
 /// Where fleet-agent answers health probes, loopback only.
 const HEALTH_PORT: u16 = 18791;
 /// Where fleet-agent answers the `people` tool, loopback only.
 pub(crate) const TOOL_PORT: u16 = 18790;
-/// Keys that the homeserver takes as files below `/fleet/secrets`; the same labels derive them elsewhere.
-pub const HOMESERVER_KEYS: [&str; 4] =
-    ["synapse-registration-shared-secret", "synapse-macaroon-secret", "synapse-form-secret", "registration-token"];
+/// Keys that Synapse takes as files below `/fleet/secrets`; the same labels derive them elsewhere.
+pub const SYNAPSE_KEYS: [&str; 3] = ["synapse-registration-shared-secret", "synapse-macaroon-secret", "synapse-form-secret"];
+/// The key with which accounts are registered on a Conduit, in its configuration.
+pub const REGISTRATION_TOKEN: &str = "registration-token";
+/// Where a Conduit finds its configuration, in place of the one in its image.
+const CONDUIT_CONFIG: &str = "/fleet/conduit.toml";
 
 /// The homeserver as agents reach it.
 #[must_use]
@@ -45,9 +51,8 @@ fn secret_file(path: String, secret: SecretUse) -> PlacedFile {
     PlacedFile { path, mode: 0o400, uid: 0, gid: 0, content: Content::Secret { secret } }
 }
 
-/// The homeserver's container.
-#[must_use]
-pub fn homeserver(model: &Model, declared: &Homeserver, image: &PlannedImage, output: Option<String>) -> ContainerSpec {
+/// What a Synapse of our image is given.
+fn synapse_files(model: &Model) -> Vec<PlacedFile> {
     let config = json!({
         "schema": 1,
         "server_name": model.fleet.domain,
@@ -57,14 +62,50 @@ pub fn homeserver(model: &Model, declared: &Homeserver, image: &PlannedImage, ou
         "gid": HOMESERVER_UID,
     });
     let mut files = vec![text_file("/fleet/homeserver.json", format!("{config:#}\n"))];
-    for label in HOMESERVER_KEYS {
+    for label in SYNAPSE_KEYS {
         files.push(secret_file(format!("/fleet/secrets/{label}"), SecretUse::Key { label: label.to_owned() }));
     }
+    files
+}
+
+/// Conduit's whole configuration: it reads one file, so the token with which alone accounts can be registered is in it.
+/// An environment variable would show the token to whoever inspects the container.
+fn conduit_file(model: &Model) -> PlacedFile {
+    let text = format!(
+        "[global]\n\
+         server_name = {name:?}\n\
+         address = \"0.0.0.0\"\n\
+         port = {HOMESERVER_PORT}\n\
+         database_backend = \"rocksdb\"\n\
+         database_path = \"/data/database\"\n\
+         max_request_size = 20_000_000\n\
+         max_concurrent_requests = 100\n\
+         allow_registration = true\n\
+         registration_token = \"{SECRET_PLACE}\"\n\
+         allow_federation = false\n\
+         allow_encryption = false\n\
+         allow_check_for_updates = false\n\
+         trusted_servers = []\n",
+        name = model.fleet.domain,
+    );
+    let secret = SecretUse::Key { label: REGISTRATION_TOKEN.to_owned() };
+    PlacedFile { path: CONDUIT_CONFIG.to_owned(), mode: 0o400, uid: 0, gid: 0, content: Content::Filled { text, secret } }
+}
+
+/// The homeserver's container.
+#[must_use]
+pub fn homeserver(model: &Model, declared: &Homeserver, image: &PlannedImage, output: Option<String>) -> ContainerSpec {
+    let (files, env) = match declared.kind {
+        HomeserverKind::Synapse => (synapse_files(model), BTreeMap::new()),
+        HomeserverKind::Conduit => {
+            (vec![conduit_file(model)], BTreeMap::from([("CONDUIT_CONFIG".to_owned(), CONDUIT_CONFIG.to_owned())]))
+        }
+    };
     ContainerSpec {
         image: Address::new(Kind::Image, &declared.image),
         image_hash: image.hash,
         image_output: output,
-        env: BTreeMap::new(),
+        env,
         command: None,
         files,
         volumes: vec![VolumeMount { volume: "homeserver".to_owned(), path: "/data".to_owned(), read_only: false }],
@@ -74,7 +115,7 @@ pub fn homeserver(model: &Model, declared: &Homeserver, image: &PlannedImage, ou
             HomeserverKind::Synapse => Some(HealthProbe {
                 command: vec!["/usr/bin/python3".to_owned(), "/opt/homeserver/start.py".to_owned(), "health".to_owned()],
                 interval_seconds: 2,
-                timeout_seconds: 5,
+                timeout_seconds: PROBE_SECONDS,
                 start_period_seconds: 90,
                 retries: 5,
             }),
@@ -159,7 +200,7 @@ pub fn agent(parts: &AgentParts<'_>) -> ContainerSpec {
         health: Some(HealthProbe {
             command: vec!["/usr/local/bin/fleet-agent".to_owned(), "health".to_owned()],
             interval_seconds: 3,
-            timeout_seconds: 5,
+            timeout_seconds: PROBE_SECONDS,
             start_period_seconds: parts.environment.rollout.healthy_within_seconds,
             retries: 3,
         }),
@@ -243,15 +284,22 @@ pub fn derivation(address: Address, spec: &ContainerSpec, origin: Option<&Origin
             // Bundle files are the output of the workspace derivation, added by the caller.
             Content::Text { .. } if file.path.starts_with("/fleet/bundle/") => {}
             Content::Text { text } => made.value(format!("file.{}", file.path), Hash::of(text.as_bytes()).to_string(), origin),
-            Content::Secret { secret } => {
-                let (name, epoch) = match secret {
-                    SecretUse::Password { matrix_id, epoch } => (format!("password of {matrix_id}"), *epoch),
-                    SecretUse::Key { label } => (format!("key {label}"), 0),
-                    SecretUse::Operator { name } => (name.clone(), 0),
-                };
-                made.input(format!("file.{}", file.path), Input::Secret { name, epoch }, origin);
+            Content::Secret { secret } => made.input(format!("file.{}", file.path), secret_input(secret), origin),
+            Content::Filled { text, secret } => {
+                made.value(format!("file.{}", file.path), Hash::of(text.as_bytes()).to_string(), origin);
+                made.input(format!("file.{} secret", file.path), secret_input(secret), origin);
             }
         }
     }
     made
+}
+
+/// A secret as a derivation knows it: by reference and epoch.
+fn secret_input(secret: &SecretUse) -> Input {
+    let (name, epoch) = match secret {
+        SecretUse::Password { matrix_id, epoch } => (format!("password of {matrix_id}"), *epoch),
+        SecretUse::Key { label } => (format!("key {label}"), 0),
+        SecretUse::Operator { name } => (name.clone(), 0),
+    };
+    Input::Secret { name, epoch }
 }

@@ -135,6 +135,28 @@ pub enum Content {
         /// Which.
         secret: SecretUse,
     },
+    /// Text around one secret, which takes the place of [`SECRET_PLACE`] when the file is written: for programs that
+    /// want everything in one file.
+    Filled {
+        /// The text.
+        text: String,
+        /// Which.
+        secret: SecretUse,
+    },
+}
+
+/// Where the secret goes in [`Content::Filled`].
+pub const SECRET_PLACE: &str = "{{secret}}";
+
+impl Content {
+    /// The secret that the file holds.
+    #[must_use]
+    pub const fn secret(&self) -> Option<&SecretUse> {
+        match self {
+            Self::Text { .. } => None,
+            Self::Secret { secret } | Self::Filled { secret, .. } => Some(secret),
+        }
+    }
 }
 
 /// A reference to a secret value.

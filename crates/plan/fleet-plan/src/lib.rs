@@ -10,7 +10,7 @@ mod state;
 
 pub use fleet_objects::{
     AccountSpec, ContainerSpec, Content, Desired, DirectorySpec, HealthProbe, ImageSpec, PlacedFile, PublishedPort, RoomSpec,
-    SecretUse, StackParameter, StackSpec, VolumeMount,
+    SECRET_PLACE, SecretUse, StackParameter, StackSpec, VolumeMount,
 };
 pub use generation::{Entry, Generation, Outcome};
 pub use plan::{Action, Change, Note, Plan, Reason, SCHEMA};

@@ -160,7 +160,11 @@ impl Planning<'_> {
             _ => Action::Roll,
         };
         if observed.hash != Some(derivation.hash()) {
-            let verdict = Verdict::new(in_place, self.reasons(observed.hash, derivation));
+            let reasons = match (observed.hash, &observed.unfinished) {
+                (None, Some(what)) => vec![Reason::Drift { what: what.clone() }],
+                (hash, _) => self.reasons(hash, derivation),
+            };
+            let verdict = Verdict::new(in_place, reasons);
             return Some(if derivation.pending().next().is_some() { verdict.conditional() } else { verdict });
         }
         let what = match (&observed.unfinished, observed.run, observed.health) {

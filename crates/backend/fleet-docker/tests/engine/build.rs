@@ -35,7 +35,7 @@ async fn a_containerfile_starts_from_a_fleet_image_and_sees_the_ca_bundle_that_t
         let id = build(&world.engine, &request, &mut |l| lines.push(l)).await.expect("built");
         assert!(lines.iter().any(|l| l.contains("our-own-authority")), "what a step prints is told: {lines:?}");
         let argv = ["/bin/sh", "-c", "cat /greeting; ls /ran; ls /run/secrets; grep -r our-own-auth /etc /run /tmp; echo done"];
-        let check = world.engine.run_check(&id, &argv.map(str::to_owned), Duration::from_secs(20)).await.expect("ran");
+        let check = world.engine.run_check(&id, &argv.map(str::to_owned), Duration::from_secs(60)).await.expect("ran");
         assert_eq!(check.last_lines.first().map(String::as_str), Some("hello"));
         assert!(!check.last_lines.iter().any(|l| l.contains("our-own-auth")), "{check:?}");
         let config = serde_json::to_string(&world.raw.inspect_image(&id).await.expect("inspected")).expect("json");

@@ -54,10 +54,10 @@ async fn checks_run_without_network_in_bounded_time_and_leave_nothing() {
             let (world, id, argv) = (world.clone(), id.clone(), words(argv));
             async move { world.engine.run_check(&id, &argv, Duration::from_secs(seconds)).await.expect("it ran") }
         };
-        let good = check(&["/bin/sh", "-c", "echo fine; test ! -e /sys/class/net/eth0"], 20).await;
+        let good = check(&["/bin/sh", "-c", "echo fine; test ! -e /sys/class/net/eth0"], 60).await;
         assert_eq!((good.exit_code, good.last_lines), (Some(0), vec!["fine".to_owned()]));
-        assert_eq!(check(&["/bin/sh", "-c", "exit 9"], 20).await.exit_code, Some(9));
-        let missing = check(&["openclaw", "--version"], 20).await;
+        assert_eq!(check(&["/bin/sh", "-c", "exit 9"], 60).await.exit_code, Some(9));
+        let missing = check(&["openclaw", "--version"], 60).await;
         assert_eq!(missing.exit_code, Some(127));
         assert!(missing.last_lines.join(" ").contains("openclaw"), "{missing:?}");
         assert_eq!(check(&["/bin/sleep", "60"], 1).await.exit_code, None);

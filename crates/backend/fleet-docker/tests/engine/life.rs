@@ -30,7 +30,8 @@ async fn a_container_is_made_becomes_healthy_and_is_then_left_alone() {
 async fn limits_ports_and_restart_policy_are_set_and_no_secret_can_be_inspected() {
     with("inspect", |world| async move {
         let mut spec = world.spec("1", &format!("stat -c '%a %u %g' /run/fleet/key; md5sum /run/fleet/key; {SERVE}"));
-        spec.ports = vec![PublishedPort { host: 47_911, container: 80 }];
+        let port = fleet_sim::free_port();
+        spec.ports = vec![PublishedPort { host: port, container: 80 }];
         spec.host_gateway = true;
         spec.aliases.insert("serving".to_owned());
         world.converge(&spec).await.expect("created");
@@ -39,7 +40,7 @@ async fn limits_ports_and_restart_policy_are_set_and_no_secret_can_be_inspected(
         for part in [
             r#""NanoCpus":500000000"#,
             r#""Memory":67108864"#,
-            r#""HostIp":"127.0.0.1","HostPort":"47911""#,
+            &format!(r#""HostIp":"127.0.0.1","HostPort":"{port}""#),
             r#""Name":"unless-stopped""#,
             "no-new-privileges",
             "host.docker.internal:host-gateway",
@@ -153,6 +154,35 @@ async fn a_plan_made_against_another_container_is_refused_and_nothing_is_touched
         assert!(matches!(refused, Err(ProviderError::Stale { .. })), "{refused:?}");
         assert_eq!(log.writes(), Vec::<String>::new());
         assert_eq!(world.seen().await.expect("seen").id, id);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_that_is_set_later_reaches_the_container_by_a_roll_and_one_that_is_unset_again_changes_nothing() {
+    with("later", |world| async move {
+        let size = "echo key of $(wc -c < /run/fleet/key)";
+        let spec = world.spec("1", &format!("{size}; {SERVE}"));
+        let (without, with) = (world.as_if_set(&[]), world.as_if_set(&["API_KEY"]));
+        let change = without.change(&spec).await;
+        without.apply(&change, &CallLog::default()).await.expect("created");
+        let first = without.seen().await.expect("seen");
+        assert_eq!((first.hash, first.unfinished), (change.after, None), "nothing is due while it is not set");
+        assert_eq!(without.provider.made_without().await.expect("asked").expect("an agent").len(), 1);
+
+        let seen = with.seen().await.expect("seen");
+        assert_eq!(seen.hash, None);
+        assert!(seen.unfinished.expect("a reason").contains("API_KEY was not set"));
+        let change = with.change(&spec).await;
+        assert_eq!(with.apply(&change, &CallLog::default()).await.expect("rolled"), Applied::Changed { output: None });
+        let second = with.seen().await.expect("seen");
+        assert_ne!(second.id, first.id);
+        assert_eq!(with.lines(&with.container()).await[0], format!("key of {}", OPERATOR_SECRET.len()));
+        assert_eq!(with.provider.made_without().await.expect("asked"), Some(std::collections::BTreeSet::new()));
+        for world in [&with, &without] {
+            assert_eq!(world.seen().await.expect("seen").hash, change.after);
+            assert_eq!(world.converge(&spec).await.expect("again"), Applied::Unchanged { output: None });
+        }
     })
     .await;
 }

@@ -84,6 +84,20 @@ impl World {
         Self { provider: DockerProvider::new(engine.clone(), scope.clone()), engine, raw, scope, secrets, image_hash }
     }
 
+    /// The same scope as seen by an operator in whose environment these secrets are set.
+    pub fn as_if_set(&self, names: &[&str]) -> Self {
+        let operator = names.iter().map(|name| ((*name).to_owned(), Secret::new(OPERATOR_SECRET))).collect();
+        let given = names.iter().map(|name| (*name).to_owned()).collect();
+        Self {
+            provider: DockerProvider::new(self.engine.clone(), self.scope.clone()).with_given(given),
+            engine: self.engine.clone(),
+            raw: self.raw.clone(),
+            scope: self.scope.clone(),
+            secrets: Secrets { fleet: self.secrets.fleet.clone(), operator },
+            image_hash: self.image_hash,
+        }
+    }
+
     pub fn ann() -> Address {
         Address::new(Kind::Agent, "ann.lee")
     }
@@ -110,14 +124,14 @@ impl World {
             health: Some(HealthProbe {
                 command: ["/bin/test", "-e", "/tmp/ok"].map(str::to_owned).to_vec(),
                 interval_seconds: 1,
-                timeout_seconds: 2,
+                timeout_seconds: 10, // a busy machine takes its time to start a probe
                 start_period_seconds: 0,
-                retries: 3,
+                retries: 5,
             }),
             aliases: BTreeSet::new(),
             host_gateway: false,
             stop_grace_seconds: 5,
-            healthy_within_seconds: 20,
+            healthy_within_seconds: 60,
             read_only_root: false,
         }
     }
@@ -177,7 +191,7 @@ impl World {
 
     /// Waits until the container has printed a line with this text.
     pub async fn printed(&self, container: &str, text: &str) {
-        for _ in 0..100 {
+        for _ in 0..600 {
             if self.lines(container).await.iter().any(|l| l.contains(text)) {
                 return;
             }

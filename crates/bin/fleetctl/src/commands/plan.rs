@@ -121,6 +121,10 @@ fn full(out: &mut String, change: &Change) {
                     Content::Secret { secret } => {
                         let _ = writeln!(out, "  {path}: secret, {}", serde_json::json!(secret));
                     }
+                    Content::Filled { text, secret } => {
+                        let _ = writeln!(out, "  {path}: with a secret in it, {}", serde_json::json!(secret));
+                        block(out, &path, &text);
+                    }
                 }
             }
         }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use fleet_docker::{Engine, Search, install};
+use fleet_docker::{Engine, Search, engine::Looked, install};
 
 use crate::{
     commands::{apply, status},
@@ -61,9 +61,8 @@ async fn engine(yes: bool) -> Result<Engine, Failure> {
     for looked in &looked_at {
         tell!("    {}: {}", looked.endpoint, looked.why);
     }
-    if search.docker_host.is_some() {
-        return Err(Failure::new(Exit::Unavailable, "DOCKER_HOST names an engine that does not answer")
-            .hint("start it, or unset DOCKER_HOST"));
+    if let Some(refusal) = not_by_installing(&looked_at, search.docker_host.is_some()) {
+        return Err(refusal);
     }
     let os_release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
     let systemd = std::path::Path::new("/run/systemd/system").is_dir();
@@ -91,6 +90,20 @@ async fn engine(yes: bool) -> Result<Engine, Failure> {
         .map_err(|error| Failure::caused(Exit::Failed, "the container engine could not be installed", &error))
 }
 
+/// Where installing an engine would not help: one is named or there already.
+fn not_by_installing(looked_at: &[Looked], named: bool) -> Option<Failure> {
+    if looked_at.iter().any(|looked| looked.denied) {
+        return Some(
+            Failure::new(Exit::Denied, "there is a container engine, and this user may not use it")
+                .hint("run this as root, or join the group that owns the socket (usually `docker`) and sign in again"),
+        );
+    }
+    named.then(|| {
+        Failure::new(Exit::Unavailable, "DOCKER_HOST names an engine that does not answer")
+            .hint("start it, or unset DOCKER_HOST")
+    })
+}
+
 fn farewell(prepared: &Prepared, problems: &[status::ModelProblem], seconds: u64) -> String {
     let resolved = &prepared.resolved;
     let agent = resolved.agents.keys().next().map_or("somebody", String::as_str);
@@ -116,4 +129,22 @@ fn farewell(prepared: &Prepared, problems: &[status::ModelProblem], seconds: u64
         ));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn looked(denied: bool) -> Looked {
+        Looked { endpoint: "unix:///var/run/docker.sock".to_owned(), why: "why".to_owned(), denied }
+    }
+
+    #[test]
+    fn an_engine_that_is_there_is_never_answered_with_the_offer_to_install_another() {
+        let denied = not_by_installing(&[looked(false), looked(true)], false).expect("a refusal");
+        assert!(matches!(denied.exit, Exit::Denied) && denied.hints[0].contains("group"), "{:?}", denied.hints);
+        let named = not_by_installing(&[looked(false)], true).expect("a refusal");
+        assert!(matches!(named.exit, Exit::Unavailable) && named.hints[0].contains("DOCKER_HOST"), "{:?}", named.hints);
+        assert!(not_by_installing(&[looked(false)], false).is_none(), "nothing is there: one can be installed");
+    }
 }

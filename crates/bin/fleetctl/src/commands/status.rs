@@ -1,10 +1,10 @@
 //! `status`: what runs, how it is, and what keeps agents from answering.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use fleet_model::{
     Address, Kind,
-    model::{Model, ModelProviderKind},
+    model::{Model, ModelProviderKind, SecretName},
     resolved::Resolved,
 };
 use fleet_plan::{Health, Observed, RunState, State};
@@ -143,19 +143,41 @@ pub async fn model_problems(model: &Model, resolved: &Resolved, world: &World) -
         .collect();
     used.sort_unstable();
     used.dedup();
+    // What an engine that does not answer would have told is told by the rest of the status.
+    let without = world.docker.made_without().await.ok().flatten();
     let mut problems = Vec::new();
     for name in used {
         let Some(provider) = model.providers.get(name) else { continue };
         let what = match &provider.kind {
-            ModelProviderKind::Bedrock { api_key, .. } => api_key
-                .as_ref()
-                .filter(|key| !world.secrets.operator.contains_key(&key.0))
-                .map(|key| format!("set {} to a Bedrock API key, then apply again; agents run and join rooms meanwhile", key.0)),
-            ModelProviderKind::OpenAi { base_url, .. } => unreachable_endpoint(base_url, world).await,
+            ModelProviderKind::Bedrock { api_key: None, .. } => Some(format!("it names no key. {NO_BEDROCK_KEY}")),
+            ModelProviderKind::Bedrock { api_key: Some(key), .. } => missing_key(key, without.as_ref(), world),
+            ModelProviderKind::OpenAi { base_url, api_key, .. } => match unreachable_endpoint(base_url, world).await {
+                None => api_key.as_ref().and_then(|key| missing_key(key, without.as_ref(), world)),
+                unreachable => unreachable,
+            },
         };
         problems.extend(what.map(|what| ModelProblem { provider: name.to_owned(), what }));
     }
     problems
+}
+
+/// What to do about a provider of kind `bedrock` without `api-key`, on this target.
+const NO_BEDROCK_KEY: &str = "Declare api-key=\"AWS_BEARER_TOKEN_BEDROCK\" and set that variable to a Bedrock API key: \
+     AWS credentials of this machine never enter a container. Agents run and join rooms meanwhile";
+
+/// What to do about a key that agents were made without; `None`: they have it. Where no agent runs yet, whether it is
+/// set here decides.
+fn missing_key(key: &SecretName, without: Option<&BTreeSet<String>>, world: &World) -> Option<String> {
+    let set = world.secrets.operator.contains_key(&key.0);
+    if without.map_or(set, |without| !without.contains(&key.0)) {
+        return None;
+    }
+    let name = &key.0;
+    Some(if set {
+        format!("{name} is set here, and agents that run were made without it: `fleetctl apply` gives it to them")
+    } else {
+        format!("set {name} to a key of this provider, then `fleetctl apply`; agents run and join rooms meanwhile")
+    })
 }
 
 /// Why containers cannot reach an endpoint; `None` when they can, as far as this machine can tell.
