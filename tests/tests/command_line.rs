@@ -153,6 +153,10 @@ fn an_environment_on_aws_shows_its_stacks_and_is_not_deployed() {
 
     fleet.run(&["diff", "--offline", "-e", "cloud"]).expect(0).says("stack/cloud").says("AWS::EC2::VPC");
     fleet.run(&["apply", "-e", "cloud", "--auto-approve"]).expect(1).says("does not deploy");
+
+    fleet.edit("fleet.kdl", "limits agents=50", "network cidr=\"10.0.0.0/20\"; limits agents=100000");
+    fleet.run(&["plan", "--offline", "-e", "cloud"]).expect(1).says("fleet::environment::no-stack").says("10.0.0.0/20");
+    fleet.run(&["explain", "fleet::environment::no-stack"]).expect(0).says("too narrow");
 }
 
 #[test]

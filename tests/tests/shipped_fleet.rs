@@ -85,7 +85,7 @@ fn workspaces(tree: &SourceTree) -> BTreeMap<String, BTreeMap<String, String>> {
     let mut made = BTreeMap::new();
     for name in model.environments.keys() {
         for agent in environment(&model, name).agents.values() {
-            let workspace = all.workspace(agent).unwrap_or_else(|problem| panic!("{}: {}", agent.id, problem.what));
+            let workspace = all.workspace(agent).unwrap_or_else(|problems| panic!("{}: {problems:?}", agent.id));
             made.insert(format!("{name}/{}", agent.id), workspace.files);
         }
     }

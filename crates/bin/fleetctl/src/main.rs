@@ -96,7 +96,7 @@ fn fits(cli: &Cli) -> Result<(), Failure> {
         Format::Dot => return refuse("only `graph` has --format dot"),
         Format::Json => match &cli.command {
             Apply { .. } | Build { .. } | Check | Destroy { .. } | Diff(_) | Explain { .. } | Fmt { .. } | Gc { .. } | Graph(_)
-            | History(_) | Lock { .. } | Org { .. } | Plan(_) | Say { .. } | Show(_) | Status(_) | Why { .. } => {}
+            | History(_) | Lock { .. } | Org { .. } | Plan(_) | Say { .. } | Show { .. } | Status(_) | Why { .. } => {}
             _ => return refuse("this command has no --format json"),
         },
     }

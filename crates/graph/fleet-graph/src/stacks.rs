@@ -9,6 +9,7 @@ use fleet_derivation::{Derivation, Input};
 use fleet_model::{
     Address, Kind, Origin,
     aws::Network,
+    late,
     model::{Environment, Model, Target},
 };
 use fleet_objects::{Desired, StackParameter, StackSpec};
@@ -27,14 +28,20 @@ pub fn render(model: &Model, declared: &Environment) -> Result<Vec<Rendered>, Ve
     for stack in [shared, data, environment] {
         match stack(&settings) {
             Ok(stack) => rendered.push(stack),
-            Err(error) => problems.push(Problem {
-                address: Address::new(Kind::Stack, &declared.name),
-                what: error.to_string(),
-                help: "see network, limits and deploy of the environment".to_owned(),
-            }),
+            Err(error) => problems.push(problem(declared, &error)),
         }
     }
     if problems.is_empty() { Ok(rendered) } else { Err(problems) }
+}
+
+fn problem(declared: &Environment, error: &dyn std::error::Error) -> Problem {
+    Problem {
+        code: late::NO_STACK,
+        address: Address::new(Kind::Stack, &declared.name),
+        origin: Some(declared.origin.clone()),
+        what: error.to_string(),
+        help: "see network, limits and deploy of the environment".to_owned(),
+    }
 }
 
 /// What the stacks are rendered from; `None` when the environment is not on AWS.
@@ -42,8 +49,7 @@ fn settings(model: &Model, declared: &Environment) -> Result<Option<Settings>, V
     let Target::Aws { account, region } = &declared.target else { return Ok(None) };
     let Network { cidr, azs, nat_gateways, .. } = &declared.network;
     let cidr = cidr.parse().map_err(|error: fleet_stacks::cidr::NotACidr| {
-        let address = Address::new(Kind::Stack, &declared.name);
-        vec![Problem { address, what: error.to_string(), help: "run `fleetctl check`".to_owned() }]
+        vec![problem(declared, &error)]
     })?;
     Ok(Some(Settings {
         fleet: model.fleet.name.clone(),

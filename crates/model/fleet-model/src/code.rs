@@ -88,3 +88,5 @@ pub const SKILL_NOT_TEXT: &str = "fleet::workspace::skill-not-text";
 pub const NOT_LOCKED: &str = "fleet::images::not-locked";
 /// An image whose parts do not fit each other or the target.
 pub const DOES_NOT_FIT: &str = "fleet::images::does-not-fit";
+/// A stack on AWS that cannot be rendered.
+pub const NO_STACK: &str = "fleet::environment::no-stack";

@@ -48,4 +48,19 @@ image "agent" { node "18.20.0"; npm to="/opt/openclaw" { package "openclaw" "202
 
 Change the version, the platform or the file that the message names."#,
     },
+    Explanation {
+        code: code::NO_STACK,
+        title: "A stack that cannot be rendered",
+        text: r#"Found before anything is deployed: what the environment asks of AWS does not go into one stack, or its network is too narrow for its agents, of which each takes an address of a private subnet.
+
+```kdl
+environment "dev" {
+    target "aws" account="111122223333" region="us-east-1"
+    network cidr="10.0.0.0/20"
+    limits agents=100000
+}
+```
+
+Change `network`, `limits` or `deploy` as the message says."#,
+    },
 ];
