@@ -11,7 +11,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use fleet_sim::free_port;
+use fleet_sim::{free_port, venv};
 use fleet_tests::{
     Fleet,
     engine::{self, docker, try_docker},
@@ -63,7 +63,8 @@ fn printed(output: &str, repository: &str) -> String {
 #[track_caller]
 fn validate(layout: &Path) -> usize {
     let script = workspace().join("tests/fixtures/oci_schema.py");
-    let said = tool("python3", &[&script.to_string_lossy(), &layout.to_string_lossy()]);
+    let python = venv("jsonschema", "jsonschema==4.26.0").join("python");
+    let said = tool(&python.to_string_lossy(), &[&script.to_string_lossy(), &layout.to_string_lossy()]);
     said.trim().parse().unwrap_or_else(|_| panic!("the validator said {said}"))
 }
 
