@@ -7,7 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use fleet_oci::{Compression, image::Base};
 
 use crate::{
@@ -181,6 +181,7 @@ impl Bench {
             tool.build(&self.place, &target, Change::Everything)?;
             tool.build(&self.place, &target, Change::Nothing)?;
             let old = self.published(tool, &target)?;
+            ensure!(old.contains("\"tags\""), "{} pushed nothing that can be found: {old}", tool.name());
             rewrite(&file, "BBBB2222", before)?;
             tool.build(&self.place, &target, Change::File)?;
             let seen = self.published(tool, &target)? != old;
@@ -193,7 +194,8 @@ impl Bench {
     /// Everything that a tool's repository shows under tags.
     fn published(&self, tool: Tool, target: &Target) -> anyhow::Result<String> {
         let mut registry = Connection::open(&self.registry.host)?;
-        let repository = format!("/v2/{}/{}", tool.name(), target.name);
+        let fleet = if tool == Tool::Fleetctl { "bench/" } else { "" };
+        let repository = format!("/v2/{}/{fleet}{}", tool.name(), target.name);
         let mut get = |method: &str, path: &str| {
             registry.ask(method, &format!("{repository}/{path}"), "text/plain", (0, &mut std::io::empty()))
         };

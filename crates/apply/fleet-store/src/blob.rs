@@ -363,6 +363,31 @@ impl Store {
         Ok(path)
     }
 
+    /// As [`Store::adopt_blob`], for bytes that were made and hashed here and can be made again: they are neither read
+    /// again nor synced, which would take longer than making a small layer. What a power failure leaves of them is
+    /// shorter, so whoever uses such a blob knows its length and asks [`Store::has_whole_blob`].
+    ///
+    /// # Errors
+    /// [`BlobError::Io`].
+    pub fn adopt_made_blob(&self, id: &BlobId, scratch: tempfile::NamedTempFile) -> Result<PathBuf, BlobError> {
+        let path = self.blob_place(id);
+        let adopt = || {
+            if !self.refresh_blob(&path, scratch.as_file()) {
+                self.make_parent(&path)?;
+                scratch.persist(&path).map_err(|failed| failed.error)?;
+            }
+            Ok(())
+        };
+        adopt().map_err(BlobError::at("write", &path))?;
+        Ok(path)
+    }
+
+    /// Whether a blob is there with all its bytes.
+    #[must_use]
+    pub fn has_whole_blob(&self, id: &BlobId, size: u64) -> bool {
+        fs::metadata(self.blob_place(id)).is_ok_and(|found| found.is_file() && found.size() == size)
+    }
+
     fn blob_place(&self, id: &BlobId) -> PathBuf {
         self.root().join("blobs").join(id.algorithm.as_str()).join(&id.hex[..2]).join(&id.hex)
     }
@@ -476,6 +501,26 @@ mod tests {
             assert_eq!(store.adopt_blob(&id, scratch).is_ok(), right);
             assert_eq!(store.verify_blob(&id)?, right);
         }
+        assert_eq!(fs::read_dir(store.root().join("tmp"))?.count(), 0);
+        Ok(())
+    }
+
+    #[test]
+    fn a_made_blob_that_lost_bytes_is_not_whole_and_is_replaced() -> Any {
+        let (_project, store) = store()?;
+        let id = BlobId::of(Algorithm::Sha256, b"layer");
+        let made = || -> Result<PathBuf, Box<dyn std::error::Error>> {
+            let mut scratch = store.scratch_file()?;
+            scratch.write_all(b"layer")?;
+            Ok(store.adopt_made_blob(&id, scratch)?)
+        };
+        assert!(!store.has_whole_blob(&id, 5));
+        let path = made()?;
+        assert!(store.has_whole_blob(&id, 5));
+        fs::write(&path, b"lay")?;
+        assert!(!store.has_whole_blob(&id, 5));
+        made()?;
+        assert!(store.has_whole_blob(&id, 5) && store.verify_blob(&id)?);
         assert_eq!(fs::read_dir(store.root().join("tmp"))?.count(), 0);
         Ok(())
     }

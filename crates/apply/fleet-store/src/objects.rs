@@ -161,13 +161,15 @@ impl Store {
     /// Stores what is known under a key, such as a layer's descriptor, with the blobs that it is about: they are kept
     /// as long as the record is. A later record replaces it.
     ///
+    /// Like derivations, records are not synced: what a power failure tears is no JSON (bytes that were not written are
+    /// zeros or missing), counts as missing, and is made again.
+    ///
     /// # Errors
     /// [`ObjectError`].
     pub fn put_record(&self, id: &RecordId, value: &impl Serialize, blobs: &[BlobId]) -> Result<(), ObjectError> {
         let path = self.record_place(id);
         let record = Envelope { blobs: blobs.to_vec(), value };
-        self.put_json(&path, &record, &format!("record {}/{}", id.space, id.key))?;
-        sync(&path)
+        self.put_json(&path, &record, &format!("record {}/{}", id.space, id.key))
     }
 
     /// What [`Store::put_record`] stored; `None` when there is nothing or it has another shape (an older tool's), which is noted.

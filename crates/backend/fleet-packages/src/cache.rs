@@ -25,6 +25,15 @@ pub trait BlobCache: Send + Sync {
     /// # Errors
     /// When the cache cannot be written.
     fn put(&self, digest: &Digest, file: NamedTempFile) -> io::Result<PathBuf>;
+
+    /// As [`BlobCache::put`], for bytes that were made here and can be made again, which need not last through a power
+    /// failure: whoever takes them from the cache looks at their length.
+    ///
+    /// # Errors
+    /// When the cache cannot be written.
+    fn put_made(&self, digest: &Digest, file: NamedTempFile) -> io::Result<PathBuf> {
+        self.put(digest, file)
+    }
 }
 
 /// A [`BlobCache`] in a folder of its own: `<folder>/<algorithm>/<hex>`.

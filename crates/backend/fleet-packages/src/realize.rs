@@ -216,7 +216,7 @@ impl Job {
         let out = io::BufWriter::new(self.cache.scratch().map_err(whole)?);
         let (out, descriptor) = write_layer(&tree, self.packing, out).map_err(whole)?;
         let file = out.into_inner().map_err(|failed| whole(failed.into_error()))?;
-        self.cache.put(&descriptor.digest, file).map_err(whole)?;
+        self.cache.put_made(&descriptor.digest, file).map_err(whole)?;
         Ok(RealizedLayer { descriptor, notes })
     }
 

@@ -128,8 +128,9 @@ impl Assembling<'_> {
         Ok(made.descriptor)
     }
 
+    /// With all its bytes: layers are not synced when they are made.
     fn is_stored(&self, layer: &LayerDescriptor) -> bool {
-        blob_id(&layer.digest).is_some_and(|blob| self.assembler.store.blob_path(&blob).is_some())
+        blob_id(&layer.digest).is_some_and(|blob| self.assembler.store.has_whole_blob(&blob, layer.size))
     }
 
     /// Waits for a layer and passes on what is told meanwhile.

@@ -33,4 +33,9 @@ impl BlobCache for StoreCache {
         let id = blob_id(digest).ok_or_else(|| io::Error::other(format!("{digest} is no name for a blob")))?;
         self.0.adopt_blob(&id, file).map_err(io::Error::other)
     }
+
+    fn put_made(&self, digest: &Digest, file: tempfile::NamedTempFile) -> io::Result<PathBuf> {
+        let id = blob_id(digest).ok_or_else(|| io::Error::other(format!("{digest} is no name for a blob")))?;
+        self.0.adopt_made_blob(&id, file).map_err(io::Error::other)
+    }
 }

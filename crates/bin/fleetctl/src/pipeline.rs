@@ -79,12 +79,14 @@ impl Prepared {
             .map_err(|error| Failure::caused(Exit::Usage, "there is no such environment", &error))?;
         let lock = opened.lock()?;
         let platform = crate::machine::own_platform();
+        // Looked for once per run, and only where an image has it: hashing its sources asks the compiler for its version,
+        // which takes longer than all the rest of a small build.
         let agent = match context.agent.get() {
             Some(agent) => agent.clone(),
-            None => AgentBinaries::find(&opened.files, platform)
+            None if has_agent(&model) => AgentBinaries::find(&opened.files, platform)
                 .map_err(|error| Failure::caused(Exit::Failed, "there is no agent runtime", &error))?,
+            None => AgentBinaries::default(),
         };
-        // Looked for once per run: it asks the compiler for its version.
         let _ = context.agent.set(agent.clone());
         let scope = Scope {
             fleet: model.fleet.name.clone(),
@@ -263,6 +265,14 @@ fn diagnostics(problems: &[Problem], tree: &SourceTree) -> Vec<Diagnostic> {
         Diagnostic::of_line(problem.code, message, problem.help.clone(), at, tree)
     };
     found.into_values().map(one).collect()
+}
+
+/// Whether any image has our agent runtime.
+fn has_agent(model: &Model) -> bool {
+    model.images.values().any(|image| match &image.recipe {
+        Recipe::Layers(recipe) => recipe.layers.iter().any(|layer| matches!(layer.value, Layer::FleetAgent { .. })),
+        Recipe::Containerfile(_) => false,
+    })
 }
 
 /// A plan and what it was made from.

@@ -35,14 +35,20 @@ pub async fn push(
         // Images of a fleet share layers: what the ones before brought is mounted.
         target.mount_from.clone_from(&repositories);
         let upload = one.upload()?;
-        let events = |event: Event| tell(context, &written, &event);
-        let pushed = client.push(&target, &upload, &source, &events).await.map_err(|error| unpushed(&written, &error))?;
-        let size = pushed.sent >> 10;
-        notice(context, format!("{written}: sent {size} KB, {} mounted, {} were there", pushed.mounted, pushed.skipped));
-        for statement in one.platforms.values().flat_map(|made| &made.statements) {
-            let attached = client.attach(&target, &Upload::of_referrer(statement), &events).await;
-            let attached = attached.map_err(|error| unpushed(&written, &error))?;
-            attached.notices.iter().for_each(|remark| notice(context, remark.to_string()));
+        if client.exists(&repository, &one.tag).await.map_err(|error| unpushed(&written, &error))?.as_ref() == Some(&upload.digest) {
+            notice(context, format!("{written}: is there"));
+        } else {
+            // Whoever sees the tag finds the statements, too: so the tag comes last, and where it is there nothing is missing.
+            let events = |event: Event| tell(context, &written, &event);
+            let statements: Vec<Upload> =
+                one.platforms.values().flat_map(|made| &made.statements).map(Upload::of_referrer).collect();
+            let attached = statements.iter().map(|statement| client.attach(&target, statement, &events));
+            let attached = futures::future::try_join_all(attached).await.map_err(|error| unpushed(&written, &error))?;
+            attached.iter().flat_map(|one| &one.notices).for_each(|remark| notice(context, remark.to_string()));
+            let pushed = client.push(&target, &upload, &source, &events).await;
+            let pushed = pushed.map_err(|error| unpushed(&written, &error))?;
+            let size = pushed.sent >> 10;
+            notice(context, format!("{written}: sent {size} KB, {} mounted, {} were there", pushed.mounted, pushed.skipped));
         }
         references.push(format!("{repository}@{}", upload.digest));
         repositories.extend(written.split_once('/').and_then(|(_, rest)| rest.rsplit_once(':')).map(|(r, _)| r.to_owned()));
