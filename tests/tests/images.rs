@@ -325,6 +325,8 @@ impl Drop for Registry {
 #[test]
 fn what_is_pushed_is_pulled_and_run_by_the_engine_and_found_with_its_statements() {
     let fleet = Fleet::of_files("pushed");
+    // Docker 20.10 loads no zstd from a registry.
+    fleet.edit("fleet.kdl", "target \"docker\"", "target \"docker\" compression=\"gzip\"");
     let registry = Registry::start(&fleet.path("../registry"));
     let place = format!("127.0.0.1:{}/fleets", registry.port);
     let build = || fleet.run(&["build", "agent", "box", "--to", &format!("registry:{place}"), "--format", "json"]);
@@ -350,7 +352,7 @@ fn what_is_pushed_is_pulled_and_run_by_the_engine_and_found_with_its_statements(
     let platform = agent["platforms"].as_object().expect("platforms").values().next().expect("one");
     assert_eq!(listed, platform["statements"].as_array().expect("a list").iter().map(Value::to_string).collect());
 
-    build().expect(0).says("sent 0 KB");
+    build().expect(0).says("is there");
 }
 
 #[test]
@@ -432,7 +434,7 @@ fn an_install_script_runs_in_the_image_without_a_network_and_is_told_of_everywhe
     let file = fleet.path("../tool.tar");
     let to = format!("docker-archive:{}", file.display());
     let built = fleet.run(&["build", "homeserver", "--to", &to, "--format", "json"]);
-    let image = built.expect(0).says("running install scripts of esbuild").json()["images"][0].clone();
+    let image = built.expect(0).json()["images"][0].clone();
     assert_eq!(image["reproducible"], false);
     assert_eq!(image["install_scripts"], json!(["esbuild"]));
     docker(&["load", "--quiet", "--input", &file.to_string_lossy()]);
@@ -486,11 +488,9 @@ fn an_image_stands_on_one_from_a_layout_or_from_an_archive_of_the_engine() {
     fleet.run(&["build", "agent", "--check"]).expect(0).says("both times");
 
     // Another image in the archive's place is not what the lock pins.
-    fleet.edit("images/box/README", "tests", "other tests");
-    fleet.run(&["build", "box", "--to", &format!("docker-archive:{}", fleet.path("bases/box.tar").display())]).expect(0);
+    let file = format!("docker-archive:{}", fleet.path("bases/box.tar").display());
     fleet.edit("fleet.kdl", &format!("#{tag}\""), "\"");
     fleet.run(&["lock", "--only", "image/agent"]).expect(0);
-    fleet.edit("images/box/README", "other tests", "tests");
-    fleet.run(&["build", "box", "--to", &format!("docker-archive:{}", fleet.path("bases/box.tar").display())]).expect(0);
-    fleet.run(&["build", "agent", "--check"]).expect(1).says("fleet.lock pins");
+    fleet.run(&["build", "homeserver", "--to", &file]).expect(0);
+    fleet.run(&["build", "agent", "--to", &layout]).expect(1).says("fleet.lock pins");
 }
