@@ -66,7 +66,8 @@ fn piece(text: &str) -> (Piece<'_>, usize) {
         '\\' => (Piece::Continues, 1),
         '{' | '}' | '(' | ')' | ';' | '=' => (Piece::Sign(first), 1),
         _ => {
-            let ends = |c: char| is_newline(c) || is_space(c) || "\\{}();=\"".contains(c);
+            // A slash ends a word too: what follows may be a comment, and in KDL no word has one.
+            let ends = |c: char| is_newline(c) || is_space(c) || "\\{}();=\"/".contains(c);
             let rest = &text[first.len_utf8()..];
             let len = first.len_utf8() + rest.find(ends).unwrap_or(rest.len());
             (Piece::Word(&text[..len]), len)
@@ -162,7 +163,12 @@ pub(crate) fn secrets(text: &str) -> Vec<std::ops::Range<usize>> {
             Piece::Word(word @ ("fetch" | "registry")) => (property, assigned) = (Some(word), true),
             Piece::Sign('=') => assigned = true,
             Piece::Space(_) | Piece::Block(_) | Piece::Continues | Piece::Newline(_) if assigned || property.is_some() => {}
-            Piece::Text(value) | Piece::Word(value) if assigned => {
+            Piece::Text(_) | Piece::Word(_) if assigned => {
+                let value = match piece {
+                    Piece::Text(value) => value,
+                    // Without quotes an address is a word and a comment; a person means all of it.
+                    _ => text[at..].split(|c| is_newline(c) || is_space(c)).next().unwrap_or_default(),
+                };
                 let plain = value.trim_matches(['"', '#']);
                 let harmless = match property {
                     Some("api-key") => words::is_variable(plain),
@@ -235,9 +241,24 @@ mod tests {
 
     #[test]
     fn what_may_be_a_secret_is_found_even_where_nothing_parses() {
-        let text = "provider \"x\" api-key=\"sk-1\" }} api-key = sk-2\nbase-url=\"http://a:b@c\" api-key=\"FINE\" base-url=\"http://c/v1\" name=\"n\" api-key \"x\"";
+        let text = "provider \"x\" api-key=\"sk-1\" }} api-key = sk-2\nbase-url=\"http://a:b@c\" api-key=\"FINE\" base-url=\"http://c/v1\" name=\"n\" api-key \"x\" base-url=http://d:e@f";
         let found: Vec<&str> = secrets(text).into_iter().map(|range| &text[range]).collect();
-        assert_eq!(found, ["\"sk-1\"", "sk-2", "\"http://a:b@c\""]);
+        assert_eq!(found, ["\"sk-1\"", "sk-2", "\"http://a:b@c\"", "http://d:e@f"]);
+    }
+
+    #[test]
+    fn a_word_ends_where_a_comment_begins() {
+        let found: Vec<Piece<'_>> = pieces("node x://y \"z\n1/* 2 */").map(|(_, piece)| piece).collect();
+        let expected = [
+            Piece::Word("node"),
+            Piece::Space(" "),
+            Piece::Word("x:"),
+            Piece::Line("//y \"z"),
+            Piece::Newline("\n"),
+            Piece::Word("1"),
+            Piece::Block("/* 2 */"),
+        ];
+        assert_eq!(found, expected);
     }
 
     #[test]

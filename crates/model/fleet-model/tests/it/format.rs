@@ -36,6 +36,13 @@ fn continued_lines_are_indented_and_strings_left_alone() {
     assert_eq!(formatted(expected), expected);
 }
 
+/// Found by the fuzz target, seed 8223: the quotation mark is in a comment, and what follows is no text.
+#[test]
+fn a_comment_may_follow_a_word_directly() {
+    let text = "a s://r.test/x\" }\nb   \"c\" {  d  1  }\n";
+    assert_eq!(formatted(text), "a s: //r.test/x\" }\nb \"c\" { d 1 }\n");
+}
+
 #[test]
 fn an_empty_line_after_a_backslash_still_ends_the_node() {
     let text = "a { x }\\\n\n   b \\\n c\n";
