@@ -270,14 +270,17 @@ fn a_build_that_is_rooted_keeps_its_layers_and_what_was_written_elsewhere_needs_
     fleet.run(&["gc"]).expect(0);
     assert_eq!(stored(&fleet, &first), [true; 2], "a build into the engine is a generation");
 
-    fleet.edit("images/app/deep/words.txt", "words", "other words");
-    fleet.run(&["build"]).expect(0);
-    write("second").expect(0);
-    let second = layers(&layout("second"), "agent");
-    assert_eq!(second[0], first[0], "the image below did not change");
+    // A generation also keeps what it changed from: the first build is needed by none after two more.
+    for name in ["second", "third"] {
+        fs::write(fleet.path("images/app/deep/words.txt"), format!("the words of the {name}")).expect("a file");
+        fleet.run(&["build"]).expect(0);
+        write(name).expect(0);
+    }
+    let third = layers(&layout("third"), "agent");
+    assert_eq!(third[0], first[0], "the image below did not change");
     age(&fleet.path(".fleet"));
     fleet.run(&["gc", "--keep", "1"]).expect(0);
-    assert_eq!((stored(&fleet, &first), stored(&fleet, &second)), (vec![true, false], vec![true; 2]));
+    assert_eq!((stored(&fleet, &first), stored(&fleet, &third)), (vec![true, false], vec![true; 2]));
     // The first layout lost nothing: its layers are its own.
     validate(&layout("first"));
 

@@ -101,11 +101,19 @@ impl Changes {
     /// # Errors
     /// [`ReadTarError`].
     pub fn tree(&self, archive: impl Read, sink: &mut dyn ContentSink) -> Result<Tree, ReadTarError> {
-        let mut tree = read_tar(archive, Modes::FromXBit, sink, |path| {
+        let whole = read_tar(archive, Modes::FromXBit, sink, |path| {
             let (_, inside) = path.trim_end_matches('/').split_once('/')?;
-            let path = format!("{}/{inside}", self.folder);
-            self.written.contains(&path).then_some(path)
+            (!inside.is_empty()).then(|| format!("{}/{inside}", self.folder))
         })?;
+        let mut tree = Tree::new();
+        for (path, node) in whole.iter().filter(|(path, _)| self.written.contains(*path)) {
+            let node = match node {
+                // Another name of a file that is as it was: the layer has to bring the bytes.
+                Node::Hardlink(target) if !self.written.contains(target) => whole.get(target).unwrap_or(node),
+                node => node,
+            };
+            tree.insert(path, node.clone())?;
+        }
         for path in &self.removed {
             whiteout(&mut tree, path)?;
         }
@@ -200,6 +208,7 @@ mod tests {
             (ChangeType::_0, "/opt/tool"),
             (ChangeType::_0, "/opt/tool/a"),
             (ChangeType::_1, "/opt/tool/b"),
+            (ChangeType::_1, "/opt/tool/linked"),
             (ChangeType::_2, "/opt/tool/gone"),
             (ChangeType::_1, "/tmp/elsewhere"),
             (ChangeType::_1, "/opt/toolbox"),
@@ -213,9 +222,14 @@ mod tests {
             header.set_mode(0o644);
             archive.append_data(&mut header, path, text.as_bytes()).unwrap();
         }
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Link);
+        header.set_size(0);
+        archive.append_link(&mut header, "tool/linked", "tool/same").unwrap();
         let archive = archive.into_inner().unwrap();
         let tree = changes.tree(&archive[..], &mut MemorySink).unwrap();
         let paths: Vec<&str> = tree.iter().map(|(path, _)| path).collect();
-        assert_eq!(paths, ["opt/tool/.wh.gone", "opt/tool/a", "opt/tool/b"]);
+        assert_eq!(paths, ["opt/tool/.wh.gone", "opt/tool/a", "opt/tool/b", "opt/tool/linked"]);
+        assert!(matches!(tree.get("opt/tool/linked"), Some(Node::File(..))), "its other name is in a layer below");
     }
 }
