@@ -98,7 +98,7 @@ impl Checkout {
         let made = made.map_err(|problems| anyhow!("{problems:?}"))?;
         let recipe = &made["homeserver"].spec.recipe;
         let blobs = tempfile::tempdir()?;
-        let mut workshop = Workshop::new(Arc::new(FolderCache::new(blobs.path())), Arc::new(|_| {}))?;
+        let mut workshop = Workshop::new(Arc::new(FolderCache::new(blobs.path())), Arc::new(|_| {}));
         workshop.project = Some(root.to_owned());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let layers = recipe.layers.iter().map(|layer| {

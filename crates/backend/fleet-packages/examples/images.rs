@@ -34,7 +34,7 @@ async fn main() -> Result<()> {
         Event::Fetched { .. } => {}
         other => eprintln!("  {other:?}"),
     });
-    let workshop = Workshop::new(cache.clone(), progress)?;
+    let workshop = Workshop::new(cache.clone(), progress);
     let path = folder.join("fleet.lock");
     let start = Instant::now();
     let lock = match std::fs::read_to_string(&path) {

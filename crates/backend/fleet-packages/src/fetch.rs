@@ -3,7 +3,7 @@
 use std::{
     io::Write,
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -145,24 +145,30 @@ impl FetchError {
 /// Fetches; clones share their connections.
 #[derive(Clone)]
 pub struct Fetcher {
-    client: reqwest::Client,
+    /// Made at the first download: it reads every certificate of the machine, and most builds download nothing.
+    client: Arc<OnceLock<reqwest::Client>>,
     cache: Arc<dyn BlobCache>,
     progress: Progress,
 }
 
 impl Fetcher {
     /// A fetcher that keeps blobs in `cache` and reports to `progress`.
-    ///
-    /// # Errors
-    /// When the TLS set-up of the machine cannot be used.
-    pub fn new(cache: Arc<dyn BlobCache>, progress: Progress) -> Result<Self, FetchError> {
-        let client = reqwest::Client::builder()
+    #[must_use]
+    pub fn new(cache: Arc<dyn BlobCache>, progress: Progress) -> Self {
+        Self { client: Arc::default(), cache, progress }
+    }
+
+    fn client(&self) -> Result<&reqwest::Client, FetchError> {
+        if let Some(made) = self.client.get() {
+            return Ok(made);
+        }
+        let made = reqwest::Client::builder()
             .user_agent(concat!("fleetctl/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(Duration::from_secs(20))
             .read_timeout(Duration::from_secs(60))
             .build()
             .map_err(|error| unreachable_error("the network", &error))?;
-        Ok(Self { client, cache, progress })
+        Ok(self.client.get_or_init(|| made))
     }
 
     /// Where blobs are kept.
@@ -214,7 +220,7 @@ impl Fetcher {
     }
 
     async fn get(&self, url: &str, accept: &str) -> Result<reqwest::Response, FetchError> {
-        let request = self.client.get(url).header(header::ACCEPT, accept);
+        let request = self.client()?.get(url).header(header::ACCEPT, accept);
         let response = request.send().await.map_err(|error| unreachable_error(url, &error))?;
         match response.status() {
             StatusCode::OK => Ok(response),

@@ -42,11 +42,9 @@ const MAXIMUM_FETCHED: u64 = 16 << 30;
 
 impl Workshop {
     /// A workshop with the machine's own mirrors, and without a project.
-    ///
-    /// # Errors
-    /// When the machine's TLS set-up cannot be used.
-    pub fn new(cache: Arc<dyn BlobCache>, progress: Progress) -> Result<Self, FetchError> {
-        Ok(Self { fetcher: Fetcher::new(cache, progress)?, sources: Sources::from_machine(), project: None })
+    #[must_use]
+    pub fn new(cache: Arc<dyn BlobCache>, progress: Progress) -> Self {
+        Self { fetcher: Fetcher::new(cache, progress), sources: Sources::from_machine(), project: None }
     }
 }
 

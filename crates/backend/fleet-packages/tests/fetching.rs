@@ -34,7 +34,7 @@ impl Bench {
         let events = Arc::<Mutex<Vec<Event>>>::default();
         let told = Arc::clone(&events);
         let cache = Arc::new(FolderCache::new(folder.path()));
-        let mut workshop = Workshop::new(cache, Arc::new(move |event| told.lock().unwrap().push(event))).unwrap();
+        let mut workshop = Workshop::new(cache, Arc::new(move |event| told.lock().unwrap().push(event)));
         let at = |path: &str| format!("http://{}/{path}", server.host);
         workshop.sources = Sources {
             debian: at("debian"),

@@ -25,7 +25,7 @@ use crate::{
     credentials::{Credential, Credentials},
     error::RegistryError,
     reference::is_loopback,
-    transport::{Session, Trouble, answer, read, words},
+    transport::{Clients, Session, Trouble, answer, read, words},
 };
 
 /// How long a token lasts when nobody says (the protocol's own default).
@@ -79,7 +79,7 @@ impl Auth {
     }
 
     /// The header for a request of this session, as far as it is known what the registry wants.
-    pub async fn header(&self, http: &reqwest::Client, session: &Session<'_>) -> Result<Option<HeaderValue>, Trouble> {
+    pub async fn header(&self, clients: &Clients, session: &Session<'_>) -> Result<Option<HeaderValue>, Trouble> {
         let host = self.host(session);
         // Held while a token is fetched: requests beside this one need the same.
         let mut host = host.lock().await;
@@ -97,7 +97,7 @@ impl Auth {
         let mut wanted = session.scopes.clone();
         wanted.extend(host.more.get(&scopes).cloned());
         let token = self
-            .token(http, session, token_request(&bearer, &wanted, credential.as_ref()), credential.as_ref())
+            .token(clients, session, token_request(&bearer, &wanted, credential.as_ref()), credential.as_ref())
             .await?;
         let value = token.value.clone();
         host.tokens.insert(scopes, token);
@@ -147,7 +147,7 @@ impl Auth {
 
     async fn token(
         &self,
-        http: &reqwest::Client,
+        clients: &Clients,
         session: &Session<'_>,
         request: Result<Request, String>,
         credential: Option<&Credential>,
@@ -160,7 +160,7 @@ impl Auth {
         }
         let request = request.map_err(|why| session.malformed(why))?;
         session.requests.fetch_add(1, Ordering::Relaxed);
-        let response = answer(http, session, request).await?;
+        let response = answer(clients, session, request).await?;
         let response = self.token_given(session, response, credential).await?;
         let bytes = read(session, response, MAXIMUM_TOKEN).await?;
         let malformed = |why: String| session.malformed(format!("its token server's answer: {why}"));

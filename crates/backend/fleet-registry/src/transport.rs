@@ -2,9 +2,9 @@
 //! it may pass. [`Transport::retried`] is the only place that asks again.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -129,35 +129,80 @@ impl Session<'_> {
 
 /// Speaks HTTP.
 pub(crate) struct Transport {
-    http: reqwest::Client,
+    clients: Clients,
     auth: Auth,
     clock: Arc<dyn Clock>,
     tls_on_loopback: bool,
 }
 
+/// Keep connections: one client for addresses without TLS, and one with, which is made when it is first needed: it reads
+/// every certificate of the machine, which takes longer than all that a registry on loopback is asked.
+pub(crate) struct Clients {
+    plain: reqwest::Client,
+    secure: OnceLock<reqwest::Client>,
+    ca_bundle: Option<PathBuf>,
+}
+
+impl Clients {
+    fn new(ca_bundle: Option<PathBuf>) -> Result<Self, RegistryError> {
+        // Without a certificate it trusts nobody: an address with TLS is for the other one.
+        let plain = client(false).tls_certs_only([]).build().map_err(|error| RegistryError::Setup(innermost(&error)))?;
+        Ok(Self { plain, secure: OnceLock::new(), ca_bundle })
+    }
+
+    fn secure(&self) -> Result<&reqwest::Client, RegistryError> {
+        if let Some(made) = self.secure.get() {
+            return Ok(made);
+        }
+        let builder = match &self.ca_bundle {
+            Some(bundle) => client(true).tls_certs_merge(certificates(bundle)?),
+            None => client(true),
+        };
+        let made = builder.build().map_err(|error| RegistryError::Setup(innermost(&error)))?;
+        Ok(self.secure.get_or_init(|| made))
+    }
+
+    /// Runs a request; where an address without TLS sends it to one with, the other client goes there.
+    async fn execute(&self, session: &Session<'_>, request: Request) -> Result<Response, Trouble> {
+        let broken = |error| session.broken(&error);
+        if request.url().scheme() != "http" {
+            return self.secure()?.execute(request).await.map_err(broken);
+        }
+        let again = request.try_clone();
+        let response = self.plain.execute(request).await.map_err(broken)?;
+        match again {
+            Some(again) if response.status().is_redirection() => self.secure()?.execute(again).await.map_err(broken),
+            _ => Ok(response),
+        }
+    }
+}
+
+/// What both clients do alike; only one of them goes to addresses with TLS.
+fn client(tls: bool) -> reqwest::ClientBuilder {
+    reqwest::Client::builder()
+        .user_agent(concat!("fleetctl/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(CONNECT_TIME)
+        .redirect(Policy::custom(move |attempt| {
+            let secure = attempt.url().scheme() == "https";
+            if secure && !tls {
+                return attempt.stop();
+            }
+            if !secure && !attempt.url().host_str().is_some_and(is_loopback) {
+                return attempt.error("it sends us to an address without TLS");
+            }
+            if attempt.previous().len() > MAXIMUM_REDIRECTS {
+                return attempt.error("it sends us from one address to the next");
+            }
+            attempt.follow()
+        }))
+}
+
 impl Transport {
     pub fn new(config: &RegistryConfig) -> Result<Self, RegistryError> {
-        let setup = |error: &dyn std::error::Error| RegistryError::Setup(innermost(error));
-        let mut builder = reqwest::Client::builder()
-            .user_agent(concat!("fleetctl/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(CONNECT_TIME)
-            .redirect(Policy::custom(|attempt| {
-                let safe = attempt.url().scheme() == "https" || attempt.url().host_str().is_some_and(is_loopback);
-                if !safe {
-                    return attempt.error("it sends us to an address without TLS");
-                }
-                if attempt.previous().len() > MAXIMUM_REDIRECTS {
-                    return attempt.error("it sends us from one address to the next");
-                }
-                attempt.follow()
-            }));
-        if let Some(bundle) = &config.ca_bundle {
-            builder = builder.tls_certs_merge(certificates(bundle)?);
-        }
-        let http = builder.build().map_err(|error| setup(&error))?;
+        let clients = Clients::new(config.ca_bundle.clone())?;
         let clock = Arc::clone(&config.clock);
         let auth = Auth::new(Arc::clone(&config.credentials), Arc::clone(&clock));
-        Ok(Self { http, auth, clock, tls_on_loopback: config.tls_on_loopback })
+        Ok(Self { clients, auth, clock, tls_on_loopback: config.tls_on_loopback })
     }
 
     /// A request for something in the session's repository: `blobs/sha256:…`.
@@ -178,12 +223,12 @@ impl Transport {
         loop {
             // A body that is streamed cannot be sent twice.
             let spare = request.try_clone();
-            let header = self.auth.header(&self.http, session).await?;
+            let header = self.auth.header(&self.clients, session).await?;
             if let Some(header) = &header {
                 request.headers_mut().insert(AUTHORIZATION, header.clone());
             }
             session.requests.fetch_add(1, Ordering::Relaxed);
-            let response = answer(&self.http, session, request).await?;
+            let response = answer(&self.clients, session, request).await?;
             match response.status() {
                 StatusCode::UNAUTHORIZED => {}
                 status if may_pass(status) => return Err(session.passing_status(&response, &*self.clock)),
@@ -287,14 +332,14 @@ pub(crate) fn location(session: &Session<'_>, response: &Response) -> Result<Url
 
 /// An answer, in time. The client's own time-out would count the sending of a long body, too.
 pub(crate) async fn answer(
-    http: &reqwest::Client,
+    clients: &Clients,
     session: &Session<'_>,
     request: Request,
 ) -> Result<Response, Trouble> {
     let length = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     let sending = Duration::from_secs(length.unwrap_or(0) / SLOWEST_UPLOAD);
-    match tokio::time::timeout(ANSWER_TIME + sending, http.execute(request)).await {
-        Ok(answer) => answer.map_err(|error| session.broken(&error)),
+    match tokio::time::timeout(ANSWER_TIME + sending, clients.execute(session, request)).await {
+        Ok(answer) => answer,
         Err(_) => Err(Trouble::passing(session.unreachable(format!("{}: no answer in time", session.place.host)))),
     }
 }

@@ -113,8 +113,7 @@ impl Assembling<'_> {
         let made = {
             let (sender, mut told) = tokio::sync::mpsc::unbounded_channel();
             let progress: fleet_packages::Progress = Arc::new(move |event| drop(sender.send(event)));
-            let mut workshop = Workshop::new(Arc::new(StoreCache(Arc::clone(store))), progress)
-                .map_err(|error| self.failed(&error))?;
+            let mut workshop = Workshop::new(Arc::new(StoreCache(Arc::clone(store))), progress);
             workshop.project = Some(self.assembler.project.clone());
             let making =
                 fleet_packages::realize_layer(&workshop, &self.spec.name, recipe, self.spec.recipe.packing());

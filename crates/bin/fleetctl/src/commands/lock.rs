@@ -41,8 +41,7 @@ pub async fn lock(context: &Context, only: &[String], check: bool) -> Outcome {
     }
     let images = chosen(&model, only)?;
     let progress: Progress = Arc::new(|_| {});
-    let workshop = Workshop::new(Arc::new(StoreCache(Arc::clone(&opened.store))), progress)
-        .map_err(|error| Failure::caused(Exit::Failed, "packages cannot be looked up", &error))?;
+    let workshop = Workshop::new(Arc::new(StoreCache(Arc::clone(&opened.store))), progress);
     let registries = crate::world::registries()?;
     let mut locking = Locking { context, workshop, registries, root: opened.root.clone(), new: old.clone(), unreachable: Vec::new() };
     if only.is_empty() {

@@ -67,6 +67,12 @@ fn a_text_that_does_not_parse_is_left_alone() {
 }
 
 #[test]
+fn a_word_ends_where_a_comment_begins_without_a_space() {
+    assert_eq!(formatted("a s://x\" }\nb   \"c\" // \"d\n"), "a s: //x\" }\nb \"c\" // \"d\n");
+    assert_eq!(formatted("a b/* c */  d\n"), "a b /* c */ d\n");
+}
+
+#[test]
 fn the_design_sketch_and_the_golden_cases_keep_their_meaning() {
     let cases = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/diagnostics");
     let mut seen = 0;
