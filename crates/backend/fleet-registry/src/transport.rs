@@ -147,7 +147,11 @@ impl Clients {
     fn new(ca_bundle: Option<PathBuf>) -> Result<Self, RegistryError> {
         // Without a certificate it trusts nobody: an address with TLS is for the other one.
         let plain = client(false).tls_certs_only([]).build().map_err(|error| RegistryError::Setup(innermost(&error)))?;
-        Ok(Self { plain, secure: OnceLock::new(), ca_bundle })
+        let clients = Self { plain, secure: OnceLock::new(), ca_bundle };
+        if clients.ca_bundle.is_some() {
+            clients.secure()?; // one that was named and cannot be used is told at once
+        }
+        Ok(clients)
     }
 
     fn secure(&self) -> Result<&reqwest::Client, RegistryError> {

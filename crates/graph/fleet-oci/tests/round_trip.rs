@@ -59,6 +59,11 @@ fn tree() -> impl Strategy<Value = Tree> {
             // A blocked path or a dangling link is refused, and the tree stays as it was.
             let _ = tree.insert(&path, node);
         }
+        // What a link names may have been replaced since; readers refuse a link to nothing.
+        let links = tree.iter().filter(|(path, node)| matches!(node, Node::Hardlink(_)) && file(&tree, path).is_none());
+        for path in links.map(|(path, _)| path.to_owned()).collect::<Vec<_>>() {
+            tree.prune(&path);
+        }
         tree
     })
 }
