@@ -16,7 +16,7 @@ use bytes::Bytes;
 use fleet_apply::{Event, Events, Scope};
 use fleet_model::Address;
 
-use crate::{Engine, EngineError, labels};
+use crate::{Engine, EngineError, engine::settled, labels};
 
 /// How long a container that somebody else is removing may take to be gone.
 const REMOVED_WITHIN: Duration = Duration::from_secs(20);
@@ -38,7 +38,8 @@ impl Calls<'_> {
         self.note("GET /containers/json", false);
         let filters = Some(labels::filter(scope, address));
         let options = ListContainersOptions { all: true, filters, ..ListContainersOptions::default() };
-        let list = self.engine.client.list_containers(Some(options)).await.map_err(self.engine.failed("listing containers"))?;
+        let list = settled(|| self.engine.client.list_containers(Some(options.clone()))).await;
+        let list = list.map_err(self.engine.failed("listing containers"))?;
         Ok(list.into_iter().filter(|c| c.labels.as_ref().is_some_and(|l| labels::belongs(scope, l))).collect())
     }
 
@@ -53,7 +54,8 @@ impl Calls<'_> {
     /// `None`: it does not exist.
     pub(crate) async fn inspect(&self, id: &str) -> Result<Option<ContainerInspectResponse>, EngineError> {
         self.note("GET /containers/{id}/json", false);
-        match self.engine.client.inspect_container(id, None).await.map_err(self.engine.failed("inspecting a container")) {
+        let found = settled(|| self.engine.client.inspect_container(id, None)).await;
+        match found.map_err(self.engine.failed("inspecting a container")) {
             Ok(container) => Ok(Some(container)),
             Err(EngineError::NotFound { .. }) => Ok(None),
             Err(other) => Err(other),

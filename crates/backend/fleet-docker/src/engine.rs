@@ -226,6 +226,28 @@ pub async fn connect(endpoint: &Endpoint) -> Result<Engine, EngineError> {
     })
 }
 
+/// How long a container of Podman may be between its end and its clean-up.
+const BETWEEN: Duration = Duration::from_secs(15);
+
+/// Repeats a read while Podman (4.3 was seen to) answers with the state `stopped`: it has that for the moment between a
+/// container's end and its clean-up, and Docker's interface, which it speaks here, has not.
+pub(crate) async fn settled<T, F>(read: impl Fn() -> F) -> Result<T, bollard::errors::Error>
+where
+    F: Future<Output = Result<T, bollard::errors::Error>>,
+{
+    let end = tokio::time::Instant::now() + BETWEEN;
+    loop {
+        match read().await {
+            Err(bollard::errors::Error::JsonDataError { message, .. })
+                if message.contains("unknown variant `stopped`") && tokio::time::Instant::now() < end =>
+            {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            other => return other,
+        }
+    }
+}
+
 impl Engine {
     /// Sorts an error of a call to this engine.
     pub(crate) fn failed(&self, what: &str) -> impl FnOnce(bollard::errors::Error) -> EngineError {
@@ -301,5 +323,34 @@ mod tests {
         let Search::NotFound { looked_at } = find(&search).await else { panic!("found an engine there") };
         assert_eq!(looked_at.len(), 1);
         assert_eq!(looked_at[0].why, "there is no such socket");
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_a_dead_engine_left_behind_is_named_for_what_it_is() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let socket = folder.path().join("engine.sock");
+        drop(std::os::unix::net::UnixListener::bind(&socket).expect("a socket"));
+        let host = format!("unix://{}", socket.display());
+        let Search::NotFound { looked_at } = find(&EngineSearch { docker_host: Some(host), ..Default::default() }).await else {
+            panic!("found an engine there")
+        };
+        assert_eq!((looked_at[0].why.as_str(), looked_at[0].denied), ("nobody listens there", false));
+    }
+
+    #[tokio::test]
+    async fn a_container_that_podman_is_still_cleaning_up_is_asked_about_again() {
+        let asked = std::sync::atomic::AtomicUsize::new(0);
+        let read = || async {
+            match asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
+                0 | 1 => Err(bollard::errors::Error::JsonDataError {
+                    message: "unknown variant `stopped`, expected one of `created`, `running`".to_owned(),
+                    column: 244,
+                }),
+                _ => Ok("exited"),
+            }
+        };
+        assert_eq!(settled(read).await.expect("the third answer"), "exited");
+        let garbled = || async { Err::<(), _>(bollard::errors::Error::JsonDataError { message: "missing field".to_owned(), column: 1 }) };
+        assert!(settled(garbled).await.is_err(), "what is really wrong is told at once");
     }
 }

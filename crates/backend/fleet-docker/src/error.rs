@@ -1,6 +1,6 @@
 //! [`EngineError`]: what can go wrong between us and a container engine, and its place among provider errors.
 
-use std::error::Error as _;
+use std::{error::Error as _, io::ErrorKind};
 
 use fleet_apply::ProviderError;
 use fleet_model::Address;
@@ -74,7 +74,12 @@ impl EngineError {
             E::RequestTimeoutError => {
                 Self::Unreachable { endpoint: endpoint.to_owned(), why: format!("{what}: no answer in time") }
             }
-            other if denied(&other) => Self::Denied { endpoint: endpoint.to_owned(), why: causes(&other) },
+            other if caused_by(&other, ErrorKind::PermissionDenied) => {
+                Self::Denied { endpoint: endpoint.to_owned(), why: causes(&other) }
+            }
+            other if caused_by(&other, ErrorKind::ConnectionRefused) => {
+                Self::Unreachable { endpoint: endpoint.to_owned(), why: "nobody listens there".to_owned() }
+            }
             other => Self::Unreachable { endpoint: endpoint.to_owned(), why: format!("{what}: {}", causes(&other)) },
         }
     }
@@ -115,11 +120,11 @@ impl EngineError {
     }
 }
 
-/// Some cause of it is a missing permission.
-fn denied(error: &bollard::errors::Error) -> bool {
+/// Some cause of it is of this kind.
+fn caused_by(error: &bollard::errors::Error, kind: ErrorKind) -> bool {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(this) = cause {
-        if this.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == std::io::ErrorKind::PermissionDenied) {
+        if this.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == kind) {
             return true;
         }
         cause = this.source();

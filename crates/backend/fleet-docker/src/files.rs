@@ -55,7 +55,7 @@ pub fn archive(files: &[PlacedFile], secrets: &Secrets) -> Result<Bytes, Archive
 /// # Errors
 /// [`ArchiveError`].
 pub(crate) fn archive_text(path: &str, text: &str) -> Result<Bytes, ArchiveError> {
-    let content = Content::Text { text: String::new() };
+    let content = Content::Text { text: "".into() };
     let file = PlacedFile { path: path.to_owned(), mode: 0o444, uid: 0, gid: 0, content };
     let mut tar = tar::Builder::new(Vec::new());
     append(&mut tar, &file, text.as_bytes())?;
@@ -126,7 +126,7 @@ mod tests {
     #[test]
     fn files_keep_their_mode_and_owner_and_secrets_are_resolved_only_here() {
         let long = format!("/run/{}/key", "d".repeat(150));
-        let files = [file("/etc/a.json", Content::Text { text: "{}".to_owned() }), file(&long, operator())];
+        let files = [file("/etc/a.json", Content::Text { text: "{}".into() }), file(&long, operator())];
         let bytes = archive(&files, &secrets()).expect("an archive");
         let mut seen = Vec::new();
         for entry in tar::Archive::new(&bytes[..]).entries().expect("entries") {
@@ -163,7 +163,7 @@ mod tests {
     #[test]
     fn a_path_that_climbs_or_is_relative_is_refused() {
         for path in ["etc/a", "/etc/../../a", "/", "//a"] {
-            let files = [file(path, Content::Text { text: String::new() })];
+            let files = [file(path, Content::Text { text: "".into() })];
             assert!(matches!(archive(&files, &secrets()), Err(ArchiveError::BadPath { .. })), "{path}");
         }
     }

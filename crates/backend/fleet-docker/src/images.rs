@@ -15,7 +15,7 @@ use bytes::Bytes;
 use fleet_derivation::Hash;
 use futures::{Stream, StreamExt};
 
-use crate::{Engine, EngineError, EngineKind};
+use crate::{Engine, EngineError, EngineKind, engine::settled};
 
 /// Label of a container that only runs a check; its value is the image id.
 pub(crate) const CHECK: &str = "dev.fleetctl.check";
@@ -186,7 +186,7 @@ impl Engine {
         }
         let end = tokio::time::Instant::now() + timeout;
         loop {
-            let container = self.client.inspect_container(id, None).await.map_err(self.failed("inspecting a check"))?;
+            let container = settled(|| self.client.inspect_container(id, None)).await.map_err(self.failed("inspecting a check"))?;
             let state = container.state.unwrap_or_default();
             let ended = matches!(state.status, Some(ContainerStateStatusEnum::EXITED | ContainerStateStatusEnum::DEAD));
             if ended || tokio::time::Instant::now() >= end {
@@ -209,7 +209,8 @@ impl Engine {
     pub(crate) async fn sweep_checks(&self) -> Result<(), EngineError> {
         let filters = HashMap::from([("label".to_owned(), vec![CHECK.to_owned()])]);
         let options = ListContainersOptions { all: true, filters: Some(filters), ..ListContainersOptions::default() };
-        let list = self.client.list_containers(Some(options)).await.map_err(self.failed("listing check containers"))?;
+        let list = settled(|| self.client.list_containers(Some(options.clone()))).await;
+        let list = list.map_err(self.failed("listing check containers"))?;
         let newest = list.iter().filter_map(|c| c.created).max().unwrap_or_default();
         let forgotten = |c: &ContainerSummary| c.created.is_some_and(|at| newest - at > CHECK_FORGOTTEN_SECONDS);
         for id in list.iter().filter(|c| forgotten(c)).filter_map(|c| c.id.as_deref()) {

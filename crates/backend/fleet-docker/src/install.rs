@@ -219,8 +219,9 @@ async fn run(words: &[String], progress: &mut (dyn FnMut(String) + Send)) -> Res
     });
     let mut last_lines = Vec::new();
     if let Some(stdout) = child.stdout.take() {
-        let mut lines = BufReader::new(stdout).lines();
-        while let Ok(Some(text)) = lines.next_line().await {
+        let mut lines = BufReader::new(stdout).split(b'\n');
+        while let Ok(Some(line)) = lines.next_segment().await {
+            let text = settled(&String::from_utf8_lossy(&line));
             last_lines.push(text.clone());
             progress(text);
         }
@@ -232,6 +233,11 @@ async fn run(words: &[String], progress: &mut (dyn FnMut(String) + Send)) -> Res
     }
     let last_lines = last_lines.split_off(last_lines.len().saturating_sub(20));
     Err(InstallError::CommandFailed { command: line, status: status.to_string(), last_lines })
+}
+
+/// A line as a terminal shows it in the end: programs overwrite their percentages after a carriage return.
+fn settled(line: &str) -> String {
+    line.trim_end().rsplit('\r').next().unwrap_or_default().to_owned()
 }
 
 /// Starts `dockerd` in a session of its own, so that it outlives us and our terminal.
@@ -258,6 +264,13 @@ async fn start_daemon(log: &std::path::Path) -> Result<(), InstallError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_a_percentage_that_is_overwritten_only_the_end_is_shown() {
+        assert_eq!(settled("(Reading database ... 5%\r(Reading database ... 7 files installed.)\r"), "(Reading database ... 7 files installed.)");
+        assert_eq!(settled("Unpacking runc ..."), "Unpacking runc ...");
+        assert_eq!(settled(""), "");
+    }
 
     const BOOKWORM: &str = "PRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\nID=debian\nVERSION_CODENAME=bookworm\n";
 
