@@ -1,7 +1,7 @@
 //! The repository's own `fleet.kdl` and templates: sound, complete, and rendered so that a change reaches exactly the
-//! agents it is about.
+//! agents it is about. And a fleet that never changes, with every hash that is derived from it.
 
-use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt as _, path::Path};
+use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc};
 
 use fleet_derivation::{DerivationGraph, Hash};
 use fleet_graph::{
@@ -42,7 +42,11 @@ fn look(tree: &mut SourceTree, root: &Path, at: &RelPath) {
 
 /// The project's files, one of them perhaps edited.
 fn project(edit: Option<Edit<'_>>) -> SourceTree {
-    let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    files_of(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/..")), edit)
+}
+
+/// The files of the project in a folder, one of them perhaps edited.
+fn files_of(root: &Path, edit: Option<Edit<'_>>) -> SourceTree {
     let (kdl, mut tree) = (path("fleet.kdl"), SourceTree::default());
     look(&mut tree, root, &kdl);
     let mut edit = edit;
@@ -78,10 +82,9 @@ fn environment(model: &Model, name: &str) -> Resolved {
 }
 
 /// Every agent's generated files, of both environments: `local/aaron.phillips` → path → text.
-fn workspaces(tree: &SourceTree) -> BTreeMap<String, BTreeMap<String, String>> {
+fn workspaces(tree: &SourceTree) -> BTreeMap<String, BTreeMap<String, Arc<str>>> {
     let model = sound(tree);
-    let renderer = Renderer::new(tree, &model.templates.value);
-    let all = Workspaces { model: &model, sources: tree, homeserver: "http://homeserver:6167", renderer };
+    let all = Workspaces::new(&model, tree, "http://homeserver:6167");
     let mut made = BTreeMap::new();
     for name in model.environments.keys() {
         for agent in environment(&model, name).agents.values() {
@@ -96,7 +99,7 @@ fn workspaces(tree: &SourceTree) -> BTreeMap<String, BTreeMap<String, String>> {
 fn touched(edit: Edit<'_>) -> Vec<String> {
     let before = workspaces(&project(None));
     let after = workspaces(&project(Some(edit)));
-    let differs = |(name, files): &(&String, &BTreeMap<String, String>)| before.get(*name) != Some(*files);
+    let differs = |(name, files): &(&String, &BTreeMap<String, Arc<str>>)| before.get(*name) != Some(*files);
     let names = after.iter().filter(differs).filter_map(|(name, _)| name.strip_prefix("dev/").map(str::to_owned));
     names.collect()
 }
@@ -139,7 +142,7 @@ fn every_template_renders_for_every_level_in_every_department_and_in_none() {
                         "department": department.map(|d| d.0), "department_slug": department.map(|d| d.1),
                         "team": some("Blue"), "matrix_id": "@sam.okafor:x.y", "reports_to": some("kim.lee"),
                         "reports_to_matrix_id": some("@kim.lee:x.y"), "require_mention": full,
-                        "heartbeat_minutes": if full { 5 } else { 0 },
+                        "heartbeat": if full { "5 minutes" } else { "" },
                     },
                     "fleet": {"name": "fleet", "domain": "x.y"}, "skills": skills,
                     "role_template": format!("roles/{level}.md"),
@@ -260,4 +263,37 @@ fn a_node_on_which_openclaw_does_not_run_is_refused_before_anything_is_built() {
     let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
     assert!(told.len() == 1 && told[0].contains("openclaw 2026.9.6 needs Node >=24.16.0"), "{told:?}");
     assert!(told[0].contains("the image has 22.12.0") && problems[0].help.contains("`node` layer"), "{problems:?}");
+}
+
+/// Where the fleet is that never changes.
+const FIXED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/hashed");
+
+fn hashes_of_the_fixed_fleet(edit: Option<Edit<'_>>) -> BTreeMap<String, Hash> {
+    let lock = fs::read_to_string(Path::new(FIXED).join("fleet.lock")).expect("its lock");
+    let graph = derived(&files_of(Path::new(FIXED), edit), &lock, b"runtime").expect("it derives");
+    graph.iter().map(|one| (one.address.to_string(), one.hash())).collect()
+}
+
+/// Everything from the text of `fleet.kdl` to a hash is in between: a change anywhere there that moves one rolls every
+/// fleet, so it has to be meant and in the changelog. `FLEET_BLESS=1` writes the file anew.
+#[test]
+fn every_hash_of_a_fleet_that_never_changes_is_pinned() {
+    let lines: Vec<String> =
+        hashes_of_the_fixed_fleet(None).iter().map(|(address, hash)| format!("{hash} {address}")).collect();
+    let (file, now) = (Path::new(FIXED).join("hashes.txt"), format!("{}\n", lines.join("\n")));
+    if std::env::var_os("FLEET_BLESS").is_some() {
+        fs::write(&file, &now).expect("a file that can be written");
+    }
+    let pinned = fs::read_to_string(&file).expect("tests/fixtures/hashed/hashes.txt");
+    assert_eq!(now, pinned, "a hash changed: if that is meant, say so in the changelog and bless it");
+}
+
+#[test]
+fn how_agents_roll_is_no_part_of_what_they_are() {
+    let slower = |text: &str| text.replace("wave=2 healthy-within=\"90s\"", "wave=1 pause=\"9s\" max-failures=3 healthy-within=\"20m\"");
+    assert_eq!(hashes_of_the_fixed_fleet(Some(("fleet.kdl", &slower))), hashes_of_the_fixed_fleet(None));
+    let bigger = |text: &str| text.replace("cpu=512", "cpu=768");
+    let (before, after) = (hashes_of_the_fixed_fleet(None), hashes_of_the_fixed_fleet(Some(("fleet.kdl", &bigger))));
+    let moved: Vec<&str> = after.iter().filter(|(address, hash)| before.get(*address) != Some(hash)).map(|(a, _)| a.as_str()).collect();
+    assert_eq!(moved, ["agent/ivan.ic", "agent/vera.vp"], "and the edit of this test does reach hashes");
 }

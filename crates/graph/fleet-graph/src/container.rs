@@ -1,11 +1,14 @@
 //! Containers of the platform and of agents: what [`fleet_objects::ContainerSpec`] each one gets, and what it derives from.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use fleet_derivation::{Derivation, Hash, Input};
 use fleet_model::{
     Address, Kind, Origin,
-    model::{Environment, Homeserver, HomeserverKind, Model, ModelProviderKind, Web},
+    model::{Environment, Homeserver, HomeserverKind, MAX_HEALTHY_WITHIN_SECONDS, Model, ModelProviderKind, Web},
     resolved::Agent,
 };
 use fleet_objects::{
@@ -43,8 +46,8 @@ pub fn homeserver_url() -> String {
     format!("http://{HOMESERVER_ALIAS}:{HOMESERVER_PORT}")
 }
 
-fn text_file(path: &str, text: String) -> PlacedFile {
-    PlacedFile { path: path.to_owned(), mode: 0o444, uid: 0, gid: 0, content: Content::Text { text } }
+fn text_file(path: &str, text: impl Into<Arc<str>>) -> PlacedFile {
+    PlacedFile { path: path.to_owned(), mode: 0o444, uid: 0, gid: 0, content: Content::Text { text: text.into() } }
 }
 
 fn secret_file(path: String, secret: SecretUse) -> PlacedFile {
@@ -176,7 +179,7 @@ pub fn agent(parts: &AgentParts<'_>) -> ContainerSpec {
     let agent = parts.agent;
     let mut files = vec![text_file("/fleet/agent.json", agent_json(parts))];
     for (path, text) in &parts.workspace.files {
-        files.push(text_file(&format!("/fleet/bundle/{path}"), text.clone()));
+        files.push(text_file(&format!("/fleet/bundle/{path}"), Arc::clone(text)));
     }
     let password = SecretUse::Password { matrix_id: agent.matrix_id.clone(), epoch: 0 };
     files.push(secret_file("/fleet/secrets/password".to_owned(), password));
@@ -201,7 +204,8 @@ pub fn agent(parts: &AgentParts<'_>) -> ContainerSpec {
             command: vec!["/usr/local/bin/fleet-agent".to_owned(), "health".to_owned()],
             interval_seconds: 3,
             timeout_seconds: PROBE_SECONDS,
-            start_period_seconds: parts.environment.rollout.healthy_within_seconds,
+            // Not `healthy-within`: that bounds a roll and is nothing that the container is made of.
+            start_period_seconds: MAX_HEALTHY_WITHIN_SECONDS,
             retries: 3,
         }),
         hostname: agent.id.clone(),

@@ -26,7 +26,6 @@ use serde_json::json;
 use crate::{
     container::AgentParts,
     image::PlannedImage,
-    template::Renderer,
     workspace::{Workspace, Workspaces},
 };
 
@@ -127,7 +126,7 @@ fn add_services(inputs: &Inputs<'_>, images: &BTreeMap<String, PlannedImage>, in
     let declared = &inputs.environment.homeserver;
     if let Some(image) = images.get(&declared.image) {
         let spec = container::homeserver(inputs.model, declared, image, output(inputs, image));
-        add("homeserver", spec, declared.origin.as_ref());
+        add(container::HOMESERVER_ALIAS, spec, declared.origin.as_ref());
     }
     if let Some(declared) = &inputs.environment.web
         && let Some(image) = images.get(&declared.image)
@@ -213,12 +212,7 @@ fn add_agents(
     instance: &mut Instance,
 ) -> Vec<Problem> {
     let homeserver = container::homeserver_url();
-    let workspaces = Workspaces {
-        model: inputs.model,
-        sources: inputs.sources,
-        homeserver: &homeserver,
-        renderer: Renderer::new(inputs.sources, &inputs.model.templates.value),
-    };
+    let workspaces = Workspaces::new(inputs.model, inputs.sources, &homeserver);
     let mut problems: Vec<Problem> = workspaces.broken_templates();
     for agent in inputs.resolved.agents.values() {
         match (workspaces.workspace(agent), images.get(&agent.image.value)) {

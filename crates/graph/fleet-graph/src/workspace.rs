@@ -3,7 +3,10 @@
 //! An agent's templates see its own fields and the id it reports to; never counts or names of others, so that a hire
 //! rolls nobody else. Deliberately absent: memory, which no generated file may touch, and the directory.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use fleet_derivation::{Derivation, Hash, Input};
 use fleet_model::{Address, Kind, Origin, RelPath, SourceTree, late, model::Model, resolved::Agent};
@@ -26,7 +29,7 @@ pub const ROOM_PROMPT: &str = "room-prompt.md";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Workspace {
     /// `files/<path>`, `manifest.json`, `openclaw.json`.
-    pub files: BTreeMap<String, String>,
+    pub files: BTreeMap<String, Arc<str>>,
     /// What it was made from.
     pub derivation: Derivation,
     /// Hash over the files: its output.
@@ -56,7 +59,7 @@ struct AgentFields<'a> {
     reports_to: Option<&'a str>,
     reports_to_matrix_id: Option<String>,
     require_mention: bool,
-    heartbeat_minutes: u32,
+    heartbeat: String,
 }
 
 #[derive(Serialize)]
@@ -74,10 +77,50 @@ pub struct Workspaces<'a> {
     /// The homeserver as agents reach it.
     pub homeserver: &'a str,
     /// The project's templates.
-    pub renderer: Renderer<'a>,
+    renderer: Renderer<'a>,
+    /// Skills by name. Read and hashed once: ten thousand agents share them.
+    skills: BTreeMap<&'a str, Vec<SkillFile<'a>>>,
 }
 
-impl Workspaces<'_> {
+/// One file of a skill, the same for every agent that has it.
+struct SkillFile<'a> {
+    source: &'a RelPath,
+    /// In the bundle: `files/skills/people/SKILL.md`.
+    path: String,
+    /// `None`: it is not text.
+    text: Option<SharedText>,
+}
+
+/// A text and its SHA-256, as the manifest has it.
+#[derive(Clone)]
+struct SharedText {
+    text: Arc<str>,
+    sha256: Arc<str>,
+}
+
+impl SharedText {
+    fn new(text: &str) -> Self {
+        Self { text: text.into(), sha256: Digest::sha256(text.as_bytes()).hex().into() }
+    }
+}
+
+impl<'a> Workspaces<'a> {
+    /// Reads templates and skills; nothing is rendered yet.
+    #[must_use]
+    pub fn new(model: &'a Model, sources: &'a SourceTree, homeserver: &'a str) -> Self {
+        let folder = &model.templates.value;
+        let prefix = format!("{}skills/", folder.as_folder());
+        let mut skills: BTreeMap<&str, Vec<SkillFile<'_>>> = BTreeMap::new();
+        for (source, file) in sources.files_below(folder) {
+            let Some((name, inside)) = source.as_str().strip_prefix(&prefix).and_then(|path| path.split_once('/')) else {
+                continue;
+            };
+            let path = format!("files/skills/{name}/{inside}");
+            skills.entry(name).or_default().push(SkillFile { source, path, text: file.text().map(SharedText::new) });
+        }
+        Self { model, sources, homeserver, renderer: Renderer::new(sources, folder), skills }
+    }
+
     /// The workspace of one agent.
     ///
     /// # Errors
@@ -98,7 +141,7 @@ impl Workspaces<'_> {
                     read.extend(used);
                     match name {
                         ROOM_PROMPT => room_prompt = text,
-                        _ => drop(files.insert(format!("files/{name}"), text)),
+                        _ => drop(files.insert(format!("files/{name}"), SharedText::new(&text))),
                     }
                 }
             }
@@ -109,11 +152,14 @@ impl Workspaces<'_> {
         if !problems.is_empty() {
             return Err(problems);
         }
-        files.insert("manifest.json".to_owned(), manifest(&files));
+        let manifest = manifest(&files);
         let around = Surroundings { model: self.model, homeserver: self.homeserver, room_prompt: room_prompt.trim() };
-        files.insert("openclaw.json".to_owned(), openclaw::configuration(agent, &around));
-        let derivation = self.derivation(agent, &read);
-        Ok(Workspace { output: output(&files), files, derivation })
+        let configuration = openclaw::configuration(agent, &around);
+        let output = output(&manifest, &configuration);
+        let mut files: BTreeMap<String, Arc<str>> = files.into_iter().map(|(path, file)| (path, file.text)).collect();
+        files.insert("manifest.json".to_owned(), manifest.into());
+        files.insert("openclaw.json".to_owned(), configuration.into());
+        Ok(Workspace { output, files, derivation: self.derivation(agent, &read) })
     }
 
     fn render(&self, agent: &Agent, name: &str, context: &Context<'_>) -> Result<(String, BTreeSet<RelPath>), Problem> {
@@ -131,7 +177,7 @@ impl Workspaces<'_> {
         &self,
         agent: &Agent,
         skill: &str,
-        files: &mut BTreeMap<String, String>,
+        files: &mut BTreeMap<String, SharedText>,
         read: &mut BTreeSet<RelPath>,
     ) -> Result<(), Problem> {
         let problem = |what: String| Problem {
@@ -141,24 +187,18 @@ impl Workspaces<'_> {
             what,
             help: "a skill is a folder of text files with a SKILL.md".to_owned(),
         };
-        let folder = self
-            .model
-            .templates
-            .value
-            .join(&format!("skills/{skill}"))
-            .map_err(|error| problem(format!("skill {skill}: {error}")))?;
-        let mut found = false;
-        for (path, file) in self.sources.files_below(&folder) {
-            let text = file.text().ok_or_else(|| problem(format!("{path} is not text")))?;
-            let inside = path.as_str().strip_prefix(&folder.as_folder()).unwrap_or(path.as_str()).to_owned();
-            files.insert(format!("files/skills/{skill}/{inside}"), text.to_owned());
-            read.insert(path.clone());
-            found = true;
+        let Some(found) = self.skills.get(skill) else {
+            return Err(problem(format!("skill {skill} has no files in {}/skills/{skill}", self.model.templates.value)));
+        };
+        for file in found {
+            let text = file.text.clone().ok_or_else(|| problem(format!("{} is not text", file.source)))?;
+            files.insert(file.path.clone(), text);
+            read.insert(file.source.clone());
         }
-        if found { Ok(()) } else { Err(problem(format!("skill {skill} has no files in {folder}"))) }
+        Ok(())
     }
 
-    fn context<'a>(&'a self, agent: &'a Agent, role: &'a str) -> Context<'a> {
+    fn context<'s>(&'s self, agent: &'s Agent, role: &'s str) -> Context<'s> {
         let domain = &self.model.fleet.domain;
         let department = agent.department.as_ref().and_then(|name| self.model.org.departments.get(name));
         Context {
@@ -175,7 +215,7 @@ impl Workspaces<'_> {
                 reports_to: agent.reports_to.as_deref(),
                 reports_to_matrix_id: agent.reports_to.as_ref().map(|id| format!("@{id}:{domain}")),
                 require_mention: agent.require_mention.value,
-                heartbeat_minutes: agent.heartbeat_seconds.value.div_ceil(60),
+                heartbeat: span(agent.heartbeat_seconds.value),
             },
             fleet: FleetFields { name: &self.model.fleet.name, domain },
             skills: agent.skills.value.iter().map(String::as_str).collect(),
@@ -229,26 +269,48 @@ pub fn broken(address: Address, error: &RenderError) -> Problem {
     }
 }
 
+/// A span of time as a person says it: `90 seconds`, `1 minute`, `2 hours`; empty for none.
+fn span(seconds: u32) -> String {
+    let (count, unit) = match seconds {
+        0 => return String::new(),
+        whole if whole % 3_600 == 0 => (whole / 3_600, "hour"),
+        whole if whole % 60 == 0 => (whole / 60, "minute"),
+        rest => (rest, "second"),
+    };
+    format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
+}
+
 fn workspace_address(agent: &Agent) -> Address {
     Address::new(Kind::Workspace, agent.id.clone())
 }
 
 /// What fleet-agent may write into the workspace: nothing else is ever touched.
-fn manifest(files: &BTreeMap<String, String>) -> String {
+fn manifest(files: &BTreeMap<String, SharedText>) -> String {
     let entries: Vec<_> = files
         .iter()
-        .filter_map(|(path, text)| {
+        .filter_map(|(path, file)| {
             let path = path.strip_prefix("files/")?;
-            Some(json!({"path": path, "sha256": Digest::sha256(text.as_bytes()).hex(), "mode": 0o644}))
+            Some(json!({"path": path, "sha256": &*file.sha256, "mode": 0o644}))
         })
         .collect();
     format!("{:#}\n", json!({"schema": 1, "files": entries}))
 }
 
-fn output(files: &BTreeMap<String, String>) -> String {
+/// One hash over everything generated: the manifest has the hash of each file but of itself and the configuration.
+fn output(manifest: &str, configuration: &str) -> String {
     let mut all = Derivation::new(Address::new(Kind::Workspace, "output"));
-    for (path, text) in files {
-        all.value(path, text, None);
-    }
+    all.value("manifest.json", manifest, None);
+    all.value("openclaw.json", configuration, None);
     format!("blake3:{}", all.hash())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_heartbeat_is_told_as_people_say_it() {
+        let said = [0, 1, 60, 90, 1_800, 3_600, 5_400, 7_200].map(span);
+        assert_eq!(said, ["", "1 second", "1 minute", "90 seconds", "30 minutes", "1 hour", "90 minutes", "2 hours"]);
+    }
 }

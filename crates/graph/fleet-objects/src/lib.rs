@@ -2,7 +2,10 @@
 //!
 //! Deliberately absent: how objects are derived (fleet-graph) and what is done about them (fleet-plan).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use fleet_derivation::Hash;
 use fleet_model::{Address, model::Size};
@@ -127,8 +130,8 @@ pub struct PlacedFile {
 pub enum Content {
     /// Text, part of the plan.
     Text {
-        /// The text.
-        text: String,
+        /// The text; one copy, however many containers have it.
+        text: Arc<str>,
     },
     /// A secret, looked up when the file is written and never before.
     Secret {

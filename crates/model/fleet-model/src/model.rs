@@ -588,6 +588,9 @@ pub struct Web {
     pub origin: Origin,
 }
 
+/// The longest time an agent may be given to become healthy: half an hour.
+pub const MAX_HEALTHY_WITHIN_SECONDS: u32 = 1_800;
+
 /// How agents roll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rollout {

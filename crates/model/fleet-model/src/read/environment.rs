@@ -7,7 +7,9 @@ use crate::{
     code,
     context::{Context, Refers},
     diagnostic::Draft,
-    model::{HomeserverKind, LayerCompression, Level, Overrides, RegistryPlace, Rollout, Size, Target},
+    model::{
+        HomeserverKind, LayerCompression, Level, MAX_HEALTHY_WITHIN_SECONDS, Overrides, RegistryPlace, Rollout, Size, Target,
+    },
     read::{name, overrides, rooms, taken},
     reader::{Arguments, Node, Shape},
     text::Place,
@@ -316,10 +318,22 @@ fn rollout(ctx: &mut Context<'_>, node: Node<'_>) -> Rollout {
         wave: ctx.number(node, "wave", 1..=10_000).map_or(built_in.wave, |(n, _)| n),
         pause_seconds: ctx.duration_property(node, "pause").unwrap_or(built_in.pause_seconds),
         max_failures: ctx.number(node, "max-failures", 0..=10_000).map_or(built_in.max_failures, |(n, _)| n),
-        healthy_within_seconds: ctx
-            .duration_property(node, "healthy-within")
-            .unwrap_or(built_in.healthy_within_seconds),
+        healthy_within_seconds: healthy_within(ctx, node).unwrap_or(built_in.healthy_within_seconds),
     }
+}
+
+fn healthy_within(ctx: &mut Context<'_>, node: Node<'_>) -> Option<u32> {
+    let (text, place) = ctx.text(node, "healthy-within")?;
+    let seconds = ctx.duration((text, place.clone()))?;
+    if (1..=MAX_HEALTHY_WITHIN_SECONDS).contains(&seconds) {
+        return Some(seconds);
+    }
+    ctx.report(
+        Draft::error(code::BAD_VALUE, format!("an agent cannot have `{text}` to become healthy"))
+            .at(place, "out of bounds")
+            .help(format!("give it 1 s to {} m; a gateway needs about one minute", MAX_HEALTHY_WITHIN_SECONDS / 60)),
+    );
+    None
 }
 
 /// Nodes for AWS. `compute`, `ingress` and `tenant` are checked and not used by this version.
