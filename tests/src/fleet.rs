@@ -322,7 +322,7 @@ fn copy_folder(from: &Path, to: &Path) {
 /// The node of the homeserver's image, as the repository declares it.
 fn homeserver_image() -> String {
     let text = fs::read_to_string(workspace().join("fleet.kdl")).expect("the repository's fleet.kdl");
-    let start = text.find("    image \"homeserver\" {").expect("the homeserver's image");
+    let start = text.find("    image \"homeserver\" ").expect("the homeserver's image");
     let end = text[start..].find("\n    }\n").expect("its end");
     text[start..start + end + 6].to_owned()
 }
