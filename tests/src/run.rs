@@ -114,6 +114,13 @@ impl Running {
         self.child.id()
     }
 
+    /// Sends it a signal, as `kill -NAME` does.
+    #[track_caller]
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.id().to_string()]).status();
+        assert!(sent.expect("kill runs").success(), "it had ended before SIG{name}");
+    }
+
     /// Ends it as `kill -9` does, unless it ended by itself. True when it was still running.
     pub fn kill(&mut self) -> bool {
         let running = matches!(self.child.try_wait(), Ok(None));

@@ -126,8 +126,7 @@ fn a_signal_ends_the_event_stream_too() {
         let begun = || fs::read_to_string(project.path().join(&file)).is_ok_and(|text| text.contains("begin"));
         eventually("it begins", Duration::from_secs(30), begun);
         std::thread::sleep(Duration::from_millis(500));
-        let killed = Command::new("kill").args([&format!("-{signal}"), &running.id().to_string()]).status();
-        assert!(killed.expect("kill runs").success());
+        running.signal(signal);
         running.wait().expect(code);
         let events = lines(&fs::read_to_string(project.path().join(&file)).expect("events"));
         assert_eq!(events.last().map(|event| &event["outcome"]), Some(&outcome.into()));
@@ -191,6 +190,20 @@ fn check_lists_mistakes_for_programs() {
     assert_eq!((&one["code"], &one["severity"]), (&"fleet::language::unknown-word".into(), &"error".into()));
     assert_eq!((&one["file"], &one["places"][0]["line"]), (&"fleet.kdl".into(), &one["line"]));
     assert!(one["help"].as_str().is_some_and(|help| help.contains("ic")));
+}
+
+#[test]
+fn a_failure_is_data_for_programs_too() {
+    let project = project();
+    let output = fleetctl(project.path(), &["plan", "-e", "moon", "--format", "json"]);
+    output.expect(64);
+    let said = output.json();
+    assert_eq!((&said["schema"], &said["error"]["exit"], &said["error"]["outcome"]), (&1.into(), &64.into(), &"usage".into()));
+    assert!(said["error"]["message"].as_str().is_some_and(|text| text.contains("moon")), "{said}");
+    assert!(output.stderr.contains("moon"), "people read the same: {}", output.stderr);
+    // One value, never two: `check` has said everything already.
+    edit(project.path(), "level=\"ic\"", "level=\"icc\"");
+    assert_eq!(fleetctl(project.path(), &["check", "--format", "json"]).json()["right"], false);
 }
 
 #[test]

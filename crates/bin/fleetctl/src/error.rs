@@ -48,6 +48,15 @@ impl Failure {
         self
     }
 
+    /// The same for programs: what stands on stdout in place of data.
+    #[must_use]
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::json!({"schema": 1, "error": {
+            "exit": self.exit as u8, "outcome": self.exit.word(),
+            "message": self.message, "causes": self.causes, "hints": self.hints,
+        }})
+    }
+
     /// The whole text, as it goes to stderr.
     #[must_use]
     pub fn text(&self) -> String {

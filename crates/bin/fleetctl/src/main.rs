@@ -25,7 +25,7 @@ use clap::Parser as _;
 use crate::{
     cli::{Cli, Command, Format},
     commands::talk::Saying,
-    context::Context,
+    context::{Context, print_json},
     error::{Failure, Outcome},
     exit::Exit,
     ui::out::{self, tell, to_stderr},
@@ -43,6 +43,7 @@ fn main() -> Exit {
             return delivered(error.print().map_or_else(|_| Exit::Done, |()| Exit::Done));
         }
     };
+    let json = cli.global.format == Format::Json;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let outcome = match runtime {
         Ok(runtime) => runtime.block_on(run(cli)),
@@ -50,6 +51,10 @@ fn main() -> Exit {
     };
     delivered(outcome.unwrap_or_else(|failure| {
         to_stderr(format_args!("{}", failure.text()));
+        // A program that reads stdout gets one value in any case, and never two.
+        if json && !out::begun() {
+            print_json(&failure.json());
+        }
         failure.exit
     }))
 }

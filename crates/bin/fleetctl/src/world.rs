@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use fleet_apply::{Events, Provider, ProviderError, Secrets};
 use fleet_docker::{DockerProvider, Engine, EngineSearch, Search};
+use fleet_graph::container::HOMESERVER_ALIAS;
 use fleet_matrix::{Flavour, MatrixProvider, Settings};
-use fleet_model::{Address, model::HomeserverKind};
-use fleet_plan::State;
+use fleet_model::{Address, Kind, model::HomeserverKind};
+use fleet_plan::{RunState, State};
 use fleet_registry::{Client as Registries, RegistryConfig};
 
 use crate::{
@@ -130,7 +131,7 @@ impl World {
             // The commonest cause: two fleets on one machine with one operator port.
             if denied { failure.hint("does another fleet's homeserver listen on this port? give this one its own: homeserver port=…") } else { failure }
         })?;
-        Ok(containers.map_err(unobservable)?.merged(matrix))
+        Ok(looked_at(containers.map_err(unobservable)?, matrix))
     }
 
     /// Signs out what was signed in for this run.
@@ -140,6 +141,16 @@ impl World {
             self.console.emit(fleet_apply::Event::Notice { text });
         }
     }
+}
+
+/// Both parts of what is. A homeserver that has no running container yet is not one that fails to answer.
+fn looked_at(containers: State, mut matrix: State) -> State {
+    let homeserver = Address::new(Kind::Service, HOMESERVER_ALIAS);
+    let runs = containers.objects.get(&homeserver).is_some_and(|found| found.run == RunState::Running);
+    if !runs && !matrix.unseen.is_empty() {
+        matrix.unseen = vec![format!("{homeserver} does not run: which accounts and rooms it has is seen once it does")];
+    }
+    containers.merged(matrix)
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "used as a function for map_err")]

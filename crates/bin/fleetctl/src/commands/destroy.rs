@@ -52,7 +52,7 @@ pub async fn destroy(context: &Context, environment: &str, purge: bool, approved
         }));
     } else {
         print_out(&format!(
-            "{environment}: removed {} containers, {} networks, {} volumes\n",
+            "{environment}: containers removed: {}, networks: {}, volumes: {}\n",
             gone.containers.len(),
             gone.networks.len(),
             gone.volumes.len()

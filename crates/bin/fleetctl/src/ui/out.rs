@@ -16,6 +16,8 @@ use std::{
 static STDOUT_IS_TAKEN: AtomicBool = AtomicBool::new(false);
 /// The first thing that went wrong with stdout, unless its reader just went away.
 static LOST: OnceLock<String> = OnceLock::new();
+/// Set once data went to stdout.
+static BEGUN: AtomicBool = AtomicBool::new(false);
 
 /// A line for people, on stderr.
 macro_rules! tell {
@@ -37,6 +39,7 @@ pub fn to_stdout(text: &str) {
         to_stderr(format_args!("{text}"));
         return;
     }
+    BEGUN.store(true, Ordering::Relaxed);
     let mut stdout = std::io::stdout();
     if let Err(error) = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         // `| head -1` has what it wanted; a full disk has not.
@@ -49,6 +52,12 @@ pub fn to_stdout(text: &str) {
 /// From now on stdout carries the event stream.
 pub fn take_stdout() {
     STDOUT_IS_TAKEN.store(true, Ordering::Relaxed);
+}
+
+/// Did any data go to stdout?
+#[must_use]
+pub fn begun() -> bool {
+    BEGUN.load(Ordering::Relaxed)
 }
 
 /// Why a part of the output did not arrive, if so.
