@@ -13,6 +13,7 @@ use fleet_tests::{
     engine::{self, docker},
     run::Running,
 };
+use serde_json::Value;
 
 /// Runs killed from an empty machine, and runs killed in the middle of a change.
 const ROUNDS: (usize, usize) = (4, 8);
@@ -74,6 +75,23 @@ fn killed_after(fleet: &Fleet, delay: Duration) -> bool {
     was_running
 }
 
+/// What killed runs did is recorded by the next one: of everything that runs, `why` knows what made it so, and the history
+/// alone tells that nothing is due.
+#[track_caller]
+fn is_recorded(fleet: &Fleet) {
+    fleet.run(&["plan", "--offline", "--detailed-exitcode"]).expect(0);
+    let status = fleet.status_json();
+    let objects = status["objects"].as_array().expect("objects");
+    let running: Vec<_> = objects.iter().filter(|object| object["state"] == "running").collect();
+    assert_eq!(running.len(), 4, "{status:#}");
+    for object in running {
+        let address = object["address"].as_str().expect("an address");
+        let why = fleet.run(&["why", address, "--format", "json"]).expect(0).json();
+        assert_eq!(why["last"]["after"], object["hash"], "{address}: {why:#}");
+        assert_eq!(why["due"], Value::Null, "{address}: {why:#}");
+    }
+}
+
 #[test]
 fn whenever_apply_is_killed_the_next_one_ends_where_it_would_have() {
     let given = env::var("FLEET_SEED").ok().and_then(|seed| seed.parse().ok());
@@ -93,6 +111,7 @@ fn whenever_apply_is_killed_the_next_one_ends_where_it_would_have() {
     }
     fleet.applied();
     fleet.run(&["plan", "--detailed-exitcode"]).expect(0);
+    is_recorded(&fleet);
     assert_eq!(World::of(&fleet), clean);
 
     let (mut model, mut topic, mut image) =
@@ -108,6 +127,7 @@ fn whenever_apply_is_killed_the_next_one_ends_where_it_would_have() {
         kills += usize::from(killed_after(&fleet, Duration::from_millis(random.u64(50..6000))));
         fleet.applied();
         fleet.run(&["plan", "--detailed-exitcode"]).expect(0);
+        is_recorded(&fleet);
         assert_eq!(World::of(&fleet), clean);
         assert_eq!(fleet.lives()["service/homeserver"], before["service/homeserver"]);
         round += 1;

@@ -6,10 +6,11 @@
 //!                                          State ◀── observe ◀──┘
 //! ```
 
+mod record;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, atomic::AtomicBool},
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 use fleet_apply::{Execution, Recorder, Report, Scope, execute};
@@ -22,7 +23,7 @@ use fleet_model::{
     resolved::Resolved,
 };
 use fleet_oci::{Lock, Platform};
-use fleet_plan::{Generation, Health, Observed, Outcome, Plan, RunState, SCHEMA, State};
+use fleet_plan::{Generation, Health, Observed, Plan, RunState, State};
 use fleet_planner::{Known, Planning};
 use fleet_store::{Output, Pin, Store};
 
@@ -37,6 +38,8 @@ use crate::{
     ui::out::to_stderr,
     world::World,
 };
+
+pub use record::catch_up;
 
 /// A project read and checked, and what one environment makes of it.
 pub struct Prepared {
@@ -283,6 +286,8 @@ pub struct Planned {
     pub state: State,
     /// The plan.
     pub plan: Plan,
+    /// Whether everything was looked at; `build` looks at images only.
+    pub whole: bool,
 }
 
 /// observe ─▶ State ─▶ Plan, with reads only.
@@ -295,7 +300,7 @@ pub async fn plan(prepared: &Prepared, world: &World) -> Result<Planned, Failure
     let wanted: Vec<Address> = instance.desired.keys().cloned().collect();
     let state = outputs.merged(world.observe(&wanted).await?);
     let plan = prepared.plan(&instance, &state)?;
-    Ok(Planned { instance, state, plan })
+    Ok(Planned { instance, state, plan, whole: true })
 }
 
 /// Plan ─▶ apply ─▶ the world; then the record of it.
@@ -311,6 +316,7 @@ pub async fn apply(
 ) -> Result<Report, Failure> {
     let instance = &planned.instance;
     let store = &prepared.opened.store;
+    catch_up(prepared, planned)?;
     // Before anything carries a hash, what the hash stands for is in the store.
     store.put_derivations(instance.graph.iter()).map_err(|error| unwritable(&error))?;
     let outputs = world.observe_images().await?.outputs;
@@ -329,9 +335,7 @@ pub async fn apply(
     world.finish().await;
     let pins: Vec<Pin> = lock_pins(&prepared.lock).into_iter().chain(fetched_pins(&prepared.model)).collect();
     store.pin(crate::project::FLEET_LOCK, &pins).map_err(|error| unwritable(&error))?;
-    if report.count(|outcome| matches!(outcome, Outcome::Done)) > 0 {
-        store.add_generation(generation(prepared, planned, &report)).map_err(|error| unwritable(&error))?;
-    }
+    record::applied(prepared, planned, &report)?;
     Ok(report)
 }
 
@@ -357,50 +361,6 @@ fn fetched_pins(model: &Model) -> impl Iterator<Item = Pin> {
         Layer::Fetch(fetched) => fleet_store::BlobId::sha256(&fetched.sha256).ok().map(Pin::Blob),
         _ => None,
     })
-}
-
-/// What stands after an apply, with the hash of its derivation: what was right already, what was done, and of the rest
-/// what it was before. `planned` is the whole plan, also where only a part of it was carried out.
-fn generation(prepared: &Prepared, planned: &Planned, report: &Report) -> Generation {
-    let instance = &planned.instance;
-    let due: BTreeMap<&Address, Option<Hash>> =
-        planned.plan.changes.iter().map(|change| (&change.address, change.before)).collect();
-    let mut objects: BTreeMap<Address, Hash> = instance
-        .desired
-        .keys()
-        .filter_map(|address| {
-            let hash = match due.get(address) {
-                Some(before) => (*before)?,
-                None => instance.graph.get(address)?.with_outputs(&report.outputs).hash(),
-            };
-            Some((address.clone(), hash))
-        })
-        .collect();
-    for entry in &report.entries {
-        let stands = match entry.outcome {
-            Outcome::Done | Outcome::Unchanged => entry.after,
-            _ => entry.before,
-        };
-        match stands {
-            Some(hash) => objects.insert(entry.address.clone(), hash),
-            None => objects.remove(&entry.address),
-        };
-    }
-    let used: BTreeMap<Hash, String> = instance
-        .desired
-        .keys()
-        .filter_map(|address| instance.graph.get(address))
-        .filter_map(|derivation| Some((derivation.hash(), report.outputs.get(&derivation.hash())?.clone())))
-        .collect();
-    Generation {
-        schema: SCHEMA,
-        number: 0, // given by the store
-        environment: prepared.scope.environment.clone(),
-        finished: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
-        objects,
-        outputs: used,
-        entries: report.entries.clone(),
-    }
 }
 
 /// Derivations by hash: the graph's own, and from the store those asked for with everything they were made from.

@@ -51,6 +51,7 @@ pub async fn apply(context: &Context, saved: Option<&Path>, environment: &str, a
     let mut report = if plan.is_empty() { Report::default() } else { run(context, &prepared, &world, &plan, &planned).await? };
     if plan.is_empty() {
         world.finish().await;
+        pipeline::catch_up(&prepared, &planned)?;
     }
     report.entries.extend(refused);
     Ok(finish(context, &plan, &report))

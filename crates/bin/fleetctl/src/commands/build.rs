@@ -97,9 +97,10 @@ async fn into_engine(context: &Context, prepared: &Prepared, names: &[String], o
     let wanted = |address: &Address| address.kind == Kind::Image && (names.is_empty() || names.contains(&address.name));
     let changes = whole.changes.iter().filter(|change| wanted(&change.address)).cloned().collect();
     let plan = Plan { changes, notes: Vec::new(), ..whole.clone() };
-    let planned = pipeline::Planned { instance, state, plan: whole };
+    let planned = pipeline::Planned { instance, state, plan: whole, whole: false };
     if plan.is_empty() {
         world.finish().await;
+        pipeline::catch_up(prepared, &planned)?;
         if !only {
             return Ok(Exit::Done);
         }
