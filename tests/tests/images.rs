@@ -293,6 +293,19 @@ fn a_build_that_is_rooted_keeps_its_layers_and_what_was_written_elsewhere_needs_
     validate(&out);
 }
 
+#[test]
+fn scripts_that_were_not_run_are_listed_also_when_every_layer_was_made_before() {
+    let fleet = Fleet::light("notes");
+    let listed = "image/agent: libc6: maintainer scripts not run: ";
+    // What the project was begun with has put everything into the engine.
+    fleet.run(&["build"]).expect(0).says("nothing to build").says(listed);
+    let to = format!("oci:{}", fleet.path("../out").display());
+    fleet.run(&["build", "agent", "--to", &to]).expect(0).says(listed);
+    let homeserver = fleet.run(&["build", "homeserver", "--to", &to]);
+    homeserver.expect(0).says("image/homeserver: ");
+    assert!(!homeserver.stderr.contains("image/agent: "), "{}", homeserver.stderr);
+}
+
 /// Debian's `docker-registry` on a free port of loopback, with a folder of its own.
 struct Registry {
     process: Child,

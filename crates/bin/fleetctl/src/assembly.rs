@@ -17,7 +17,8 @@ use fleet_oci::{
 use fleet_packages::Workshop;
 use fleet_plan::ImageSpec;
 use fleet_registry::{Client as Registries, LocalImage};
-use fleet_store::{BlobId, RecordId, Store};
+use fleet_store::{BlobId, ObjectError, RecordId, Store};
+use serde::{Deserialize, Serialize};
 
 use crate::{
     agent_binary::AgentBinaries,
@@ -44,7 +45,14 @@ pub struct Assembler {
 }
 
 /// What is known of a layer, by its derivation's hash.
-type LayerRecord = LayerDescriptor;
+#[derive(Serialize, Deserialize)]
+struct LayerRecord {
+    #[serde(flatten)]
+    descriptor: LayerDescriptor,
+    /// What a person should know of how it was made. `None` where a `fleetctl` that kept none made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    notes: Option<Vec<String>>,
+}
 
 impl Assembler {
     /// Makes an image: its layers are in the store afterwards. Another image that it stands on was made before.
@@ -101,8 +109,9 @@ impl Assembling<'_> {
         let store = &self.assembler.store;
         let id = layer_record(&key);
         let known = store.get_record::<LayerRecord>(&id).map_err(|error| self.failed(&error))?;
-        if let Some(known) = known.filter(|known| self.is_stored(known)) {
-            return Ok(known);
+        let complete = |known: &LayerRecord| known.notes.is_some() || !may_have_notes(recipe);
+        if let Some(known) = known.filter(|known| complete(known) && self.is_stored(&known.descriptor)) {
+            return Ok(known.descriptor);
         }
         let replaced = match recipe {
             LayerRecipe::FleetAgent { to, .. } => Some(self.agent_files(to).await?),
@@ -123,8 +132,9 @@ impl Assembling<'_> {
             self.progress(note.clone());
         }
         let blobs: Vec<BlobId> = blob_id(&made.descriptor.digest).into_iter().collect();
-        store.put_record(&id, &made.descriptor, &blobs).map_err(|error| self.failed(&error))?;
-        Ok(made.descriptor)
+        let record = LayerRecord { descriptor: made.descriptor, notes: Some(made.notes) };
+        store.put_record(&id, &record, &blobs).map_err(|error| self.failed(&error))?;
+        Ok(record.descriptor)
     }
 
     /// With all its bytes: layers are not synced when they are made.
@@ -230,6 +240,25 @@ pub fn layer_keys(derivation: &Derivation) -> Vec<Hash> {
 #[must_use]
 pub fn layer_record(key: &Hash) -> RecordId {
     RecordId { space: "layers".to_owned(), key: key.to_string() }
+}
+
+/// What a person should know of how an image's own layers were made, whenever that was: scripts of packages that were not
+/// run, say. Of layers that are not in this store nothing is known.
+///
+/// # Errors
+/// A store that cannot be read.
+pub fn notes(store: &Store, derivation: &Derivation) -> Result<Vec<String>, ObjectError> {
+    let mut all = Vec::new();
+    for key in layer_keys(derivation) {
+        let record = store.get_record::<LayerRecord>(&layer_record(&key))?;
+        all.extend(record.and_then(|record| record.notes).into_iter().flatten());
+    }
+    Ok(all)
+}
+
+/// Only packages bring scripts.
+const fn may_have_notes(recipe: &LayerRecipe) -> bool {
+    matches!(recipe, LayerRecipe::Debian { .. } | LayerRecipe::Npm { .. })
 }
 
 /// A change that failed, for this reason.

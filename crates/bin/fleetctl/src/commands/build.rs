@@ -9,6 +9,7 @@ mod statements;
 
 use std::collections::BTreeSet;
 
+use fleet_apply::{Event, Events as _};
 use fleet_model::{Address, Kind};
 use fleet_oci::Platform;
 use fleet_plan::Plan;
@@ -41,6 +42,9 @@ pub async fn build(context: &Context, args: &BuildArgs) -> Outcome {
     let elsewhere: Vec<&Sink> = args.to.iter().filter(|sink| **sink != Sink::Engine).collect();
     if elsewhere.is_empty() || elsewhere.len() < args.to.len() {
         let exit = into_engine(context, &prepared, &args.images, elsewhere.is_empty()).await?;
+        if exit == Exit::Done && elsewhere.is_empty() {
+            tell_notes(context, &mut prepared, &wanted, &platforms)?;
+        }
         if exit != Exit::Done || elsewhere.is_empty() {
             return Ok(exit);
         }
@@ -51,7 +55,21 @@ pub async fn build(context: &Context, args: &BuildArgs) -> Outcome {
         references.push(sink::write(context, &prepared, sink, &made).await?);
     }
     sink::tell(context, &made, &elsewhere, &references)?;
+    tell_notes(context, &mut prepared, &wanted, &platforms)?;
     Ok(Exit::Done)
+}
+
+/// Lists what was left out of images (scripts of packages that were not run), also of layers that were made earlier.
+fn tell_notes(
+    context: &Context,
+    prepared: &mut Prepared,
+    images: &BTreeSet<String>,
+    platforms: &BTreeSet<Platform>,
+) -> Result<(), Failure> {
+    for text in make::notes(prepared, images, platforms)? {
+        context.console.emit(Event::Notice { text });
+    }
+    Ok(())
 }
 
 /// The images that are asked for; without names, all of the environment.

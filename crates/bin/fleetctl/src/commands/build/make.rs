@@ -10,7 +10,13 @@ use fleet_oci::{
 };
 
 use super::statements::{self, About};
-use crate::{assembly::allowed, context::Context, error::Failure, exit::Exit, pipeline::Prepared};
+use crate::{
+    assembly::{self, allowed},
+    context::Context,
+    error::Failure,
+    exit::Exit,
+    pipeline::Prepared,
+};
 
 /// One image, for every platform that was asked for.
 pub struct Made {
@@ -182,6 +188,29 @@ pub fn scripted(prepared: &Prepared, names: &BTreeSet<String>) -> Result<BTreeMa
     let planned = prepared.images(&with_bases(prepared, names).into_iter().collect())?;
     let all = names.iter().map(|name| (name.clone(), scripts(&chain(prepared, &planned, name))));
     Ok(all.filter(|(_, scripts)| !scripts.is_empty()).collect())
+}
+
+/// What a person should know of how these images and those that they stand on were made, now or earlier: scripts of packages
+/// that were not run, say.
+///
+/// # Errors
+/// Every problem of these images; a store that cannot be read.
+pub fn notes(
+    prepared: &mut Prepared,
+    names: &BTreeSet<String>,
+    platforms: &BTreeSet<Platform>,
+) -> Result<BTreeSet<String>, Failure> {
+    let mut all = BTreeSet::new();
+    for platform in platforms {
+        prepared.platform = *platform;
+        let planned = prepared.images(&with_bases(prepared, names).into_iter().collect())?;
+        for derivation in planned.values().filter_map(PlannedImage::derivation) {
+            let notes = assembly::notes(&prepared.opened.store, derivation)
+                .map_err(|error| Failure::caused(Exit::Failed, "the store .fleet/ cannot be read", &error))?;
+            all.extend(notes.iter().map(|note| format!("{}: {note}", derivation.address)));
+        }
+    }
+    Ok(all)
 }
 
 fn refuse_containerfile(one: &PlannedImage) -> Result<(), Failure> {
