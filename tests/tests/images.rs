@@ -12,6 +12,7 @@ use std::{
 };
 
 use fleet_sim::{free_port, venv};
+use fleet_store::{Algorithm, Store};
 use fleet_tests::{
     Fleet,
     engine::{self, docker, try_docker},
@@ -304,6 +305,40 @@ fn scripts_that_were_not_run_are_listed_also_when_every_layer_was_made_before() 
     let homeserver = fleet.run(&["build", "homeserver", "--to", &to]);
     homeserver.expect(0).says("image/homeserver: ");
     assert!(!homeserver.stderr.contains("image/agent: "), "{}", homeserver.stderr);
+}
+
+#[test]
+fn what_fleet_lock_pins_and_fleet_kdl_fetches_is_kept_before_anything_was_built_of_it() {
+    let fleet = Fleet::of_files("rooted");
+    let store = Store::open(&fleet.path("")).expect("a store");
+    let [pinned, fetched, other] = ["pinned", "fetched", "of nobody"]
+        .map(|text| store.put_blob(Algorithm::Sha256, text.as_bytes()).expect("a blob").to_string());
+    drop(store);
+    let package = json!({
+        "name": "tool", "version": "1", "architecture": "all", "archive": "debian", "pool_path": "pool/tool.deb", "size": 6,
+        "sha256": pinned,
+    });
+    let debian = json!({"suite": "bookworm", "request": ["tool"], "release_date": "", "packages": [package]});
+    let lock = json!({"schema": 1, "debian": {"agent": {"amd64": debian}}});
+    fs::write(fleet.path("fleet.lock"), lock.to_string()).expect("a file");
+    let hex = fetched.trim_start_matches("sha256:");
+    let fetch = format!("fetch \"https://files.example.com/tool\" sha256=\"{hex}\" to=\"/tool\"");
+    fleet.edit("fleet.kdl", "image \"homeserver\" {", &format!("image \"homeserver\" {{\n        {fetch}"));
+    let all = [pinned, fetched, other];
+    age(&fleet.path(".fleet"));
+    fleet.run(&["gc"]).expect(0);
+    assert_eq!(stored(&fleet, &all), [true, true, false]);
+
+    // With a mistake in fleet.kdl, what it fetched is still kept; without a fleet.lock that can be read, all is.
+    fleet.edit("fleet.kdl", "images {", "imagse {");
+    age(&fleet.path(".fleet"));
+    fleet.run(&["gc"]).expect(0);
+    assert_eq!(stored(&fleet, &all), [true, true, false]);
+    fs::write(fleet.path("fleet.lock"), "{").expect("a file");
+    fleet.run(&["gc"]).expect(1).says("fleet.lock");
+    fs::remove_file(fleet.path("fleet.lock")).expect("a file");
+    fleet.run(&["gc"]).expect(0);
+    assert_eq!(stored(&fleet, &all), [false, true, false]);
 }
 
 /// Debian's `docker-registry` on a free port of loopback, with a folder of its own.

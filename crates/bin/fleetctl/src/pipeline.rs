@@ -34,7 +34,7 @@ use crate::{
     context::Context,
     error::Failure,
     exit::Exit,
-    project::{Opened, refused, report},
+    project::{FLEET_KDL, FLEET_LOCK, Opened, refused, report},
     ui::out::to_stderr,
     world::World,
 };
@@ -333,10 +333,21 @@ pub async fn apply(
     };
     let report = execute(&execution, outputs).await;
     world.finish().await;
-    let pins: Vec<Pin> = lock_pins(&prepared.lock).into_iter().chain(fetched_pins(&prepared.model)).collect();
-    store.pin(crate::project::FLEET_LOCK, &pins).map_err(|error| unwritable(&error))?;
+    pin(store, &prepared.lock, Some(&prepared.model))?;
     record::applied(prepared, planned, &report)?;
     Ok(report)
+}
+
+/// Keeps from `gc` what `fleet.lock` pins and `fleet.kdl` fetches, whatever was built of it. Without a model, which mistakes in
+/// `fleet.kdl` prevent, what was fetched stays kept as it was.
+///
+/// # Errors
+/// A store that cannot be written.
+pub fn pin(store: &Store, lock: &Lock, model: Option<&Model>) -> Result<(), Failure> {
+    store.pin(FLEET_LOCK, &lock_pins(lock)).map_err(|error| unwritable(&error))?;
+    let Some(model) = model else { return Ok(()) };
+    let fetched: Vec<Pin> = fetched_pins(model).collect();
+    store.pin(FLEET_KDL, &fetched).map_err(|error| unwritable(&error))
 }
 
 /// Packages that `fleet.lock` names stay in the store: a mirror may no longer have them when they are needed again.

@@ -135,12 +135,12 @@ async fn into_engine(context: &Context, prepared: &Prepared, names: &[String], o
 /// `fleetctl gc`.
 ///
 /// # Errors
-/// A store that cannot be collected.
+/// A `fleet.lock` that cannot be read: what it pins is unknown then. A store that cannot be collected.
 pub fn gc(global: &Global, keep: usize) -> Outcome {
-    let root = Opened::find_root(global)?;
-    let store = fleet_store::Store::open(&root)
-        .map_err(|error| Failure::caused(Exit::Failed, "the store cannot be opened", &error))?;
-    let collected = store.gc(keep).map_err(|error| Failure::caused(Exit::Failed, "nothing was collected", &error))?;
+    let opened = Opened::open(global)?;
+    // `lock` has fetched what no generation needs yet.
+    pipeline::pin(&opened.store, &opened.lock()?, opened.checked().model.as_ref())?;
+    let collected = opened.store.gc(keep).map_err(|error| Failure::caused(Exit::Failed, "nothing was collected", &error))?;
     if global.format == Format::Json {
         print_json(&serde_json::json!({
             "schema": 1, "removed": collected.removed, "bytes": collected.bytes, "kept": collected.kept,
