@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use fleet_tests::{Fleet, engine};
+use fleet_tests::{Fleet, engine, run::Running};
 use serde_json::Value;
 
 /// The lines of an events file.
@@ -55,7 +55,8 @@ fn a_second_apply_writes_nothing_signs_in_nowhere_and_leaves_every_container() {
 #[test]
 fn status_knows_hash_container_and_health_of_everything_that_runs() {
     let fleet = Fleet::light("status");
-    fleet.applied();
+    let mut apply = fleet.command(&["apply", "--auto-approve"]);
+    fleet.finish(Running::start(apply.env("USER", "ada"))).expect(0);
     let ids = fleet.ids();
     let status = fleet.status_json();
     assert_eq!(status["due"], 0, "{status:#}");
@@ -67,4 +68,10 @@ fn status_knows_hash_container_and_health_of_everything_that_runs() {
         assert_eq!(object["health"], "healthy", "{object}");
         assert_eq!(object["hash"].as_str().map(str::len), Some(64), "{object}");
     }
+
+    let history = fleet.run(&["history", "--format", "json"]).expect(0).json();
+    let last = history["generations"].as_array().and_then(|all| all.last()).expect("a generation");
+    let host = last["host"].as_str().expect("a host");
+    assert!(!host.is_empty() && last["who"] == "ada", "{last:#}");
+    fleet.run(&["history"]).expect(0).says(&format!("ada on {host}"));
 }

@@ -184,6 +184,8 @@ mod tests {
             number: 0,
             environment: environment.to_owned(),
             finished: 1,
+            who: None,
+            host: None,
             objects: [].into(),
             outputs: [].into(),
             entries: Vec::new(),
@@ -203,6 +205,19 @@ mod tests {
         assert_eq!(store.latest_generation("local")?, Some(second));
         assert_eq!(store.generation_numbers("eu west/2")?, [1]);
         assert_eq!(store.generation_environments()?, ["eu west/2", "local"]);
+        Ok(())
+    }
+
+    #[test]
+    fn a_generation_of_before_people_were_recorded_is_read() -> Any {
+        let project = tempfile::tempdir()?;
+        let store = Store::open(project.path())?;
+        store.add_generation(Generation { who: Some("ada".to_owned()), ..generation("local") })?;
+        let old = r#"{"schema": 1, "number": 2, "environment": "local", "finished": 7, "objects": {}, "outputs": {}, "entries": []}"#;
+        let path = store.root().join("generations/local/00000002.json.zst");
+        std::fs::write(path, zstd::encode_all(old.as_bytes(), LEVEL)?)?;
+        let who = |number| store.generation("local", number).map(|found| found.map(|one| one.who));
+        assert_eq!((who(1)?, who(2)?), (Some(Some("ada".to_owned())), Some(None)));
         Ok(())
     }
 

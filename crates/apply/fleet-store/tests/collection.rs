@@ -48,6 +48,8 @@ fn apply(store: &Store, kept: &Kept) -> Any {
         number: 0,
         environment: "local".to_owned(),
         finished: 0,
+        who: None,
+        host: None,
         objects: [(kept.agent.address.clone(), kept.agent.hash())].into(),
         outputs: [].into(),
         entries: Vec::new(),

@@ -75,6 +75,8 @@ fn a_writer_leaves_whole_blobs_and_generations() -> Any {
             number: 0,
             environment: "local".to_owned(),
             finished: round,
+            who: None,
+            host: None,
             objects: [].into(),
             outputs: [].into(),
             entries: Vec::new(),

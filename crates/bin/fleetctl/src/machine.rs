@@ -143,6 +143,13 @@ pub fn program() -> String {
     }
 }
 
+/// The user that this process runs for, as leases and generations name them.
+#[must_use]
+pub fn user() -> String {
+    let named = |variable: &str| std::env::var(variable).ok().filter(|name| !name.is_empty());
+    named("USER").or_else(|| named("LOGNAME")).unwrap_or_else(|| "somebody".to_owned())
+}
+
 /// Whether this process may install packages.
 #[must_use]
 pub fn is_root() -> bool {

@@ -19,6 +19,12 @@ pub struct Generation {
     pub environment: String,
     /// Seconds since 1970, UTC, when it ended.
     pub finished: u64,
+    /// The user who applied, as the system calls them. `None` in generations of an earlier `fleetctl`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub who: Option<String>,
+    /// The host that they applied from; `None` likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
     /// Every object that is as declared, with the hash of its derivation (found in the store).
     pub objects: BTreeMap<Address, Hash>,
     /// Outputs known at the end, by derivation hash.

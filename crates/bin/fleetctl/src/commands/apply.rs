@@ -78,9 +78,8 @@ pub async fn run(
 /// # Errors
 /// Exit code 8 when somebody else has it.
 pub fn lease(prepared: &Prepared, what: &str) -> Result<Lease, Failure> {
-    let who = std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "somebody".to_owned());
     let environment = &prepared.scope.environment;
-    let holder = Holder::this_process(who, format!("{what} -e {environment}"));
+    let holder = Holder::this_process(crate::machine::user(), format!("{what} -e {environment}"));
     let leased = prepared
         .opened
         .store

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use clap::CommandFactory as _;
-use fleet_plan::Outcome as Ended;
+use fleet_plan::{Generation, Outcome as Ended};
 use serde_json::json;
 
 use crate::{
@@ -162,12 +162,22 @@ pub fn history(context: &Context, environment: &str) -> Outcome {
         table.row([
             generation.number.to_string(),
             crate::ui::time(generation.finished),
+            by(generation),
             format!("{done} changed"),
             verdict,
         ]);
     }
     print_out(&table.text());
     Ok(Exit::Done)
+}
+
+/// Who applied, and from where; nothing where that was not recorded yet.
+fn by(generation: &Generation) -> String {
+    match (&generation.who, &generation.host) {
+        (Some(who), Some(host)) => format!("{who} on {host}"),
+        (Some(one), None) | (None, Some(one)) => one.clone(),
+        (None, None) => String::new(),
+    }
 }
 
 /// `fleetctl completions`.

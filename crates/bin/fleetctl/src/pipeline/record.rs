@@ -10,7 +10,7 @@ use fleet_derivation::Hash;
 use fleet_model::{Address, Kind};
 use fleet_plan::{Action, Entry, Generation, Outcome, Reason, SCHEMA};
 use fleet_planner::Known;
-use fleet_store::Store;
+use fleet_store::{Holder, Store};
 
 use super::{Planned, Prepared, known, unwritable};
 use crate::error::Failure;
@@ -145,11 +145,14 @@ fn of(prepared: &Prepared, planned: &Planned, objects: Objects, outputs: &BTreeM
     let instance = &planned.instance;
     let derivations = instance.desired.keys().filter_map(|address| instance.graph.get(address));
     let used = derivations.filter_map(|one| Some((one.hash(), outputs.get(&one.hash())?.clone())));
+    let by = Holder::this_process(crate::machine::user(), "");
     Generation {
         schema: SCHEMA,
         number: 0, // given by the store
         environment: prepared.scope.environment.clone(),
         finished: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+        who: Some(by.who),
+        host: Some(by.host),
         objects,
         outputs: used.collect(),
         entries: Vec::new(),
