@@ -2,13 +2,19 @@
 //! is killed when.
 
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     fs::{self, File, OpenOptions},
     io::{self, Write},
     os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
 };
+
+use crate::store::{is_alive, older_than};
+
+/// A temporary file beside its final place is there for moments; at this age, and without its process, it was left by a kill.
+const ABANDONED: Duration = Duration::from_secs(10 * 60);
 
 /// A file could not be written. What was there before is still there.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +53,7 @@ pub(crate) fn remedy(error: &io::Error) -> &'static str {
 /// [`WriteError`]; the former contents are still there then.
 pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> Result<(), WriteError> {
     let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    sweep_beside(path);
     let temporary = Temporary::beside(path);
     temporary.fill(bytes, mode).map_err(WriteError::at(path))?;
     if let Ok(former) = fs::metadata(path) {
@@ -116,12 +123,43 @@ pub(crate) fn owner_of(name: &str) -> Option<i32> {
     name.split('-').next()?.parse().ok()
 }
 
+/// Removes what processes that were killed left beside `path` on the way to it. Best effort: the next write tries again.
+pub(crate) fn sweep_beside(path: &Path) {
+    if let Some(name) = path.file_name().and_then(OsStr::to_str) {
+        sweep_folder(folder_of(path), |target| target == name);
+    }
+}
+
+/// The same for every file of a folder (not below it) whose name is `wanted`.
+pub(crate) fn sweep_folder(folder: &Path, wanted: impl Fn(&str) -> bool) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let Some((target, pid)) = name.to_str().and_then(target_of) else { continue };
+        let old = || entry.metadata().is_ok_and(|found| found.is_file() && older_than(&found, ABANDONED));
+        if wanted(target) && !is_alive(pid) && old() {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// What a file from [`Temporary::beside`] was to become, and its process; `None` for every other name.
+fn target_of(name: &str) -> Option<(&str, i32)> {
+    let (target, unique) = name.strip_prefix('.')?.rsplit_once(".tmp-")?;
+    let mut parts = unique.splitn(3, '-');
+    let (pid, start, count) = (parts.next()?, parts.next()?, parts.next()?);
+    let ours = u128::from_str_radix(start, 16).is_ok() && count.parse::<u64>().is_ok();
+    ours.then_some(())?;
+    Some((target, pid.parse().ok()?))
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// Makes names in the folder of `path` last through a power failure.
 pub(crate) fn sync_parent(path: &Path) -> io::Result<()> {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => File::open(parent)?.sync_all(),
-        _ => File::open(".")?.sync_all(),
-    }
+    File::open(folder_of(path))?.sync_all()
 }
 
 #[cfg(test)]
@@ -138,6 +176,37 @@ mod tests {
         assert_eq!(fs::read_to_string(&path)?, "new");
         assert_eq!(fs::metadata(&path)?.permissions().mode() & 0o777, 0o640);
         assert_eq!(fs::read_dir(folder.path())?.count(), 1);
+        Ok(())
+    }
+
+    #[test]
+    fn what_a_killed_process_left_beside_a_file_goes_when_that_file_is_written_again() -> io::Result<()> {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("fleet.lock");
+        let (dead, alive) = (i32::MAX, std::process::id());
+        let left = |name: String, old: bool| {
+            let file = File::create(folder.path().join(name))?;
+            let age = if old { 2 * ABANDONED } else { Duration::ZERO };
+            file.set_modified(std::time::SystemTime::now() - age)
+        };
+        left(format!(".fleet.lock.tmp-{dead}-18a3f-0"), true)?;
+        let stay = [
+            (format!(".fleet.lock.tmp-{dead}-18a3f-1"), false),
+            (format!(".fleet.lock.tmp-{alive}-18a3f-0"), true),
+            (format!(".fleet.kdl.tmp-{dead}-18a3f-0"), true),
+            (format!(".fleet.lock.tmp-{dead}-notes"), true),
+            (format!("fleet.lock.tmp-{dead}-18a3f-0"), true),
+        ];
+        for (name, old) in &stay {
+            left(name.clone(), *old)?;
+        }
+        write_atomic(&path, b"new", 0o644).map_err(io::Error::other)?;
+        let mut found: Vec<_> = fs::read_dir(folder.path())?.flatten().map(|entry| entry.file_name()).collect();
+        let mut wanted: Vec<OsString> = stay.iter().map(|(name, _)| OsString::from(name)).collect();
+        wanted.push(OsString::from("fleet.lock"));
+        found.sort();
+        wanted.sort();
+        assert_eq!(found, wanted);
         Ok(())
     }
 

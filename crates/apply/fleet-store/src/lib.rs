@@ -20,9 +20,10 @@
 //! ```
 //!
 //! Soundness rests on four rules. A file is written under `tmp/` and renamed into place, so a name shows either nothing or
-//! everything ([`write_atomic`] does the same elsewhere). Names are content or are made exactly once, so two writers agree or one
-//! of them is told. What is read is checked, and what does not check is put aside as if it were missing and reported
-//! by [`Store::take_notes`]. Locks are `flock`s: they die with their process.
+//! everything ([`write_atomic`] does the same elsewhere, and what a kill leaves beside a file is swept after minutes). Names
+//! are content or are made exactly once, so two writers agree or one of them is told. What is read is checked, and what does
+//! not check is put aside as if it were missing and reported by [`Store::take_notes`]. Locks are `flock`s: they die with
+//! their process.
 //!
 //! Deliberately absent: the secret values of a fleet (never here; see [`private_file`]), knowledge of any outside
 //! system, and planning.

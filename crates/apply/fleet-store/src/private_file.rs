@@ -9,7 +9,7 @@ use std::{
 
 use fleet_secret::Secret;
 
-use crate::atomic::{Temporary, sync_parent};
+use crate::atomic::{Temporary, sweep_beside, sync_parent};
 
 /// Why a private file could not be read or made. Never holds the value.
 #[derive(Debug, thiserror::Error)]
@@ -108,6 +108,8 @@ pub fn read(path: &Path) -> Result<Option<Secret>, PrivateFileError> {
 /// # Errors
 /// [`PrivateFileError`]; also when others can write to the folder.
 pub fn create_once(path: &Path, make: impl FnOnce() -> Secret) -> Result<Secret, PrivateFileError> {
+    // What a kill left here holds a secret, perhaps this one.
+    sweep_beside(path);
     if let Some(secret) = read(path)? {
         return Ok(secret);
     }
@@ -127,6 +129,7 @@ pub fn create_once(path: &Path, make: impl FnOnce() -> Secret) -> Result<Secret,
 /// # Errors
 /// [`PrivateFileError`].
 pub fn replace(path: &Path, secret: &Secret) -> Result<(), PrivateFileError> {
+    sweep_beside(path);
     let temporary = prepare(path, secret)?;
     temporary.rename_to(path).map_err(PrivateFileError::at("write", path))
 }
@@ -136,6 +139,7 @@ pub fn replace(path: &Path, secret: &Secret) -> Result<(), PrivateFileError> {
 /// # Errors
 /// [`PrivateFileError::Io`].
 pub fn remove(path: &Path) -> Result<(), PrivateFileError> {
+    sweep_beside(path);
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(PrivateFileError::at("remove", path)(error)),
         _ => Ok(()),
@@ -192,6 +196,28 @@ mod tests {
         assert_eq!(fs::metadata(&path)?.mode() & 0o777, 0o600);
         assert_eq!(fs::metadata(path.parent().ok_or("no parent")?)?.mode() & 0o777, 0o700);
         assert_eq!(fs::read_dir(path.parent().ok_or("no parent")?)?.count(), 1, "no temporary file stays");
+        Ok(())
+    }
+
+    #[test]
+    fn a_secret_that_a_killed_process_left_beside_its_place_is_removed() -> Any {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("secret");
+        let left = folder.path().join(".secret.tmp-2147483647-18a3f-0");
+        let leave = || {
+            fs::write(&left, "correct horse battery")?;
+            let hour = std::time::Duration::from_secs(60 * 60);
+            File::options().write(true).open(&left)?.set_modified(std::time::SystemTime::now() - hour)
+        };
+        leave()?;
+        create_once(&path, || Secret::new("correct horse battery"))?;
+        assert!(!left.exists(), "before it made the secret");
+        leave()?;
+        create_once(&path, || Secret::new("another"))?;
+        assert!(!left.exists(), "after it made the secret");
+        leave()?;
+        replace(&path, &Secret::new("another"))?;
+        assert!(!left.exists());
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    atomic::{Temporary, owner_of},
+    atomic::{Temporary, owner_of, sweep_folder, write_atomic},
     objects::files_of,
 };
 
@@ -131,11 +131,15 @@ impl Store {
             DirBuilder::new().recursive(true).mode(0o700).create(root.join(folder)).map_err(io)?;
         }
         let ignore = root.join(".gitignore");
-        if !ignore.exists() {
-            fs::write(&ignore, "*\n").map_err(io)?;
+        // One that is empty was left by a kill.
+        if !fs::metadata(&ignore).is_ok_and(|found| found.len() > 0) {
+            write_atomic(&ignore, b"*\n", 0o600).map_err(|e| OpenError::Io { path: e.path, source: e.source })?;
         }
         let store = Self { root, lock, notes: Mutex::default() };
         store.sweep_temporary();
+        // What is written outside `tmp/` is renamed from beside its place: the version, the stat cache, `fleet.lock`.
+        sweep_folder(&store.root, |_| true);
+        sweep_folder(project, |_| true);
         Ok(store)
     }
 
@@ -207,7 +211,7 @@ pub(crate) fn older_than(metadata: &fs::Metadata, age: Duration) -> bool {
 }
 
 /// Is there such a process? When that cannot be told, yes.
-fn is_alive(pid: i32) -> bool {
+pub(crate) fn is_alive(pid: i32) -> bool {
     rustix::process::Pid::from_raw(pid)
         .is_some_and(|pid| rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
 }
@@ -218,7 +222,7 @@ fn check_version(root: &Path) -> Result<(), OpenError> {
         Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let text = format!("{LAYOUT} fleetctl {}\n", env!("CARGO_PKG_VERSION"));
-            return crate::write_atomic(&path, text.as_bytes(), 0o600)
+            return write_atomic(&path, text.as_bytes(), 0o600)
                 .map_err(|e| OpenError::Io { path: e.path, source: e.source });
         }
         Err(source) => return Err(OpenError::Io { path, source }),
@@ -282,6 +286,24 @@ mod tests {
         let left: Vec<_> = fs::read_dir(&folder)?.flatten().map(|e| e.file_name()).collect();
         assert_eq!(left, ["00000001.json.zst#2"]);
         assert_eq!(store.generation_numbers("local")?, Vec::<u64>::new(), "a staged file is no generation");
+        Ok(())
+    }
+
+    #[test]
+    fn what_a_kill_left_in_the_store_and_the_project_is_put_right() -> Any {
+        let project = tempfile::tempdir()?;
+        let root = Store::open(project.path())?.root().to_owned();
+        let left = [
+            root.join(".stat-cache.tmp-2147483647-18a3f-0"),
+            project.path().join(".fleet.lock.tmp-2147483647-18a3f-7"),
+        ];
+        for path in &left {
+            File::create(path)?.set_modified(SystemTime::now() - STALE)?;
+        }
+        File::create(root.join(".gitignore"))?;
+        drop(Store::open(project.path())?);
+        assert!(left.iter().all(|path| !path.exists()));
+        assert_eq!(fs::read_to_string(root.join(".gitignore"))?, "*\n");
         Ok(())
     }
 
