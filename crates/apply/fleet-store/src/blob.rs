@@ -400,8 +400,8 @@ impl Store {
         same && there.set_modified(SystemTime::now()).is_ok()
     }
 
-    /// Moves a finished temporary file to its place, making the folders on the way.
-    fn place(&self, temporary: Temporary, path: &Path) -> io::Result<()> {
+    /// Moves a finished temporary file, which is on the disk, to its place, making the folders on the way.
+    pub(crate) fn place(&self, temporary: Temporary, path: &Path) -> io::Result<()> {
         let new = self.make_parent(path)?;
         temporary.rename_to(path)?;
         sync_name(path, new)
@@ -427,7 +427,7 @@ impl Store {
 }
 
 /// Makes a file's name last through a power failure, and its folder's where that is new.
-pub(crate) fn sync_name(path: &Path, new_folder: bool) -> io::Result<()> {
+fn sync_name(path: &Path, new_folder: bool) -> io::Result<()> {
     sync_parent(path)?;
     path.parent().filter(|_| new_folder).map_or(Ok(()), sync_parent)
 }

@@ -10,7 +10,7 @@ use std::{
 use fleet_derivation::{Derivation, Hash};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{BlobId, Store, blob::sync_name};
+use crate::{BlobId, Store, atomic::Temporary};
 
 /// What a derivation produced.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -129,8 +129,7 @@ impl Store {
     /// [`ObjectError`].
     pub fn put_output(&self, derivation: &Hash, output: &Output) -> Result<(), ObjectError> {
         let path = self.object_place("outputs", &derivation.to_string());
-        self.put_json(&path, output, &format!("the output of {derivation}"))?;
-        sync(&path)
+        self.put_json_to_last(&path, output, &format!("the output of {derivation}"))
     }
 
     /// What the derivation with this hash produced, as far as it is known here.
@@ -198,8 +197,7 @@ impl Store {
                 _ => Ok(()),
             };
         }
-        self.put_json(&path, pins, name)?;
-        sync(&path)
+        self.put_json_to_last(&path, pins, name)
     }
 
     /// Everything pinned under any name.
@@ -233,15 +231,31 @@ impl Store {
         self.note(format!("{}/{shown} is not a file of this store; it was left alone", crate::DIRECTORY));
     }
 
-    /// Whole or not at all, but not synced: see [`sync`].
+    /// Whole or not at all, but not synced: a power failure may leave an empty file, which counts as missing.
     fn put_json<T: Serialize + ?Sized>(&self, path: &Path, value: &T, what: &str) -> Result<(), ObjectError> {
+        let (temporary, _) = self.written_json(path, value, what)?;
+        self.make_parent(path).map_err(ObjectError::at("write", path))?;
+        fs::rename(&temporary.path, path).map_err(ObjectError::at("write", path))
+    }
+
+    /// Whole or not at all, also after a power failure: the bytes are on the disk before the name shows them.
+    fn put_json_to_last<T: Serialize + ?Sized>(&self, path: &Path, value: &T, what: &str) -> Result<(), ObjectError> {
+        let (temporary, file) = self.written_json(path, value, what)?;
+        file.sync_all().and_then(|()| self.place(temporary, path)).map_err(ObjectError::at("write", path))
+    }
+
+    fn written_json<T: Serialize + ?Sized>(
+        &self,
+        path: &Path,
+        value: &T,
+        what: &str,
+    ) -> Result<(Temporary, File), ObjectError> {
         let bytes = serde_json::to_vec(value)
             .map_err(|error| ObjectError::NotJson { what: what.to_owned(), why: error.to_string() })?;
         let temporary = self.temporary();
         let mut file = temporary.create(0o600).map_err(ObjectError::at("write", path))?;
         io::Write::write_all(&mut file, &bytes).map_err(ObjectError::at("write", path))?;
-        self.make_parent(path).map_err(ObjectError::at("write", path))?;
-        fs::rename(&temporary.path, path).map_err(ObjectError::at("write", path))
+        Ok((temporary, file))
     }
 
     /// `None` when it is not there; what does not parse is removed, noted, and `None`.
@@ -259,12 +273,6 @@ impl Store {
             }
         }
     }
-}
-
-/// Makes a file and its name last through a power failure.
-fn sync(path: &Path) -> Result<(), ObjectError> {
-    let sync = File::open(path).and_then(|file| file.sync_all()).and_then(|()| sync_name(path, true));
-    sync.map_err(ObjectError::at("write", path))
 }
 
 /// The entries of a folder in byte order; none when it is not there.
