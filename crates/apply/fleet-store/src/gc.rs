@@ -50,6 +50,18 @@ pub enum GcError {
     /// As above.
     #[error("cannot tell what is needed, so nothing was removed: {0}")]
     Generation(#[from] GenerationError),
+    /// A generation that counts is damaged. Without it, what it alone needs would go.
+    #[error(
+        "generation {} of {} cannot be read, so what it needs is unknown and nothing was removed: \
+         restore {}, or remove it and run gc again",
+        .which.number, .which.environment, .path.display()
+    )]
+    Damaged {
+        /// Which.
+        which: NumberedGeneration,
+        /// Its file.
+        path: PathBuf,
+    },
     /// A file could not be removed.
     #[error("cannot remove {}: {source}{}", .path.display(), crate::atomic::remedy(.source))]
     Remove {
@@ -110,7 +122,10 @@ impl Store {
                 old.iter().map(|number| NumberedGeneration { environment: environment.clone(), number: *number }),
             );
             for number in recent {
-                let Some(generation) = self.generation(&environment, *number)? else { continue };
+                let Some(generation) = self.generation(&environment, *number)? else {
+                    let which = NumberedGeneration { environment, number: *number };
+                    return Err(GcError::Damaged { path: self.generation_file(&which), which });
+                };
                 roots.extend(generation.objects.into_values().map(Pin::Derivation));
                 roots.extend(generation.outputs.into_keys().map(Pin::Derivation));
                 roots.extend(

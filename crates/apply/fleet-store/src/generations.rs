@@ -1,6 +1,6 @@
 //! Generations in an object store: one object per apply, made exactly once.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use fleet_plan::Generation;
 use futures::{StreamExt, executor::block_on};
@@ -146,6 +146,11 @@ impl Store {
             Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(failed("remove", &which.environment)(error)),
         }
+    }
+
+    /// Where a generation is kept, for messages.
+    pub(crate) fn generation_file(&self, which: &NumberedGeneration) -> PathBuf {
+        self.root().join("generations").join(place(&which.environment, which.number).to_string())
     }
 
     fn generation_store(&self, environment: &str) -> Result<Arc<dyn ObjectStore>, GenerationError> {

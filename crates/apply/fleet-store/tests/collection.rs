@@ -167,6 +167,27 @@ fn collection_refuses_while_another_process_uses_the_store_and_works_afterwards(
 }
 
 #[test]
+fn a_generation_that_cannot_be_read_stops_collection_and_is_named_unless_newer_ones_fill_the_number() -> Any {
+    let project = tempfile::tempdir()?;
+    let store = Store::open(project.path())?;
+    let (first, second) = (store_fleet(&store, "first")?, store_fleet(&store, "second")?);
+    apply(&store, &first)?;
+    apply(&store, &second)?;
+    let torn = store.root().join("generations/local/00000002.json.zst");
+    fs::write(&torn, b"(torn")?;
+    age(store.root())?;
+    let Err(error) = store.gc(1) else { panic!("collected without knowing what is needed") };
+    assert!(error.to_string().contains(&torn.display().to_string()), "{error}");
+    assert!(complete(&store, &first)? && complete(&store, &second)?);
+
+    apply(&store, &second)?;
+    store.gc(1)?;
+    assert!(!any_left(&store, &first)? && complete(&store, &second)?);
+    assert_eq!(store.generation_numbers("local")?, [3]);
+    Ok(())
+}
+
+#[test]
 fn a_generation_that_names_a_derivation_nobody_has_does_not_stop_collection() -> Any {
     let project = tempfile::tempdir()?;
     let store = Store::open(project.path())?;
