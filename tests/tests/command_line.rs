@@ -32,6 +32,7 @@ fn what_the_command_line_gets_wrong_is_said_with_a_remedy() {
     fleet.run(&["explain", "no::such::code"]).expect(64);
     fleet.run(&["explain", "fleet::org::reporting-cicle"]).expect(64).says("fleet::org::reporting-cycle");
     fleet.run(&["why", "agent/vera.vp", "--generation", "99"]).expect(64).says("no generation 99");
+    fleet.run(&["say", "all-employees", "hello", "--wait", "18446744073709551615"]).expect(64).says("86400");
     let unasked = fleet.run(&["apply"]);
     unasked.expect(64).says("--auto-approve").says("nothing was changed");
     assert_eq!(fleet.ids().len(), 0);

@@ -7,6 +7,9 @@ use fleet_oci::Platform;
 
 use crate::commands::build::Sink;
 
+/// Seconds that `say` may wait for an answer: a day.
+const LONGEST_WAIT: u64 = 24 * 60 * 60;
+
 /// Builds, reviews and rolls out organisations of AI agents from one fleet.kdl.
 #[derive(Debug, Parser)]
 #[command(name = "fleetctl", version, max_term_width = 100, disable_help_subcommand = true)]
@@ -183,8 +186,8 @@ pub enum Command {
         /// Who says it; otherwise the highest-ranking human
         #[arg(long = "as", value_name = "PERSON")]
         speaker: Option<String>,
-        /// Seconds to wait for an answer; 0: do not wait
-        #[arg(long, default_value_t = 60)]
+        /// Seconds to wait for an answer, at most a day; 0: do not wait
+        #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(..=LONGEST_WAIT))]
         wait: u64,
     },
     /// Print a person's Matrix password, for logging in with a Matrix client
