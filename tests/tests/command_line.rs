@@ -33,6 +33,10 @@ fn what_the_command_line_gets_wrong_is_said_with_a_remedy() {
     fleet.run(&["explain", "fleet::org::reporting-cicle"]).expect(64).says("fleet::org::reporting-cycle");
     fleet.run(&["why", "agent/vera.vp", "--generation", "99"]).expect(64).says("no generation 99");
     fleet.run(&["say", "all-employees", "hello", "--wait", "18446744073709551615"]).expect(64).says("86400");
+    let pick = |counts: &[&str]| fleet.run(&[&["org", "pick", "--department", "Engineering"], counts].concat());
+    pick(&["--vp", "0", "--directors", "1"]).expect(0).says("deploy \"dora.director\"\n");
+    pick(&["--vp", "1", "--ics", "1"]).expect(0).says("deploy \"vera.vp\" \"ivan.ic\"\n");
+    pick(&["--vp", "1", "--directors", "2"]).expect(1).says("has only 1 of level director");
     let unasked = fleet.run(&["apply"]);
     unasked.expect(64).says("--auto-approve").says("nothing was changed");
     assert_eq!(fleet.ids().len(), 0);

@@ -36,16 +36,18 @@ pub fn org(context: &Context, command: &OrgCommand) -> Outcome {
     Ok(Exit::Done)
 }
 
-/// The first by id of each level whose manager was picked too (heads of the department need none).
+/// The first by id of each level that stand under those picked of the levels above. Levels of which none are asked for are
+/// passed over, and so are humans and other departments: who has nobody else above them needs nobody.
 fn pick(model: &Model, department: &str, counts: &[(Level, usize)]) -> Result<Vec<String>, Failure> {
     let mut picked: Vec<String> = Vec::new();
     let mut chosen: BTreeSet<&str> = BTreeSet::new();
-    for (level, count) in counts {
+    let mut above: Vec<Level> = Vec::new();
+    for (level, count) in counts.iter().filter(|(_, count)| *count > 0) {
         let fits = |person: &&Person| {
             person.level == *level
                 && !person.human
                 && person.department.as_deref() == Some(department)
-                && (*level == Level::Vp || person.reports_to.as_deref().is_some_and(|manager| chosen.contains(manager)))
+                && superior(model, person, &above).is_none_or(|superior| chosen.contains(superior.id.as_str()))
         };
         let found: Vec<&str> = model.org.people.values().filter(fits).take(*count).map(|p| p.id.as_str()).collect();
         if found.len() < *count {
@@ -57,6 +59,19 @@ fn pick(model: &Model, department: &str, counts: &[(Level, usize)]) -> Result<Ve
         }
         picked.extend(found.iter().map(|id| (*id).to_owned()));
         chosen.extend(found);
+        above.push(*level);
     }
     Ok(picked)
+}
+
+/// The nearest above a person, along the reporting line, who is of one of these levels and could be picked.
+fn superior<'m>(model: &'m Model, person: &'m Person, levels: &[Level]) -> Option<&'m Person> {
+    let line = std::iter::successors(manager(model, person), |one| manager(model, one));
+    // The checks refuse reporting cycles; the bound keeps this from relying on it.
+    line.take(model.org.people.len())
+        .find(|one| !one.human && one.department == person.department && levels.contains(&one.level))
+}
+
+fn manager<'m>(model: &'m Model, person: &Person) -> Option<&'m Person> {
+    model.org.people.get(person.reports_to.as_deref()?)
 }
