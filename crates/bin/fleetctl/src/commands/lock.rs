@@ -1,5 +1,7 @@
 //! `lock`: the only command that asks registries for versions. It pins everything that images take from elsewhere.
 
+mod forget;
+
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use fleet_apply::{Event, Events as _};
@@ -45,7 +47,7 @@ pub async fn lock(context: &Context, only: &[String], check: bool) -> Outcome {
     let registries = crate::world::registries()?;
     let mut locking = Locking { context, workshop, registries, root: opened.root.clone(), new: old.clone(), unreachable: Vec::new() };
     if only.is_empty() {
-        locking.forget_absent(&model);
+        forget::absent(&mut locking.new, &model.images, &opened.tree);
     }
     for image in images {
         locking.image(image, &opened.tree).await?;
@@ -169,15 +171,6 @@ struct Locking<'a> {
 }
 
 impl Locking<'_> {
-    /// Drops what no declared image asks for any more.
-    fn forget_absent(&mut self, model: &Model) {
-        let declared = |name: &String| model.images.contains_key(name);
-        self.new.debian.retain(|name, _| declared(name));
-        self.new.node.retain(|name, _| declared(name));
-        self.new.npm.retain(|name, _| declared(name));
-        self.new.pip.retain(|name, _| declared(name));
-    }
-
     async fn image(&mut self, image: &Image, sources: &SourceTree) -> Result<(), Failure> {
         match &image.recipe {
             Recipe::Layers(recipe) => self.layered(image, recipe).await,
