@@ -55,14 +55,6 @@ impl Opened {
         Ok(opened)
     }
 
-    /// The project's folder, for commands that need nothing else of it.
-    ///
-    /// # Errors
-    /// When there is none.
-    pub fn find_root(global: &Global) -> Result<PathBuf, Failure> {
-        find(global.project.as_deref())
-    }
-
     /// Asks the model what it wants to see until it wants nothing more.
     fn load(&mut self) {
         let root = root_file();
