@@ -61,8 +61,12 @@ pub(crate) struct Gaps {
     pub rows: bool,
     /// Ids of people who are declared and of whom something else is wrong.
     pub ids: BTreeSet<String>,
-    /// A department without a name.
+    /// A department or a team without a name.
     pub departments: bool,
+    /// Words of nodes (`image`, `provider`, `environment`, `person`) of which one has no name that can be read.
+    pub nameless: BTreeSet<String>,
+    /// Ids of people whose manager was given and refused.
+    pub managers: BTreeSet<String>,
     /// The folder of templates.
     pub templates: bool,
     /// Names of images, model providers and environments that cannot be names: what refers to one has one mistake, not two.
@@ -74,12 +78,12 @@ pub(crate) struct Gaps {
 impl Gaps {
     /// Somebody of this id may be declared.
     pub fn person(&self, id: &str) -> bool {
-        self.text || self.rows || self.ids.contains(id)
+        self.text || self.rows || self.nameless.contains("person") || self.ids.contains(id)
     }
 
     /// Somebody is missing among the people that are known.
     pub fn people(&self) -> bool {
-        self.text || self.rows || !self.ids.is_empty()
+        self.text || self.rows || self.nameless.contains("person") || !self.ids.is_empty()
     }
 
     /// A department or team may be declared that is not known.
@@ -87,9 +91,9 @@ impl Gaps {
         self.text || self.rows || self.departments
     }
 
-    /// An image or an environment of this name may be declared.
-    pub fn named(&self, name: &str) -> bool {
-        self.text || self.names.contains(name)
+    /// An `image`, a `provider` or an `environment` of this name may be declared; `word` says which of them.
+    pub fn named(&self, word: &str, name: &str) -> bool {
+        self.text || self.nameless.contains(word) || self.names.contains(name)
     }
 
     /// Templates and skills may lie elsewhere.
@@ -99,7 +103,7 @@ impl Gaps {
 
     /// A provider of this name may be declared, or serve models that are not known.
     pub fn provider(&self, name: &str) -> bool {
-        self.named(name) || self.served_by.contains(name)
+        self.named("provider", name) || self.served_by.contains(name)
     }
 }
 

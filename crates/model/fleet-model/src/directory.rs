@@ -29,12 +29,12 @@ type Row<'r> = [&'r str; 7];
 /// Adds the rows of one `directory` node.
 pub(crate) fn read(ctx: &mut Context<'_>, node: Node<'_>, org: &mut OrgPart) {
     ctx.expect(node, &Shape::of(Arguments::These(&["file"])));
-    let Some(given) = ctx.argument(node, 0) else { return };
-    let Some(path) = ctx.path(given) else {
+    let given = ctx.argument(node, 0).and_then(|given| Some((ctx.path(given)?, given.1)));
+    let Some((path, place)) = given else {
         ctx.gaps.rows = true;
         return;
     };
-    let Some(file) = ctx.file(&path, Some(given.1)) else {
+    let Some(file) = ctx.file(&path, Some(place)) else {
         ctx.gaps.rows = true;
         return;
     };
@@ -42,7 +42,7 @@ pub(crate) fn read(ctx: &mut Context<'_>, node: Node<'_>, org: &mut OrgPart) {
         ctx.gaps.rows = true;
         ctx.report(
             Draft::error(code::FILE_NOT_TEXT, format!("{path} is not UTF-8 text"))
-                .at(given.1, "named here")
+                .at(place, "named here")
                 .help("save it as UTF-8"),
         );
         return;
@@ -55,7 +55,7 @@ pub(crate) fn read(ctx: &mut Context<'_>, node: Node<'_>, org: &mut OrgPart) {
             ctx.gaps.rows = true;
             ctx.report(
                 Draft::error(code::FILE_WRONG_KIND, format!("{path} is neither .csv nor .json"))
-                    .at(given.1, "named here")
+                    .at(place, "named here")
                     .help("a directory is a CSV file with a header line, or a JSON array of objects"),
             );
         }
@@ -271,6 +271,7 @@ fn add(ctx: &mut Context<'_>, row: Row<'_>, place: Place, org: &mut OrgPart) {
         department: some(department),
         team: some(team),
         reports_to: some(reports_to).map(|manager| (manager, place)),
+        refused_manager: false,
         human: false,
         overrides: Overrides::default(),
     };

@@ -72,8 +72,8 @@ impl Loader {
 
     fn include(&mut self, ctx: &mut Context<'_>, node: Node<'_>) {
         ctx.expect(node, &Shape::of(Arguments::These(&["file"])));
-        let Some(given) = ctx.argument(node, 0) else { return };
-        let Some(path) = ctx.path(given) else {
+        let given = ctx.argument(node, 0).and_then(|given| Some((ctx.path(given)?, given.1)));
+        let Some((path, place)) = given else {
             ctx.gaps.text = true;
             return;
         };
@@ -81,14 +81,14 @@ impl Loader {
             let chain: Vec<&str> = self.stack[at..].iter().chain([&path]).map(RelPath::as_str).collect();
             ctx.report(
                 Draft::error(code::INCLUDE_CYCLE, format!("files include each other: {}", chain.join(" → ")))
-                    .at(given.1, "this closes the circle")
+                    .at(place, "this closes the circle")
                     .help("remove one of the includes; what both files need belongs into a third"),
             );
             return;
         }
         // Included twice without a circle: the first time counts.
         if ctx.files.find(&path).is_none() {
-            self.file(ctx, &path, Some(given.1));
+            self.file(ctx, &path, Some(place));
         }
     }
 }

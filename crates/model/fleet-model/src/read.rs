@@ -77,13 +77,13 @@ impl Parts {
             once(ctx, node, *first);
             return;
         }
-        let Some(given) = ctx.argument(node, 0) else { return };
-        let Some(path) = ctx.path(given) else {
+        let given = ctx.argument(node, 0).and_then(|given| Some((ctx.path(given)?, given.1)));
+        let Some((path, place)) = given else {
             ctx.gaps.templates = true;
             return;
         };
-        ctx.folder(&path, given.1);
-        self.templates = Some((ctx.declared(path, given.1), node.place()));
+        ctx.folder(&path, place);
+        self.templates = Some((ctx.declared(path, place), node.place()));
     }
 }
 
@@ -109,7 +109,10 @@ pub(crate) fn taken(ctx: &mut Context<'_>, what: &str, name: &str, place: Place,
 
 /// The name in a node's first argument, when it is one that machines accept.
 pub(crate) fn name<'d>(ctx: &mut Context<'_>, node: Node<'d>) -> Option<(&'d str, Place)> {
-    let (text, place) = ctx.argument(node, 0)?;
+    let Some((text, place)) = ctx.argument(node, 0) else {
+        ctx.gaps.nameless.insert(node.word().to_owned());
+        return None;
+    };
     if crate::words::is_name(text) {
         return Some((text, place));
     }

@@ -65,7 +65,7 @@ fn inherited(
             return None;
         }
         let Some(next) = parts.get(base) else {
-            if at.place == part.place && !ctx.gaps.named(base) {
+            if at.place == part.place && !ctx.gaps.named("environment", base) {
                 ctx.report(
                     Draft::error(code::UNKNOWN_ENVIRONMENT, format!("there is no environment `{}`", base.escape_debug()))
                         .at(*place, "not declared")
@@ -165,7 +165,7 @@ fn environment(ctx: &mut Context<'_>, model: &Model, name: &str, part: Environme
 fn homeserver(ctx: &mut Context<'_>, model: &Model, part: Option<HomeserverPart>, place: Place) -> Homeserver {
     let declared = part.as_ref().map(|part| ctx.origin(part.place));
     let image = part.as_ref().and_then(|part| part.image.clone());
-    if image.is_none() && !model.images.contains_key(HOMESERVER_IMAGE) && !ctx.gaps.text {
+    if image.is_none() && !model.images.contains_key(HOMESERVER_IMAGE) && !ctx.gaps.named("image", HOMESERVER_IMAGE) {
         ctx.report(
             Draft::error(code::UNKNOWN_IMAGE, format!("there is no image `{HOMESERVER_IMAGE}` for the homeserver"))
                 .at(part.as_ref().map_or(place, |part| part.place), "no other image is named here")
@@ -290,7 +290,7 @@ fn agent_images(ctx: &mut Context<'_>, model: &Model, environment: &Environment)
                     .help("add entrypoint \"/usr/local/bin/fleet-agent\""),
             ),
             // One that somebody named is reported as a reference.
-            None if origin.is_none() => ctx.report(
+            None if origin.is_none() && !ctx.gaps.named("image", name) => ctx.report(
                 Draft::error(code::UNKNOWN_IMAGE, format!("there is no image `{name}` for the agents"))
                     .maybe_at(place, "deploys agents")
                     .help("declare it in images, or name another in org: defaults { image \"…\" }"),

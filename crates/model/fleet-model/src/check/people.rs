@@ -44,6 +44,8 @@ pub(crate) fn finish(
         people.places.person.insert(id.clone(), part.place);
         if let Some((_, place)) = &part.reports_to {
             people.places.manager.insert(id.clone(), *place);
+        } else if part.refused_manager {
+            ctx.gaps.managers.insert(id.clone());
         }
         if let Some(person) = person(ctx, &id, part) {
             people.all.insert(id, person);
@@ -66,6 +68,7 @@ fn over(node: PersonPart, row: PersonPart) -> PersonPart {
         team: node.team.or(row.team.filter(|_| !moved)),
         department: node.department.or(row.department),
         reports_to: node.reports_to.or(row.reports_to),
+        refused_manager: node.refused_manager || row.refused_manager,
         human: node.human,
         overrides: node.overrides,
     }
@@ -122,7 +125,7 @@ pub(crate) fn check(ctx: &mut Context<'_>, org: &Org, places: &Places) {
                         .help(did_you_mean_or_known(manager, known, "declare that person")),
                 );
             }
-            None if person.level != Level::Ceo => ctx.report(
+            None if person.level != Level::Ceo && !ctx.gaps.managers.contains(&person.id) => ctx.report(
                 Draft::error(code::NO_MANAGER, format!("`{}` reports to nobody, and is not the ceo", person.id))
                     .maybe_at(place, "reports-to is missing here")
                     .help("add reports-to=\"…\"; only the head of all, of level ceo, has no manager"),

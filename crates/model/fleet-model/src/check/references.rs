@@ -32,7 +32,7 @@ fn unknowable(gaps: &Gaps, reference: &Reference) -> bool {
     let name = reference.name.as_str();
     match &reference.refers {
         Refers::Person => gaps.person(name),
-        Refers::Image => gaps.named(name),
+        Refers::Image => gaps.named("image", name),
         Refers::Model => gaps.provider(name.split_once('/').map_or(name, |(provider, _)| provider)),
         Refers::Department | Refers::Team(_) => gaps.departments(),
         Refers::Skill => gaps.templates(),

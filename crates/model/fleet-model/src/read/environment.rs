@@ -253,9 +253,11 @@ fn homeserver(ctx: &mut Context<'_>, node: Node<'_>) -> HomeserverPart {
     if let Some(given) = image {
         ctx.refer(Refers::Image, given);
     }
+    // One that was refused stands without a name, so that the built-in one is not reported as missing on top.
+    let refused = node.property("image").is_some().then(String::new);
     HomeserverPart {
         place: node.place(),
-        image: image.map(|(name, _)| name.to_owned()),
+        image: image.map(|(name, _)| name.to_owned()).or(refused),
         kind: ctx.text(node, "kind").and_then(|given| ctx.word_of("kind of homeserver", given, &KINDS)),
         port: port(ctx, node),
         size: own_size(ctx, node),

@@ -40,6 +40,8 @@ pub(crate) struct PersonPart {
     pub department: Option<String>,
     pub team: Option<String>,
     pub reports_to: Option<(PersonId, Place)>,
+    /// A manager was given and refused.
+    pub refused_manager: bool,
     pub human: bool,
     pub overrides: Overrides,
 }
@@ -142,6 +144,8 @@ fn team(ctx: &mut Context<'_>, node: Node<'_>, department: Option<&str>, org: &m
                 taken(ctx, "teams of this department", name, place, first);
             }
         }
+    } else {
+        ctx.gaps.departments = true;
     }
     for child in node.all("human").chain(node.all("person")) {
         person(ctx, child, (department, named.map(|(name, _)| name)), org);
@@ -192,6 +196,7 @@ fn person(ctx: &mut Context<'_>, node: Node<'_>, (department, team): (Option<&st
     ctx.expect(node, shape);
     let level = ctx.text(node, "level");
     let known = level.and_then(|given| ctx.word_of("level", given, &words::LEVELS));
+    let manager = ctx.text(node, "reports-to").map(|(id, place)| (id.to_owned(), place));
     let own = |ctx: &mut Context<'_>, key: &str| ctx.text(node, key).map(|(text, _)| text.to_owned());
     let mut part = PersonPart {
         place: node.place(),
@@ -201,14 +206,18 @@ fn person(ctx: &mut Context<'_>, node: Node<'_>, (department, team): (Option<&st
         refused: node.property("level").is_some() && known.is_none(),
         department: department.map(str::to_owned),
         team: team.map(str::to_owned),
-        reports_to: ctx.text(node, "reports-to").map(|(id, place)| (id.to_owned(), place)),
+        refused_manager: node.property("reports-to").is_some() && manager.is_none(),
+        reports_to: manager,
         human,
         overrides: if human { Overrides::default() } else { overrides::read(ctx, node) },
     };
     if department.is_none() {
         belongs(ctx, node, &mut part);
     }
-    let Some((id, place)) = ctx.argument(node, 0) else { return };
+    let Some((id, place)) = ctx.argument(node, 0) else {
+        ctx.gaps.nameless.insert("person".to_owned());
+        return;
+    };
     if !person_id(ctx, (id, place)) {
         ctx.gaps.ids.insert(id.to_owned());
         return;

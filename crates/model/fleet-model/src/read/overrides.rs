@@ -18,10 +18,11 @@ pub(crate) const HOLDER: Shape = Shape { once: WORDS, ..Shape::EMPTY };
 const MODEL: Shape = Shape { arguments: Arguments::These(&["model"]), many: &["fallback"], ..Shape::EMPTY };
 const SIZE: Shape = Shape { properties: Some(&["cpu", "memory-mib"]), ..Shape::EMPTY };
 
-/// Reads the children of `node` that set something.
+/// Reads the children of `node` that set something. A model or an image that was refused stands without a name: it is
+/// one mistake, and not one more for everybody to whom it would apply.
 pub(crate) fn read(ctx: &mut Context<'_>, node: Node<'_>) -> Overrides {
     Overrides {
-        model: node.one("model").and_then(|child| model(ctx, child)),
+        model: node.one("model").map(|child| model(ctx, child)),
         skills: node.one("skills").map(|child| {
             ctx.expect(child, &Shape::of(Arguments::Any));
             let names = ctx.arguments(child);
@@ -43,16 +44,16 @@ pub(crate) fn read(ctx: &mut Context<'_>, node: Node<'_>) -> Overrides {
             ctx.file(&path, Some(given.1))?;
             Some(ctx.declared(path, child.place()))
         }),
-        image: node.one("image").and_then(|child| {
+        image: node.one("image").map(|child| {
             ctx.expect(child, &Shape::of(Arguments::These(&["image"])));
-            let given = ctx.argument(child, 0)?;
-            ctx.refer(Refers::Image, given);
-            Some(ctx.declared(given.0.to_owned(), child.place()))
+            let given = ctx.argument(child, 0);
+            given.into_iter().for_each(|given| ctx.refer(Refers::Image, given));
+            ctx.declared(given.map_or("", |(name, _)| name).to_owned(), child.place())
         }),
     }
 }
 
-fn model(ctx: &mut Context<'_>, node: Node<'_>) -> Option<crate::origin::Declared<ModelChoice>> {
+fn model(ctx: &mut Context<'_>, node: Node<'_>) -> crate::origin::Declared<ModelChoice> {
     ctx.expect(node, &MODEL);
     let mut fallbacks = Vec::new();
     for child in node.all("fallback") {
@@ -62,9 +63,10 @@ fn model(ctx: &mut Context<'_>, node: Node<'_>) -> Option<crate::origin::Declare
             fallbacks.push(given.0.to_owned());
         }
     }
-    let primary = ctx.argument(node, 0)?;
-    ctx.refer(Refers::Model, primary);
-    Some(ctx.declared(ModelChoice { primary: primary.0.to_owned(), fallbacks }, node.place()))
+    let primary = ctx.argument(node, 0);
+    primary.into_iter().for_each(|given| ctx.refer(Refers::Model, given));
+    let primary = primary.map_or("", |(name, _)| name).to_owned();
+    ctx.declared(ModelChoice { primary, fallbacks }, node.place())
 }
 
 fn require_mention(ctx: &mut Context<'_>, node: Node<'_>) -> Option<crate::origin::Declared<bool>> {
