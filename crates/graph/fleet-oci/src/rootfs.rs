@@ -145,6 +145,9 @@ impl RootFs {
             passwd = passwd.replace(":/bin/bash", ":/bin/sh");
         }
         for User { name, uid, gid, home } in users {
+            // One that Debian has by this name is another: the declared one stands in its place.
+            let others = |line: &&str| line.split(':').next() != Some(name.as_str());
+            passwd = passwd.lines().filter(others).flat_map(|line| [line, "\n"]).collect();
             passwd.push_str(&format!("{name}:*:{uid}:{gid}:{name}:{home}:/bin/sh\n"));
             if !group.lines().any(|line| line.split(':').nth(2) == Some(&gid.to_string())) {
                 group.push_str(&format!("{name}:*:{gid}:\n"));
@@ -238,6 +241,12 @@ mod tests {
         assert!(text(&root, "etc/passwd").ends_with("agent:*:1000:1000:agent:/home/agent:/bin/sh\n"));
         assert!(text(&root, "etc/group").ends_with("agent:*:1000:\n"));
         assert_eq!(root.tree.get("home/agent"), Some(&Node::Dir(Meta { mode: 0o750, uid: 1000, gid: 1000 })));
+        let passwd = "root:*:0:0:root:/root:/bin/bash\ngames:*:5:60:games:/usr/games:/usr/sbin/nologin\n";
+        let games = User { name: "games".into(), uid: 1000, gid: 1000, home: "/home/games".into() };
+        let packages = vec![deb("base-passwd", &[("usr/share/base-passwd/passwd.master", passwd)])];
+        let other = RootFs::from_packages(packages, &[games]).unwrap();
+        let expected = "root:*:0:0:root:/root:/bin/sh\ngames:*:1000:1000:games:/home/games:/bin/sh\n";
+        assert_eq!(text(&other, "etc/passwd"), expected);
         assert_eq!(root.tree.get("tmp"), Some(&Node::Dir(Meta::root(0o1777))));
         assert_eq!(root.skipped.keys().collect::<Vec<_>>(), ["ca-certificates", "mawk"]);
         assert!(text(&root, "var/lib/dpkg/status").starts_with("Package: ca-certificates\nStatus: install ok"));

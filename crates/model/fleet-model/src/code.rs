@@ -56,6 +56,7 @@ pub(crate) const MIXED_RECIPE: &str = "fleet::images::mixed-recipe";
 pub(crate) const BASE_CYCLE: &str = "fleet::images::base-cycle";
 pub(crate) const BAD_REFERENCE: &str = "fleet::images::bad-reference";
 pub(crate) const UNKNOWN_USER: &str = "fleet::images::unknown-user";
+pub(crate) const USER_WITHOUT_DEBIAN: &str = "fleet::images::user-without-debian";
 pub(crate) const NO_ENTRYPOINT: &str = "fleet::images::no-entrypoint";
 pub(crate) const UNUSABLE_PATH: &str = "fleet::images::unusable-path";
 pub(crate) const FETCH_URL: &str = "fleet::images::fetch-url";

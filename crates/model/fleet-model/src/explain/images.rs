@@ -108,7 +108,21 @@ image "agent" {
 }
 ```
 
-Declare it: `user "agent" uid=1000 gid=1000 home="/home/agent"`."#,
+Declare it: `user "agent" uid=1000 gid=1000 home="/home/agent"`. A number is taken as it is: `run-as "1000"`."#,
+    },
+    Explanation {
+        code: code::USER_WITHOUT_DEBIAN,
+        title: "A user that nothing writes down",
+        text: r#"A `debian` layer writes the users of its image into `/etc/passwd` and `/etc/group` and makes their homes. An image without one has nothing that would: the user would be ignored, and a container that is to run as it could not start.
+
+```kdl
+image "tool" {
+    copy "images/tool" to="/app"
+    user "agent" uid=1000
+}
+```
+
+Declare the user in the image that has the `debian` layer. What runs in an image without accounts needs no name: `run-as "1000"`."#,
     },
     Explanation {
         code: code::NO_ENTRYPOINT,

@@ -7,7 +7,7 @@ pub(crate) const ALL: &[Explanation] = &[
     Explanation {
         code: code::BAD_NAME,
         title: "Not a usable name",
-        text: r#"The names of fleets, images, model providers, environments and tenants become parts of container names, tags, host names and volume names. What all of those accept is: lower-case letters, digits and dashes, a letter first, at most 32 characters.
+        text: r#"The names of fleets, images, model providers, environments and tenants become parts of container names, tags, host names and volume names. What all of those accept is: lower-case letters, digits and dashes, a letter first, at most 32 characters. The users of an image may also have underscores, and none is called `root`.
 
 ```kdl
 fleet "Any Company" domain="anycompany.corp"

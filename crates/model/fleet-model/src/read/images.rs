@@ -38,6 +38,8 @@ const USER: Shape = Shape {
     ..Shape::EMPTY
 };
 const VALUES: Shape = Shape { properties: None, ..Shape::EMPTY };
+/// Bytes of a user's name that Linux takes (`useradd(8)`).
+const USER_NAME_MAX: usize = 32;
 const PLATFORMS: [(&str, &str); 2] = [("linux/amd64", "linux/amd64"), ("linux/arm64", "linux/arm64")];
 
 /// Adds the images of one `images` node.
@@ -107,7 +109,7 @@ fn layered(ctx: &mut Context<'_>, node: Node<'_>) -> LayeredRecipe {
             "env" => recipe.env.extend(values(ctx, child)),
             "entrypoint" => recipe.entrypoint = vector(ctx, child),
             "command" => recipe.command = vector(ctx, child),
-            "user" => recipe.users.extend(user(ctx, child)),
+            "user" => {} // below, against each other
             "workdir" => {
                 ctx.expect(child, &Shape::of(Arguments::These(&["folder"])));
                 let given = ctx.argument(child, 0);
@@ -116,16 +118,25 @@ fn layered(ctx: &mut Context<'_>, node: Node<'_>) -> LayeredRecipe {
             _ => recipe.layers.extend(layers::read(ctx, child)),
         }
     }
+    recipe.users = users(ctx, node);
     if let Some(child) = node.one("run-as") {
         ctx.expect(child, &Shape::of(Arguments::These(&["user"])));
-        recipe.run_as = ctx.argument(child, 0).map(|given| run_as(ctx, given, &recipe));
+        // One that was refused may be the one that is meant.
+        let all_read = recipe.users.len() == node.all("user").count();
+        recipe.run_as = ctx.argument(child, 0).map(|given| {
+            if all_read {
+                run_as(ctx, given, &recipe);
+            }
+            given.0.to_owned()
+        });
     }
     recipe
 }
 
-/// A user of the image. One of a base image may be meant, so this is a mistake only where there is no base.
-fn run_as(ctx: &mut Context<'_>, (name, place): (&str, Place), recipe: &LayeredRecipe) -> String {
-    let known = recipe.users.iter().any(|user| user.name == name) || name == "root";
+/// A user of the image, or a number. One of a base image may be meant, so this is a mistake only where there is no base.
+fn run_as(ctx: &mut Context<'_>, (name, place): (&str, Place), recipe: &LayeredRecipe) {
+    let number = name.split(':').all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()));
+    let known = recipe.users.iter().any(|user| user.name == name) || name == "root" || number;
     if recipe.base.is_none() && !known {
         let users = recipe.users.iter().map(|user| user.name.as_str());
         let help = words::did_you_mean_or_known(name, users, "declare it: user \"…\" uid=1000 gid=1000 home=\"/home/…\"");
@@ -135,7 +146,6 @@ fn run_as(ctx: &mut Context<'_>, (name, place): (&str, Place), recipe: &LayeredR
                 .help(help),
         );
     }
-    name.to_owned()
 }
 
 /// `NAME="value"` properties.
@@ -146,18 +156,67 @@ fn values(ctx: &mut Context<'_>, node: Node<'_>) -> BTreeMap<String, String> {
         .collect()
 }
 
-fn user(ctx: &mut Context<'_>, node: Node<'_>) -> Option<User> {
+/// The users of an image: a `debian` layer writes them into its passwd and group, and nothing else does.
+fn users(ctx: &mut Context<'_>, node: Node<'_>) -> Vec<User> {
+    let mut users: Vec<(User, Place)> = Vec::new();
+    for child in node.all("user") {
+        if node.one("debian").is_none() {
+            ctx.report(
+                Draft::error(code::USER_WITHOUT_DEBIAN, "users are written by a `debian` layer, and this image has none")
+                    .at(child.place(), "this user would be in no file")
+                    .help("declare it in the image that has the `debian` layer; a process needs no name: run-as \"1000\""),
+            );
+        }
+        let Some((user, place)) = user(ctx, child) else { continue };
+        if let Some((_, first)) = users.iter().find(|(other, _)| other.name == user.name) {
+            taken(ctx, "users of this image", &user.name, place, Some(*first));
+        }
+        users.push((user, place));
+    }
+    users.into_iter().map(|(user, _)| user).collect()
+}
+
+fn user(ctx: &mut Context<'_>, node: Node<'_>) -> Option<(User, Place)> {
     ctx.expect(node, &USER);
     ctx.needed(node, "uid", "1000");
     let uid = ctx.number(node, "uid", 0..=65_533);
     let gid = ctx.number(node, "gid", 0..=65_533).or(uid);
-    let home = ctx.text(node, "home");
-    let home = match home {
-        Some(given) => layers::inside(ctx, given),
-        None => Some("/".to_owned()),
+    let home = ctx.text(node, "home").map(|given| self::home(ctx, given));
+    let (name, place) = ctx.argument(node, 0).filter(|given| user_name(ctx, *given))?;
+    let home = home.unwrap_or_else(|| Some(format!("/home/{name}")))?;
+    Some((User { name: name.to_owned(), uid: uid?.0, gid: gid?.0, home }, place))
+}
+
+/// A folder that can stand in a line of passwd.
+fn home(ctx: &mut Context<'_>, given: (&str, Place)) -> Option<String> {
+    let path = layers::inside(ctx, given)?;
+    let usable = !path.trim_matches('/').is_empty() && !path.contains(|c: char| c == ':' || c.is_control());
+    if !usable {
+        ctx.report(
+            Draft::error(code::BAD_VALUE, format!("`{}` cannot be the home of a user", path.escape_debug()))
+                .at(given.1, "this folder")
+                .help("name a folder of its own, without colons, for instance home=\"/home/agent\""),
+        );
+    }
+    usable.then_some(path)
+}
+
+/// Can this be the name of a user whom an image declares? Reports when not.
+fn user_name(ctx: &mut Context<'_>, (name, place): (&str, Place)) -> bool {
+    let plain = name.len() <= USER_NAME_MAX
+        && name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
+        && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_-".contains(&byte));
+    let help = match (plain, name) {
+        (true, "root") => "every image has it already; run-as \"root\" needs no user",
+        (true, _) => return true,
+        (false, _) => "use lower-case letters, digits, dashes and underscores, a letter first, at most 32",
     };
-    let (name, _) = ctx.argument(node, 0)?;
-    Some(User { name: name.to_owned(), uid: uid?.0, gid: gid?.0, home: home? })
+    ctx.report(
+        Draft::error(code::BAD_NAME, format!("`{}` cannot be the name of a user", name.escape_debug()))
+            .at(place, "this name")
+            .help(help),
+    );
+    false
 }
 
 fn base(ctx: &mut Context<'_>, node: Node<'_>) -> Option<crate::origin::Declared<BaseRef>> {

@@ -1,6 +1,6 @@
 //! Environments of the shipped company: who is there, in which rooms, with whom they talk.
 
-use fleet_model::{ResolveError, model::{Level, Model}, resolve, resolved::Resolved};
+use fleet_model::{ResolveError, model::{Level, Model, Recipe}, resolve, resolved::Resolved};
 
 use crate::project;
 
@@ -193,4 +193,15 @@ fn an_unknown_environment_is_answered_with_the_nearest() {
     assert_eq!(error.to_string(), "there is no environment `locl`; did you mean `local`?");
     let ResolveError::UnknownEnvironment { known, .. } = error else { panic!("another error") };
     assert_eq!(known, ["dev", "local"]);
+}
+
+#[test]
+fn a_user_without_a_home_gets_one_and_a_number_needs_no_user() {
+    let text = "fleet \"tiny\" domain=\"tiny.test\"\nimages {\n\
+        image \"a\" { debian \"bookworm\" { packages \"dash\" }; user \"joe\" uid=1000; run-as \"joe\" }\n\
+        image \"b\" { base \"scratch\"; copy \"x\" to=\"/x\"; run-as \"1000:1000\" }\n}\n";
+    let checked = project::check_texts(&[("fleet.kdl", text), ("x", "x"), ("templates/roles/ic.md", "x")]);
+    let model = checked.model.clone().unwrap_or_else(|| panic!("{}", project::render(&checked)));
+    let Recipe::Layers(recipe) = &model.images["a"].recipe else { panic!("layers were declared") };
+    assert_eq!((recipe.users[0].home.as_str(), recipe.users[0].gid), ("/home/joe", 1000));
 }
