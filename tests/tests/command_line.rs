@@ -226,6 +226,22 @@ fn fmt_shows_every_file_that_does_not_parse_and_lays_out_the_others() {
 }
 
 #[test]
+fn fmt_lays_out_the_root_and_what_it_includes_and_no_other_kdl() {
+    let folder = empty();
+    let at = |name: &str| folder.path().join(name);
+    fleetctl(folder.path(), &["init", "--name", "small"]).expect(0);
+    let kdl = fs::read_to_string(at("fleet.kdl")).expect("fleet.kdl");
+    fs::write(at("fleet.kdl"), kdl + "include \"more.fleet\"\n").expect("a file");
+    fs::write(at("more.fleet"), "// nothing   yet\n\n\n\n// but soon\n").expect("a file");
+    let example = "settings   { on true }\n"; // KDL 1
+    fs::write(at("templates/skills/people/example.kdl"), example).expect("a file");
+    fleetctl(folder.path(), &["fmt", "--check"]).expect(1).says("more.fleet would change");
+    fleetctl(folder.path(), &["fmt"]).expect(0);
+    fleetctl(folder.path(), &["fmt", "--check"]).expect(0);
+    assert_eq!(fs::read_to_string(at("templates/skills/people/example.kdl")).expect("a file"), example);
+}
+
+#[test]
 fn what_is_damaged_is_named_with_a_remedy() {
     let folder = empty();
     let at = |name: &str| folder.path().join(name);

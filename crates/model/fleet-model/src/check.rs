@@ -8,7 +8,7 @@ mod rooms;
 mod sizes;
 mod workspaces;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub(crate) use images::base_of;
 
@@ -44,6 +44,13 @@ pub fn wanted(root: &RelPath, tree: &SourceTree) -> Wanted {
     let templates = templates(&parts, root);
     ctx.look(&templates.value);
     ctx.wants
+}
+
+/// The files that are written in the language: the root and what it includes, whatever their names end in, as far as they
+/// are in the tree; also those that do not parse.
+#[must_use]
+pub fn language_files(root: &RelPath, tree: &SourceTree) -> BTreeSet<RelPath> {
+    load::files(&mut Context::new(tree), root)
 }
 
 /// Reads and checks a project. Every mistake is found in one run; none hides another unless it makes the other

@@ -31,7 +31,7 @@ pub mod slug;
 pub mod source;
 
 pub use address::{Address, Kind};
-pub use check::{Checked, check, wanted};
+pub use check::{Checked, check, language_files, wanted};
 pub use diagnostic::Diagnostic;
 pub use explain::{Explanation, codes, explain, nearest_code};
 pub use format::{FormatError, format};

@@ -1,5 +1,7 @@
 //! Loading: the root file and what it includes, parsed; then every section read.
 
+use std::collections::BTreeSet;
+
 use kdl::KdlDocument;
 
 use crate::{
@@ -14,15 +16,20 @@ use crate::{
 };
 
 /// Parses `root` and everything it includes, in the order of inclusion.
-fn documents(ctx: &mut Context<'_>, root: &RelPath) -> Vec<(u16, KdlDocument)> {
-    let mut loader = Loader { stack: Vec::new(), done: Vec::new() };
+fn documents(ctx: &mut Context<'_>, root: &RelPath) -> Loader {
+    let mut loader = Loader { stack: Vec::new(), files: BTreeSet::new(), done: Vec::new() };
     loader.file(ctx, root, None);
-    loader.done
+    loader
+}
+
+/// `root` and everything it includes, as far as it is there; also what does not parse.
+pub(crate) fn files(ctx: &mut Context<'_>, root: &RelPath) -> BTreeSet<RelPath> {
+    documents(ctx, root).files
 }
 
 /// Reads everything that the project declares.
 pub(crate) fn parts(ctx: &mut Context<'_>, root: &RelPath) -> Parts {
-    let documents = documents(ctx, root);
+    let documents = documents(ctx, root).done;
     let nodes = || {
         documents.iter().flat_map(|(file, document)| document.nodes().iter().map(|kdl| Node { kdl, file: *file }))
     };
@@ -39,6 +46,8 @@ pub(crate) fn parts(ctx: &mut Context<'_>, root: &RelPath) -> Parts {
 struct Loader {
     /// Files being included, outermost first.
     stack: Vec<RelPath>,
+    /// Every file that was found.
+    files: BTreeSet<RelPath>,
     done: Vec<(u16, KdlDocument)>,
 }
 
@@ -48,6 +57,7 @@ impl Loader {
             ctx.gaps.text = true;
             return;
         };
+        self.files.insert(path.clone());
         let Some(text) = file.text() else {
             ctx.gaps.text = true;
             ctx.report(

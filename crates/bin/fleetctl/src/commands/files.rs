@@ -178,16 +178,14 @@ pub fn fmt(context: &Context, only_check: bool) -> Outcome {
     if opened.tree.file(&crate::project::root_file()).is_none() {
         broken.insert(crate::project::root_file(), "it cannot be read".to_owned());
     }
-    for (path, found) in opened.tree.iter() {
-        let Looked::File(file) = found else { continue };
-        if !path.as_str().ends_with(".kdl") {
-            continue;
-        }
+    // Skills and build contexts may hold KDL of their own: it is theirs to lay out.
+    for path in fleet_model::language_files(&crate::project::root_file(), &opened.tree) {
+        let Some(file) = opened.tree.file(&path) else { continue };
         let formatted = file.text().ok_or_else(|| "it is not UTF-8 text".to_owned());
         match formatted.and_then(|text| fleet_model::format(text).map_err(|error| error.to_string())) {
-            Ok(formatted) if Some(formatted.as_str()) != file.text() => changed.push((path.clone(), formatted)),
+            Ok(formatted) if Some(formatted.as_str()) != file.text() => changed.push((path, formatted)),
             Ok(_) => {}
-            Err(why) => drop(broken.insert(path.clone(), why)),
+            Err(why) => drop(broken.insert(path, why)),
         }
     }
     for (path, text) in &changed {
