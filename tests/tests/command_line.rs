@@ -74,6 +74,10 @@ fn init_makes_a_project_that_checks_and_is_in_the_standard_layout() {
     fleetctl(folder.path(), &["init", "--name", "Bad Name!"]).expect(64);
     assert!(!folder.path().join("fleet.kdl").exists());
     fleetctl(folder.path(), &["init", "--name", "small"]).expect(0).says("fleetctl check");
+    for file in ["templates/SOUL.md", "images/homeserver/start.py"] {
+        let ours = fs::read(fleet_tests::sources::workspace().join(file)).expect("a file of the repository");
+        assert_eq!(fs::read(folder.path().join(file)).expect(file), ours);
+    }
     fleetctl(folder.path(), &["check"]).expect(0).says("is right");
     fleetctl(folder.path(), &["fmt", "--check"]).expect(0);
     fleetctl(folder.path(), &["lock", "--check"]).expect(0);

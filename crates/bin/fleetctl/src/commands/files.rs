@@ -55,9 +55,9 @@ pub fn init(global: &Global, name: &str, domain: &str) -> Outcome {
     for (path, dir) in &FOLDERS {
         write_folder(&folder.join(path), dir)?;
     }
-    write(&folder.join(FLEET_LOCK), STARTER_LOCK)?;
+    write(&folder.join(FLEET_LOCK), STARTER_LOCK.as_bytes())?;
     // Last, so that a folder with a fleet.kdl is a whole project.
-    write(&kdl, &text)?;
+    write(&kdl, text.as_bytes())?;
     print_out(&format!("wrote {}, templates/ and images/\n", kdl.display()));
     print_out("next: fleetctl check, then fleetctl quickstart\n");
     Ok(Exit::Done)
@@ -68,20 +68,20 @@ fn write_folder(to: &Path, dir: &Dir<'_>) -> Result<(), Failure> {
         match entry {
             DirEntry::Dir(inner) => write_folder(to, inner)?,
             DirEntry::File(file) => {
-                write(&to.join(file.path()), file.contents_utf8().unwrap_or_default())?;
+                write(&to.join(file.path()), file.contents())?;
             }
         }
     }
     Ok(())
 }
 
-fn write(path: &Path, text: &str) -> Result<(), Failure> {
+fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let failed = |error: &dyn std::error::Error| {
         Failure::caused(Exit::Failed, format!("{} cannot be written", path.display()), error)
     };
     std::fs::create_dir_all(folder).map_err(|error| failed(&error))?;
-    write_atomic(path, text.as_bytes(), 0o644).map_err(|error| failed(&error))
+    write_atomic(path, bytes, 0o644).map_err(|error| failed(&error))
 }
 
 /// `fleetctl check`: the language, then templates, images and the lock for every environment.
@@ -190,7 +190,7 @@ pub fn fmt(context: &Context, only_check: bool) -> Outcome {
     }
     for (path, text) in &changed {
         if !only_check {
-            write(&opened.root.join(path.as_str()), text)?;
+            write(&opened.root.join(path.as_str()), text.as_bytes())?;
         }
         if !context.json() {
             print_out(&format!("{path}{}\n", if only_check { " would change" } else { "" }));
