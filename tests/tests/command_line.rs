@@ -216,6 +216,25 @@ fn mistakes_in_templates_skills_and_images_are_all_found_in_one_run() {
 }
 
 #[test]
+fn what_cannot_be_read_below_a_folder_is_named_and_not_left_out() {
+    let folder = empty();
+    let at = |name: &str| folder.path().join(name);
+    fleetctl(folder.path(), &["init", "--name", "small"]).expect(0);
+    let manifest = at("templates/skills/people/SKILL.md");
+    fs::remove_file(&manifest).expect("a file");
+    std::os::unix::fs::symlink("/nowhere/SKILL.md", &manifest).expect("a link");
+    fs::write(at("templates/skills/people/note\\s.md"), "x").expect("a file");
+    fs::write(at("templates/levels/vp.md"), b"caf\xe9\n").expect("a file");
+    let output = fleetctl(folder.path(), &["check"]);
+    output.expect(1).says("fleet::file::unreadable").says("templates/skills/people/SKILL.md cannot be read").says("2 errors");
+    assert!(!output.stderr.contains("has no SKILL.md"), "{}", output.stderr);
+    fs::remove_file(at("templates/skills/people/note\\s.md")).expect("a file");
+    fs::remove_file(&manifest).expect("a link");
+    fs::write(&manifest, "x").expect("a file");
+    fleetctl(folder.path(), &["check"]).expect(1).says("levels/vp.md").says("UTF-8").says("1 error ");
+}
+
+#[test]
 fn fmt_shows_every_file_that_does_not_parse_and_lays_out_the_others() {
     let folder = empty();
     let at = |name: &str| folder.path().join(name);

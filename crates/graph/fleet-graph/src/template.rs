@@ -2,12 +2,12 @@
 //! all errors; nothing ever renders to an empty string by accident.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
 };
 
 use fleet_model::{Origin, RelPath, SourceTree};
-use minijinja::{Environment, UndefinedBehavior, syntax::SyntaxConfig, value::Serde};
+use minijinja::{Environment, ErrorKind, UndefinedBehavior, syntax::SyntaxConfig, value::Serde};
 use serde::Serialize;
 
 /// A template could not be rendered.
@@ -52,14 +52,16 @@ impl<'s> Renderer<'s> {
     #[must_use]
     pub fn new(sources: &'s SourceTree, folder: &RelPath) -> Self {
         let read = Arc::new(Mutex::new(BTreeSet::new()));
-        let texts: std::collections::BTreeMap<String, String> = sources
+        let texts: BTreeMap<String, Option<String>> = sources
             .files_below(folder)
             .filter_map(|(path, file)| {
                 let name = path.as_str().strip_prefix(&folder.as_folder())?.to_owned();
-                Some((name, file.text()?.to_owned()))
+                Some((name, file.text().map(str::to_owned)))
             })
             .collect();
-        let names = texts.keys().cloned().collect();
+        // A picture beside the templates is none of them; a Markdown file is, whatever is in it.
+        let templates = texts.iter().filter(|(name, text)| text.is_some() || name.ends_with(".md"));
+        let names = templates.map(|(name, _)| name.clone()).collect();
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         environment.set_syntax(syntax(true));
@@ -70,7 +72,11 @@ impl<'s> Renderer<'s> {
             seen.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
             name.into()
         });
-        environment.set_loader(move |name| Ok(texts.get(name).cloned()));
+        environment.set_loader(move |name| match texts.get(name) {
+            None => Ok(None),
+            Some(Some(text)) => Ok(Some(text.clone())),
+            Some(None) => Err(minijinja::Error::new(ErrorKind::InvalidOperation, format!("{name} is not UTF-8 text"))),
+        });
         Self { environment, folder: folder.clone(), names, read }
     }
 
@@ -90,7 +96,7 @@ impl<'s> Renderer<'s> {
         Ok((text, files))
     }
 
-    /// Every template of the folder that does not parse, used or not; files below `skip` are not templates.
+    /// Every template of the folder that is not text or does not parse, used or not; files below `skip` are not templates.
     #[must_use]
     pub fn broken(&self, skip: &str) -> Vec<RenderError> {
         let templates = self.names.iter().filter(|name| !name.starts_with(skip));

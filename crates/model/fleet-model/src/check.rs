@@ -81,6 +81,9 @@ fn model(ctx: &mut Context<'_>, root: &RelPath, parts: Parts) -> Option<Model> {
         );
     }
     let templates = templates(&parts, root);
+    if parts.templates.is_none() && !ctx.gaps.templates() {
+        ctx.readable_templates(&templates.value);
+    }
     let people = people::finish(ctx, parts.org.nodes, parts.org.rows);
     let org = Org { defaults: parts.org.defaults, departments: parts.org.departments, people: people.all };
     people::check(ctx, &org, &people.places);

@@ -10,6 +10,15 @@ use crate::{
     text::{Files, Place},
 };
 
+/// Paths of one folder that cannot be used are named one by one up to here.
+pub(crate) const SHOWN: usize = 5;
+
+/// How many of them are not named, for the end of a help.
+pub(crate) fn not_shown(all: usize) -> String {
+    let more = all.saturating_sub(SHOWN);
+    if more > 0 { format!("; {more} more paths in it have such a problem") } else { String::new() }
+}
+
 /// What a name refers to; checked when everything is read.
 #[derive(Clone, Debug)]
 pub(crate) enum Refers {
@@ -222,6 +231,34 @@ impl<'t> Context<'t> {
                     .help("name the folder that holds it"),
             ),
             other => self.absent(path, other, Some(place)),
+        }
+    }
+
+    /// Everything below a folder whose bytes are wanted must be readable: what is not would be missing without a word.
+    pub fn readable_below(&mut self, folder: &RelPath, place: Option<Place>) {
+        let tree = self.tree;
+        let refused: Vec<(&RelPath, &str)> = tree.refused_below(folder).collect();
+        for (path, why) in refused.iter().take(SHOWN) {
+            self.report(
+                Draft::error(code::FILE_UNREADABLE, format!("{} cannot be read: {why}", path.as_str().escape_debug()))
+                    .maybe_at(place, "in this folder")
+                    .help(format!(
+                        "make it a regular file within the project that you may read, or leave it out with a line in {folder}/.fleetignore{}",
+                        not_shown(refused.len())
+                    )),
+            );
+        }
+    }
+
+    /// The folder of templates when nobody names one: it need not be there, and must be readable where it is.
+    pub fn readable_templates(&mut self, folder: &RelPath) {
+        let tree = self.tree;
+        match tree.get(folder) {
+            found @ Some(Looked::Unreadable(_)) => {
+                self.gaps.templates = true;
+                self.absent(folder, found, None);
+            }
+            _ => self.readable_below(folder, None),
         }
     }
 

@@ -83,6 +83,7 @@ impl Parts {
             return;
         };
         ctx.folder(&path, place);
+        ctx.readable_below(&path, Some(place));
         self.templates = Some((ctx.declared(path, place), node.place()));
     }
 }

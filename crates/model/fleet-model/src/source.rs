@@ -257,6 +257,17 @@ impl SourceTree {
             })
     }
 
+    /// What stands below `path` and cannot be read, with the reason, in byte order of the paths.
+    pub fn refused_below<'a>(&'a self, path: &RelPath) -> impl Iterator<Item = (&'a RelPath, &'a str)> + use<'a> {
+        let folder = path.as_folder();
+        let start = RelPath(folder.clone());
+        let below = self.entries.range(start..).take_while(move |(at, _)| at.as_str().starts_with(&folder));
+        below.filter_map(|(at, found)| match found {
+            Looked::Unreadable(why) => Some((at, why.as_str())),
+            _ => None,
+        })
+    }
+
     /// Records what a path lists.
     pub fn insert_listing(&mut self, path: RelPath, links: Links, listing: Listing) {
         self.listings.insert((path, links), listing);

@@ -8,6 +8,7 @@ use crate::{
     diagnostic::Draft,
     model::{Environment, Level, Model, Person},
     resolve::{self, Layers},
+    source::{Looked, RelPath},
     words::did_you_mean_or_known,
 };
 
@@ -17,11 +18,12 @@ pub(crate) fn skill(ctx: &Context<'_>, model: &Model, reference: &Reference) -> 
     let name = &reference.name;
     let plain = crate::words::is_name(name);
     let folder = skills.join(name).ok().filter(|_| plain);
-    let known: BTreeSet<&str> = ctx
-        .tree
-        .files_below(&skills)
-        .filter_map(|(path, _)| path.as_str().strip_prefix(&skills.as_folder())?.split_once('/').map(|(skill, _)| skill))
-        .collect();
+    let inside = skills.as_folder();
+    let files = ctx.tree.files_below(&skills);
+    let files = files.filter_map(|(path, _)| path.as_str().strip_prefix(&inside)?.split_once('/').map(|(skill, _)| skill));
+    // What cannot be read is reported as that, and not as missing on top.
+    let refused = ctx.tree.refused_below(&skills).filter_map(|(path, _)| path.as_str().strip_prefix(&inside)?.split('/').next());
+    let known: BTreeSet<&str> = files.chain(refused).collect();
     if !known.contains(name.as_str()) {
         let otherwise = format!("create {skills}/{name}/SKILL.md");
         return Some(
@@ -32,11 +34,16 @@ pub(crate) fn skill(ctx: &Context<'_>, model: &Model, reference: &Reference) -> 
     }
     let folder = folder?;
     let manifest = folder.join("SKILL.md").ok()?;
-    ctx.tree.file(&manifest).is_none().then(|| {
+    let missing = ctx.tree.file(&manifest).is_none() && !refused_at(ctx, &manifest) && !refused_at(ctx, &folder);
+    missing.then(|| {
         Draft::error(code::SKILL_WITHOUT_MANIFEST, format!("the skill `{name}` has no SKILL.md"))
             .at(reference.place, "used here")
             .help(format!("write {manifest}: it tells the agent what the skill is for"))
     })
+}
+
+fn refused_at(ctx: &Context<'_>, path: &RelPath) -> bool {
+    matches!(ctx.tree.get(path), Some(Looked::Unreadable(_)))
 }
 
 /// Every deployed agent has a model and a role template.
@@ -61,7 +68,7 @@ pub(crate) fn check(ctx: &mut Context<'_>, model: &Model) {
     }
     for (level, person) in levels {
         let Ok(path) = resolve::role_template(model, level) else { continue };
-        if ctx.tree.file(&path).is_none() && !ctx.gaps.templates() {
+        if ctx.tree.file(&path).is_none() && !refused_at(ctx, &path) && !ctx.gaps.templates() {
             let message = format!("there is no template for people of level {}: {path}", level.as_str());
             ctx.report(
                 Draft::error(code::MISSING_TEMPLATE, message)

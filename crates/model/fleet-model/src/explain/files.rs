@@ -40,13 +40,13 @@ Write a path below the folder of `fleet.kdl`, with `/` between folders."#,
     Explanation {
         code: code::FILE_UNREADABLE,
         title: "A file that cannot be read",
-        text: r#"The file is there, but it may not be read, is a link that leaves the project, or is neither a file nor a folder. The message says which.
+        text: r#"The file is there, but it may not be read, is a link that leaves the project, or is neither a file nor a folder. The message says which. What stands below the templates, a build context or a copy to be rendered is held to the same: it would be left out without a word.
 
 ```kdl
 include "link-to-etc.kdl"
 ```
 
-Make it a regular file that you may read."#,
+Make it a regular file that you may read, or leave it out with a line in the folder's `.fleetignore`."#,
     },
     Explanation {
         code: code::FILE_WRONG_KIND,

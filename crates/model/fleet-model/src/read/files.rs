@@ -2,7 +2,7 @@
 
 use crate::{
     code,
-    context::Context,
+    context::{Context, SHOWN, not_shown},
     diagnostic::Draft,
     model::{Fetched, Layer},
     read::layers::destination,
@@ -20,9 +20,6 @@ const FETCH: Shape = Shape {
     properties: Some(&["sha256", "to", "executable", "unpack"]),
     ..Shape::EMPTY
 };
-/// Paths that cannot be used are named one by one up to here.
-const SHOWN: usize = 5;
-
 pub(crate) fn copy(ctx: &mut Context<'_>, node: Node<'_>) -> Option<Layer> {
     ctx.expect(node, &COPY);
     let render = ctx.flag(node, "render").unwrap_or(false);
@@ -31,6 +28,7 @@ pub(crate) fn copy(ctx: &mut Context<'_>, node: Node<'_>) -> Option<Layer> {
     let from = ctx.path(given)?;
     if render {
         ctx.present(&from, given.1)?;
+        ctx.readable_below(&from, Some(given.1));
     } else {
         listed(ctx, &from, Links::Followed, given.1)?;
     }
@@ -70,8 +68,7 @@ fn listed<'t>(
             })
             .collect();
         for (path, why) in refused.iter().take(SHOWN) {
-            let more = refused.len().saturating_sub(SHOWN);
-            let more = if more > 0 { format!("; {more} more paths in it have such a problem") } else { String::new() };
+            let more = not_shown(refused.len());
             ctx.report(
                 Draft::error(
                     code::UNUSABLE_PATH,

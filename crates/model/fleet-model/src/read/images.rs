@@ -303,6 +303,7 @@ fn containerfile(ctx: &mut Context<'_>, node: Node<'_>) -> Option<ContainerfileR
     }
     let (context, place) = context?;
     ctx.folder(&context, place);
+    ctx.readable_below(&context, Some(place));
     Some(ContainerfileRecipe { file, context, args, base_image })
 }
 
