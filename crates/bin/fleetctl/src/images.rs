@@ -243,19 +243,14 @@ fn unreachable_engine(error: EngineError) -> ProviderError {
     ProviderError::Unreachable { system: "the container engine".to_owned(), why: crate::error::chain(&error) }
 }
 
-/// A Containerfile whose `FROM` lines name digests.
+/// A Containerfile whose `FROM` lines name digests; a digest that one names already may be that of an index, and the
+/// lock's is that of this platform.
 fn pinned(text: &str, bases: &BTreeMap<String, fleet_oci::Digest>) -> String {
-    let mut lines: Vec<String> = Vec::new();
-    for line in text.lines() {
-        let from = line.split_whitespace().next().is_some_and(|word| word.eq_ignore_ascii_case("from"));
-        let base = bases.iter().find(|(name, _)| from && line.split_whitespace().any(|word| word == name.as_str()));
-        lines.push(match base {
-            Some((name, digest)) => line.replacen(name.as_str(), &format!("{name}@{digest}"), 1),
-            None => line.to_owned(),
-        });
-    }
-    lines.push(String::new());
-    lines.join("\n")
+    fleet_model::containerfile::with_bases(text, |reference| {
+        let digest = bases.get(reference)?;
+        let name = reference.split_once('@').map_or(reference, |(name, _)| name);
+        Some(format!("{name}@{digest}"))
+    })
 }
 
 /// Proxies of this machine, offered to builds and kept out of images by BuildKit.

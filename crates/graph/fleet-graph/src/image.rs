@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fleet_derivation::{Derivation, Hash, Input};
 use fleet_model::{
-    Address, Kind, Links, RelPath, SourceFile, late,
+    Address, Kind, Links, RelPath, SourceFile, containerfile, late,
     model::{BaseRef, ContainerfileRecipe, Image, Layer, LayerCompression, LayeredRecipe, Recipe},
 };
 use fleet_oci::{
@@ -337,8 +337,8 @@ impl Maker<'_> {
         })?;
         let mut args = recipe.args.clone();
         let mut bases = BTreeMap::new();
-        for from in froms(text) {
-            if from == "${BASE}" || from == "$BASE" {
+        for from in containerfile::bases(text) {
+            if containerfile::is_base_argument(&from) {
                 let declared = recipe.base_image.as_ref().ok_or_else(|| {
                     self.problem(
                         format!("{} starts FROM ${{BASE}}, which nothing names", recipe.file),
@@ -398,29 +398,6 @@ pub fn repository(fleet: &str, image: &str) -> String {
     format!("{fleet}/{image}")
 }
 
-/// What `FROM` lines name, without those that name an earlier stage.
-#[must_use]
-pub fn froms(containerfile: &str) -> BTreeSet<String> {
-    let mut stages: BTreeSet<String> = BTreeSet::new();
-    let mut found = BTreeSet::new();
-    for line in containerfile.lines() {
-        let mut words = line.split_whitespace().filter(|word| !word.starts_with("--"));
-        if !words.next().is_some_and(|word| word.eq_ignore_ascii_case("from")) {
-            continue;
-        }
-        if let Some(name) = words.next()
-            && name != "scratch"
-            && !stages.contains(name)
-        {
-            found.insert(name.to_owned());
-        }
-        if words.next().is_some_and(|word| word.eq_ignore_ascii_case("as")) {
-            stages.extend(words.next().map(str::to_owned));
-        }
-    }
-    found
-}
-
 fn config(recipe: &LayeredRecipe) -> ImageConfig {
     ImageConfig {
         env: recipe.env.clone(),
@@ -467,12 +444,6 @@ fn unique(inputs: HashInputs) -> BTreeMap<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn stages_and_scratch_are_not_bases() {
-        let text = "ARG BASE\nFROM --platform=linux/amd64 debian:12 AS build\nFROM scratch\nFROM build\nfrom ${BASE} as x\nFROM x\n";
-        assert_eq!(froms(text), BTreeSet::from(["debian:12".to_owned(), "${BASE}".to_owned()]));
-    }
 
     #[test]
     fn one_changed_package_is_one_changed_input() {

@@ -62,6 +62,7 @@ pub(crate) const UNUSABLE_PATH: &str = "fleet::images::unusable-path";
 pub(crate) const FETCH_URL: &str = "fleet::images::fetch-url";
 pub(crate) const NO_SCRIPTS: &str = "fleet::images::no-scripts";
 pub(crate) const CONTAINERFILE_WITHOUT_RUN: &str = "fleet::images::containerfile-without-run";
+pub(crate) const UNPINNED: &str = "fleet::images::unpinned";
 
 pub(crate) const UNKNOWN_PLACEHOLDER: &str = "fleet::rooms::unknown-placeholder";
 pub(crate) const BAD_ALIAS: &str = "fleet::rooms::bad-alias";

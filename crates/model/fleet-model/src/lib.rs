@@ -24,6 +24,7 @@ mod words;
 
 pub mod address;
 pub mod aws;
+pub mod containerfile;
 pub mod model;
 pub mod origin;
 pub mod resolved;

@@ -5,10 +5,9 @@ mod forget;
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use fleet_apply::{Event, Events as _};
-use fleet_graph::image::froms;
 use fleet_model::{
-    Address, Kind, SourceFile, SourceTree,
-    model::{BaseRef, Image, Layer, LayeredRecipe, Model, Recipe},
+    Address, Kind, SourceFile, SourceTree, containerfile,
+    model::{BaseRef, ContainerfileRecipe, Image, Layer, LayeredRecipe, Model, Recipe},
 };
 use fleet_oci::{
     Digest, Lock, Platform,
@@ -39,7 +38,7 @@ pub async fn lock(context: &Context, only: &[String], check: bool) -> Outcome {
     let model = opened.model(&context.global)?;
     let old = opened.lock()?;
     if check {
-        return fits(context, &model, &old);
+        return fits(context, &model, &opened.tree, &old);
     }
     let images = chosen(&model, only)?;
     let progress: Progress = Arc::new(|_| {});
@@ -89,12 +88,16 @@ fn chosen<'m>(model: &'m Model, only: &[String]) -> Result<Vec<&'m Image>, Failu
 }
 
 /// Says whether every image is pinned as declared, without asking anybody.
-fn fits(context: &Context, model: &Model, lock: &Lock) -> Outcome {
+fn fits(context: &Context, model: &Model, sources: &SourceTree, lock: &Lock) -> Outcome {
     let mut problems = Vec::new();
     for image in model.images.values() {
         for platform in platforms(image) {
-            if let Recipe::Layers(recipe) = &image.recipe {
-                problems.extend(missing(image, recipe, platform, lock));
+            match &image.recipe {
+                Recipe::Layers(recipe) => problems.extend(missing(image, recipe, platform, lock)),
+                Recipe::Containerfile(recipe) => {
+                    let found = bases(sources, recipe).into_iter().map(|from| lock.base(&image.name, &from, platform).map(drop));
+                    problems.extend(found.filter_map(|one| one.err().map(|error| error.to_string())));
+                }
             }
         }
     }
@@ -112,6 +115,12 @@ fn fits(context: &Context, model: &Model, lock: &Lock) -> Outcome {
         print_out(&format!("{problem}\n"));
     }
     Ok(exit)
+}
+
+/// What a containerfile starts from that is pinned: not what stands for an image of the fleet.
+fn bases(sources: &SourceTree, recipe: &ContainerfileRecipe) -> Vec<String> {
+    let text = sources.file(&recipe.file).and_then(SourceFile::text).unwrap_or_default();
+    containerfile::bases(text).into_iter().filter(|from| !containerfile::is_base_argument(from)).collect()
 }
 
 fn missing(image: &Image, recipe: &LayeredRecipe, platform: Platform, lock: &Lock) -> Vec<String> {
@@ -175,9 +184,8 @@ impl Locking<'_> {
         match &image.recipe {
             Recipe::Layers(recipe) => self.layered(image, recipe).await,
             Recipe::Containerfile(recipe) => {
-                let text = sources.file(&recipe.file).and_then(SourceFile::text).unwrap_or_default();
-                for from in froms(text).iter().filter(|from| !from.starts_with('$')) {
-                    self.base(image, from, &platforms(image)).await?;
+                for from in bases(sources, recipe) {
+                    self.base(image, &from, &platforms(image)).await?;
                 }
                 Ok(())
             }

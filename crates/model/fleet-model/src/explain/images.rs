@@ -184,4 +184,17 @@ image "web" { containerfile "images/web/Containerfile" }
 
 Declare the steps as nodes, or keep it as it is."#,
     },
+    Explanation {
+        code: code::UNPINNED,
+        title: "An image that nothing pins",
+        text: r#"What an image is made of is pinned in `fleet.lock`, so that it is the same tomorrow. A containerfile takes images in ways that cannot be pinned: a `FROM` whose reference is a variable, `COPY --from=` and `RUN --mount=from=` of an image, and `# syntax=`, which has an image read the file.
+
+```dockerfile
+ARG VERSION=12
+FROM docker.io/library/debian:$VERSION
+COPY --from=docker.io/library/busybox:1.37 /bin/busybox /bin/
+```
+
+Write references in full, and begin a stage with every image that files are copied from: `FROM docker.io/library/busybox:1.37 AS tools`, then `COPY --from=tools`. `FROM ${BASE}` stands for the image of this fleet that `base image="…"` names. Without `# syntax=` the engine reads the file itself."#,
+    },
 ];

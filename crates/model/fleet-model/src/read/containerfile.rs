@@ -2,43 +2,24 @@
 
 use std::fmt::Write as _;
 
-use crate::source::RelPath;
+use crate::{containerfile::instructions, source::RelPath};
 
 /// Does it run anything while it is built?
 pub(crate) fn has_run(text: &str) -> bool {
-    instructions(text).iter().any(|(word, _)| word == "RUN")
+    instructions(text).iter().any(|one| one.word == "RUN")
 }
 
 /// The nodes that say the same as a Containerfile without RUN; `None` where some step has no node that does.
 pub(crate) fn suggestion(text: &str, context: &RelPath) -> Option<String> {
     let mut nodes = Nodes { context, workdir: None, lines: Vec::new(), bases: 0 };
-    for (word, rest) in instructions(text) {
-        nodes.add(&word, rest.trim())?;
+    for one in instructions(text) {
+        nodes.add(&one.word, &one.rest)?;
     }
     let mut help = String::from("the same, assembled without an engine, byte for byte the same everywhere:");
     for line in (nodes.bases == 1).then_some(nodes.lines)? {
         write!(help, "\n    {line}").ok()?;
     }
     Some(help)
-}
-
-/// Instructions in upper case with what follows them; comments gone, continued lines joined.
-fn instructions(text: &str) -> Vec<(String, String)> {
-    let mut found = Vec::new();
-    let mut open = String::new();
-    for line in text.lines().map(str::trim).filter(|line| !line.starts_with('#')) {
-        if let Some(begun) = line.strip_suffix('\\') {
-            open.push_str(begun);
-            open.push(' ');
-            continue;
-        }
-        open.push_str(line);
-        let whole = std::mem::take(&mut open);
-        if let Some(word) = whole.split_whitespace().next() {
-            found.push((word.to_ascii_uppercase(), whole.trim_start()[word.len()..].to_owned()));
-        }
-    }
-    found
 }
 
 struct Nodes<'a> {
@@ -79,8 +60,8 @@ impl Nodes<'_> {
     fn copy(&mut self, word: &str, rest: &str) -> Option<()> {
         let words: Vec<&str> = rest.split_whitespace().collect();
         let (to, from) = words.split_last().filter(|(_, from)| !from.is_empty())?;
-        // Flags, patterns, JSON lists, and for ADD what it would fetch or unpack.
-        let odd = |text: &&str| text.starts_with("--") || text.contains(['*', '?', '[', '"', ':']);
+        // Flags, patterns, JSON lists, here-documents, and for ADD what it would fetch or unpack.
+        let odd = |text: &&str| text.starts_with("--") || text.contains(['*', '?', '[', '"', ':', '<']);
         if words.iter().any(|word| odd(word)) || (word == "ADD" && from.iter().any(|from| from.contains(".t"))) {
             return None;
         }
@@ -187,6 +168,7 @@ mod tests {
             "FROM a.test/b:1\nCMD serve --all",
             "FROM a.test/b:1\nHEALTHCHECK NONE",
             "FROM a.test/b:1\nCOPY x y",
+            "FROM a.test/b:1\nCOPY <<EOF /x\ntext\nEOF",
             "ENV A=1",
         ] {
             assert_eq!(lines(text), None, "{text}");

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     code,
+    containerfile::Unpinned,
     context::{Context, Refers},
     diagnostic::Draft,
     model::{BaseRef, ContainerfileRecipe, Image, LayeredRecipe, Recipe, User},
@@ -291,6 +292,7 @@ fn containerfile(ctx: &mut Context<'_>, node: Node<'_>) -> Option<ContainerfileR
         None => parent(ctx, &file, given.1).map(|path| (path, given.1)),
     };
     let text = ctx.file(&file, Some(given.1)).and_then(|found| found.text());
+    unpinned(ctx, text.unwrap_or_default(), (&file, given.1));
     if let (Some(text), Some((context, _))) = (text.filter(|text| !containerfile::has_run(text)), &context) {
         let help = containerfile::suggestion(text, context).unwrap_or_else(|| {
             "declare it with base, copy, env and entrypoint instead: it is then assembled without one, byte for byte the same everywhere".to_owned()
@@ -305,6 +307,28 @@ fn containerfile(ctx: &mut Context<'_>, node: Node<'_>) -> Option<ContainerfileR
     ctx.folder(&context, place);
     ctx.readable_below(&context, Some(place));
     Some(ContainerfileRecipe { file, context, args, base_image })
+}
+
+/// Everything that an image is made of is pinned, so what nothing can pin is refused.
+fn unpinned(ctx: &mut Context<'_>, text: &str, (file, place): (&RelPath, Place)) {
+    for (line, what) in crate::containerfile::unpinned(text) {
+        let (message, help) = match what {
+            Unpinned::Variable(reference) => (
+                format!("FROM {reference} names its image by a variable, so that nothing pins it"),
+                "write the reference in full, or FROM ${BASE} with base image=\"…\" for an image of this fleet".to_owned(),
+            ),
+            Unpinned::Taken(name) => (
+                format!("--from={name} takes an image that nothing pins"),
+                format!("begin a stage with it, FROM {name} AS tools, and write --from=tools: what FROM names is pinned"),
+            ),
+            Unpinned::Frontend(image) => (
+                format!("# syntax={image} has the file read by an image that nothing pins"),
+                "remove the line: the engine reads the file itself".to_owned(),
+            ),
+        };
+        let message = format!("{file}:{line}: {message}");
+        ctx.report(Draft::error(code::UNPINNED, message).at(place, "this file").help(help));
+    }
 }
 
 fn parent(ctx: &mut Context<'_>, file: &RelPath, place: Place) -> Option<RelPath> {
