@@ -265,14 +265,39 @@ fn fmt_lays_out_the_root_and_what_it_includes_and_no_other_kdl() {
 }
 
 #[test]
+fn a_lock_that_cannot_be_read_hides_nothing_and_is_written_anew() {
+    let folder = empty();
+    let at = |name: &str| folder.path().join(name);
+    let kdl = "fleet \"tiny\" domain=\"tiny.test\"\nimages { image \"homeserver\" { copy \"fleet.kdl\" to=\"/x\" } }\n\
+        environment \"local\" { target \"docker\"; network azs=2 }\n";
+    fs::write(at("fleet.kdl"), kdl).expect("a file");
+    let broken = "{\n  \"schema\": 1,\n  \"bases\": 5\n}\n";
+    fs::write(at("fleet.lock"), broken).expect("a file");
+    let output = fleetctl(folder.path(), &["check"]);
+    output.expect(1).says("fleet::images::lock-syntax").says("[fleet.lock:3:").says("fleet::environment::no-effect");
+    // Also beside mistakes in fleet.kdl.
+    fs::write(at("fleet.kdl"), kdl.replace("target", "tarjet")).expect("a file");
+    fleetctl(folder.path(), &["check"]).expect(1).says("[fleet.lock:3:").says("fleet::language::unknown-node");
+    fs::write(at("fleet.kdl"), kdl).expect("a file");
+    fleetctl(folder.path(), &["lock", "--only", "image/homeserver"]).expect(1).says("fleet::images::lock-syntax");
+    assert_eq!(fs::read_to_string(at("fleet.lock")).expect("a file"), broken);
+    fs::write(at("fleet.lock"), "{\"schema\": 99}\n").expect("a file");
+    fleetctl(folder.path(), &["lock"]).expect(1).says("schema 99");
+    fs::write(at("fleet.lock"), broken).expect("a file");
+    fleetctl(folder.path(), &["lock"]).expect(0).says("fleet.lock written");
+    fleetctl(folder.path(), &["check"]).expect(0);
+}
+
+#[test]
 fn what_is_damaged_is_named_with_a_remedy() {
     let folder = empty();
     let at = |name: &str| folder.path().join(name);
     fleetctl(folder.path(), &["init", "--name", "small"]).expect(0);
     fs::write(at("fleet.lock"), b"\xff\xfe").expect("a file");
-    fleetctl(folder.path(), &["check"]).expect(1).says("fleet.lock").says("fleetctl lock");
+    fleetctl(folder.path(), &["check"]).expect(1).says("fleet::images::lock-syntax").says("fleetctl lock").says("1 error ");
     fs::write(at("fleet.lock"), "{\"schema\": 1, \"deb").expect("a file");
-    fleetctl(folder.path(), &["check"]).expect(1).says("fleet.lock").says("fleetctl lock");
+    fleetctl(folder.path(), &["check"]).expect(1).says("[fleet.lock:1:").says("fleetctl lock").says("1 error ");
+    fleetctl(folder.path(), &["plan", "--offline"]).expect(1).says("fleet::images::lock-syntax");
     fs::remove_file(at("fleet.lock")).expect("a file");
     fleetctl(folder.path(), &["check"]).expect(0).says("fleet::images::not-locked");
     fleetctl(folder.path(), &["plan", "--offline"]).expect(1).says("fleet::images::not-locked");

@@ -5,8 +5,8 @@ use std::{
     sync::Arc,
 };
 
-use fleet_model::{Checked, Diagnostic, RelPath, SourceTree, model::Model};
-use fleet_oci::Lock;
+use fleet_model::{Checked, Diagnostic, RelPath, SourceTree, late, model::Model};
+use fleet_oci::{Lock, lock::LockError};
 use fleet_store::{StatCache, Store};
 use miette::{GraphicalReportHandler, GraphicalTheme, Severity};
 
@@ -35,6 +35,10 @@ pub struct Opened {
     pub files: fleet_store::Project,
     /// What was read.
     pub tree: SourceTree,
+    /// How what is wrong is shown.
+    global: Global,
+    /// See [`Self::ignoring_lock`].
+    without_lock: bool,
 }
 
 impl Opened {
@@ -48,7 +52,8 @@ impl Opened {
         let store = Arc::new(Store::open(&root).map_err(|error| failed(&error))?);
         let cache = if global.no_stat_cache { StatCache::distrusting(&store) } else { StatCache::load(&store) };
         let files = fleet_store::Project::open(&root, cache).map_err(|error| failed(&error))?;
-        let mut opened = Self { root, store, files, tree: SourceTree::default() };
+        let (tree, global) = (SourceTree::default(), global.clone());
+        let mut opened = Self { root, store, files, tree, global, without_lock: false };
         opened.load();
         // A cache that cannot be written costs time at the next run, nothing else.
         let _ = opened.files.save_cache();
@@ -88,19 +93,70 @@ impl Opened {
         fleet_model::check(&root_file(), &self.tree)
     }
 
-    /// `fleet.lock`; an empty one when there is none.
+    /// `fleet.lock`; an empty one when there is none. What is wrong with it is shown.
     ///
     /// # Errors
     /// A file that cannot be read or understood.
     pub fn lock(&self) -> Result<Lock, Failure> {
-        let path = self.root.join(FLEET_LOCK);
-        match std::fs::read_to_string(&path) {
-            Ok(text) => Lock::parse(&text)
-                .map_err(|error| Failure::caused(Exit::Failed, format!("{FLEET_LOCK} cannot be used"), &error)),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Lock::default()),
-            Err(error) => Err(Failure::caused(Exit::Failed, format!("{FLEET_LOCK} cannot be read"), &error)
-                .hint("restore it from version control, or remove it and run `fleetctl lock`")),
+        self.read_lock().map_err(|broken| {
+            to_stderr(format_args!("{}", report(&broken.diagnostic, &self.global)));
+            crate::ui::github::annotate(&broken.diagnostic);
+            refused(std::slice::from_ref(&broken.diagnostic), FLEET_LOCK)
+        })
+    }
+
+    /// The same, with what is wrong as a diagnostic.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn read_lock(&self) -> Result<Lock, Box<BrokenLock>> {
+        if self.without_lock {
+            return Ok(Lock::default());
         }
+        let bytes = match std::fs::read(self.root.join(FLEET_LOCK)) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Lock::default()),
+            Err(error) => {
+                let why = format!("{FLEET_LOCK} cannot be read: {error}");
+                return Err(BrokenLock::of_whole(why, "make it a file that you may read", false));
+            }
+        };
+        let Ok(text) = std::str::from_utf8(&bytes) else {
+            return Err(BrokenLock::of_whole(format!("{FLEET_LOCK} is not UTF-8 text"), RESTORE, true));
+        };
+        Lock::parse(text).map_err(|error| match error {
+            LockError::Malformed { what, line, column } => {
+                let said = (format!("{FLEET_LOCK} cannot be read: {what}"), RESTORE.to_owned());
+                let diagnostic = Diagnostic::of_text(late::LOCK_SYNTAX, said, (&lock_file(), text), (line, column));
+                Box::new(BrokenLock { diagnostic, replaceable: true })
+            }
+            other => BrokenLock::of_whole(other.to_string(), "install the fleetctl that wrote it, or a newer one", false),
+        })
+    }
+
+    /// Judges everything but the lock, which was found to be broken: as if nothing were pinned.
+    #[must_use]
+    pub fn ignoring_lock(self) -> Self {
+        Self { without_lock: true, ..self }
+    }
+}
+
+/// What to do about a lock that is not what we write.
+const RESTORE: &str = "restore it from version control, or run `fleetctl lock`, which pins everything anew";
+
+/// A `fleet.lock` that cannot be used.
+pub struct BrokenLock {
+    /// What is wrong.
+    pub diagnostic: Diagnostic,
+    /// It says nothing that `lock` would lose by writing another.
+    pub replaceable: bool,
+}
+
+impl BrokenLock {
+    fn of_whole(message: String, help: &str, replaceable: bool) -> Box<Self> {
+        let tree = SourceTree::default();
+        let diagnostic = Diagnostic::of_line(late::LOCK_SYNTAX, message, help.to_owned(), None, &tree);
+        Box::new(Self { diagnostic, replaceable })
     }
 }
 
@@ -117,7 +173,15 @@ pub fn refused(diagnostics: &[Diagnostic], place: &str) -> Failure {
 /// `fleet.kdl`, as the model names it.
 #[must_use]
 pub fn root_file() -> RelPath {
-    match RelPath::new(FLEET_KDL) {
+    constant(FLEET_KDL)
+}
+
+fn lock_file() -> RelPath {
+    constant(FLEET_LOCK)
+}
+
+fn constant(path: &'static str) -> RelPath {
+    match RelPath::new(path) {
         Ok(path) => path,
         Err(_) => unreachable!("a constant that is a path"),
     }

@@ -180,8 +180,15 @@ pub struct PipPin {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum LockError {
     /// Not JSON of this shape.
-    #[error("fleet.lock cannot be read: {0}; restore it from version control or run `fleetctl lock`")]
-    Malformed(String),
+    #[error("fleet.lock cannot be read: {what}, at line {line}, column {column}")]
+    Malformed {
+        /// What is wrong, without the place.
+        what: String,
+        /// 1-based.
+        line: usize,
+        /// In bytes, 1-based; 0 where a line ends too early.
+        column: usize,
+    },
     /// Written by a newer fleetctl.
     #[error("fleet.lock has schema {0}, this fleetctl knows {SCHEMA}; use the version that wrote it")]
     Schema(u32),
@@ -226,13 +233,17 @@ impl Lock {
     /// Reads the file's text.
     ///
     /// # Errors
-    /// [`LockError::Malformed`] and [`LockError::Schema`].
+    /// [`LockError::Malformed`] with the place, and [`LockError::Schema`].
     pub fn parse(text: &str) -> Result<Self, LockError> {
         #[derive(Deserialize)]
         struct Version {
             schema: u32,
         }
-        let malformed = |error: serde_json::Error| LockError::Malformed(error.to_string());
+        let malformed = |error: serde_json::Error| LockError::Malformed {
+            what: error.to_string().split(" at line ").next().unwrap_or_default().to_owned(),
+            line: error.line(),
+            column: error.column(),
+        };
         // The version first: a newer schema must not be reported as a misspelt field.
         let version: Version = serde_json::from_str(text).map_err(malformed)?;
         if version.schema != SCHEMA {
@@ -427,7 +438,7 @@ mod tests {
         assert_eq!(Lock::parse(&lock.to_text()), Ok(lock));
         let newer = r#"{"schema":2,"wheels":{}}"#;
         assert_eq!(Lock::parse(newer), Err(LockError::Schema(2)));
-        assert!(matches!(Lock::parse(r#"{"schema":1,"npn":{}}"#), Err(LockError::Malformed(_))));
+        assert!(matches!(Lock::parse(r#"{"schema":1,"npn":{}}"#), Err(LockError::Malformed { line: 1, .. })));
     }
 
     #[test]

@@ -88,6 +88,8 @@ pub const TEMPLATE: &str = "fleet::workspace::template";
 pub const SKILL_NOT_TEXT: &str = "fleet::workspace::skill-not-text";
 /// Something that an image is made of is not in the lock file.
 pub const NOT_LOCKED: &str = "fleet::images::not-locked";
+/// The lock file is not what fleetctl writes.
+pub const LOCK_SYNTAX: &str = "fleet::images::lock-syntax";
 /// An image whose parts do not fit each other or the target.
 pub const DOES_NOT_FIT: &str = "fleet::images::does-not-fit";
 /// A stack on AWS that cannot be rendered.

@@ -6,8 +6,8 @@ use miette::{LabeledSpan, NamedSource, Severity};
 
 use crate::{
     origin::Origin,
-    source::{SourceFile, SourceTree},
-    text::{Files, Place},
+    source::{RelPath, SourceFile, SourceTree},
+    text::{Files, Place, count},
 };
 
 /// One thing that is wrong (or doubtful: see [`Diagnostic::severity`]) in the project's files.
@@ -45,6 +45,24 @@ impl Diagnostic {
         }
         let made = draft.finish(&files);
         Self { origin: at.map(|(origin, _)| origin.clone()), ..made }
+    }
+
+    /// What a later stage found at a line and a column (1-based, in bytes, as parsers count) of a text that need not be in
+    /// the tree.
+    #[must_use]
+    pub fn of_text(
+        code: &'static str,
+        (message, help): (String, String),
+        (path, text): (&RelPath, &str),
+        (line, column): (usize, usize),
+    ) -> Self {
+        let mut files = Files::default();
+        let file = files.add(path.clone(), text);
+        let before: usize = text.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum();
+        let start = text.floor_char_boundary((before + column.saturating_sub(1)).min(text.len()));
+        let len = text[start..].chars().next().filter(|c| *c != '\n').map_or(0, char::len_utf8);
+        let place = Place { file, start: count(start), len: count(len) };
+        Draft::error(code, message).help(help).at(place, "here").finish(&files)
     }
 
     /// Line, column and label of every place in the file of [`Diagnostic::origin`], for programs: both 1-based, columns in

@@ -43,7 +43,7 @@ pub use source::{Links, ListedEntry, ListedFile, Listing, Looked, RelPath, Sourc
 
 /// Codes of what later stages find; see [`Diagnostic::of_line`].
 pub mod late {
-    pub use crate::code::{DOES_NOT_FIT, NO_STACK, NOT_LOCKED, SKILL_NOT_TEXT, TEMPLATE};
+    pub use crate::code::{DOES_NOT_FIT, LOCK_SYNTAX, NO_STACK, NOT_LOCKED, SKILL_NOT_TEXT, TEMPLATE};
 }
 
 /// The version that `tool-version` of the `fleet` node is compared with.

@@ -91,6 +91,10 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
 pub fn check(context: &Context) -> Outcome {
     let opened = Opened::open(&context.global)?;
     let Checked { model, diagnostics: mut found } = opened.checked();
+    let broken = opened.read_lock().err();
+    let opened = if broken.is_some() { opened.ignoring_lock() } else { opened };
+    // Without a lock nothing is pinned, which is then not worth saying of everything.
+    let worth_saying = |one: &Diagnostic| broken.is_none() || one.code != late::NOT_LOCKED;
     let mut environments = Vec::new();
     let mut people = 0;
     if let Some(model) = model {
@@ -99,11 +103,13 @@ pub fn check(context: &Context) -> Outcome {
         let mut read = (opened, model);
         for name in &names {
             let prepared = Prepared::of(context, read.0, read.1, name)?;
-            found.extend(prepared.instantiated(&BTreeMap::new()).err().into_iter().flatten().map(lenient));
+            let problems = prepared.instantiated(&BTreeMap::new()).err().into_iter().flatten();
+            found.extend(problems.filter(worth_saying).map(lenient));
             environments.push(summary(name, &prepared.resolved));
             read = (prepared.opened, prepared.model);
         }
     }
+    found.extend(broken.map(|broken| broken.diagnostic));
     // Two environments that use one image have one mistake.
     let mut seen = BTreeSet::new();
     found.retain(|one| seen.insert((one.code, one.origin.clone(), one.message.clone())));

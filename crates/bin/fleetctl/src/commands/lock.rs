@@ -36,7 +36,15 @@ const GLIBC: [(&str, &str); 3] = [("bullseye", "2.31"), ("bookworm", "2.36"), ("
 pub async fn lock(context: &Context, only: &[String], check: bool) -> Outcome {
     let opened = Opened::open(&context.global)?;
     let model = opened.model(&context.global)?;
-    let old = opened.lock()?;
+    let old = match opened.read_lock() {
+        // All of it is looked up anew: there is nothing in it to keep.
+        Err(broken) if broken.replaceable && only.is_empty() && !check => {
+            tell!("warning: {}; all of it is pinned anew", broken.diagnostic.message);
+            Lock::default()
+        }
+        Err(_) => opened.lock()?,
+        Ok(lock) => lock,
+    };
     if check {
         return fits(context, &model, &opened.tree, &old);
     }
@@ -52,9 +60,10 @@ pub async fn lock(context: &Context, only: &[String], check: bool) -> Outcome {
         locking.image(image, &opened.tree).await?;
     }
     let text = locking.new.to_text();
-    let same = text == old.to_text();
+    let path = opened.root.join(FLEET_LOCK);
+    let same = text == old.to_text() && opened.read_lock().is_ok();
     if !same {
-        write_atomic(&opened.root.join(FLEET_LOCK), text.as_bytes(), 0o644)
+        write_atomic(&path, text.as_bytes(), 0o644)
             .map_err(|error| Failure::caused(Exit::Failed, format!("{FLEET_LOCK} cannot be written"), &error))?;
     }
     if context.json() {

@@ -38,6 +38,17 @@ image "agent" { node "24.99.0" }
 Run the command that the help shows; it asks the registries and writes the pins. Nothing else updates them."#,
     },
     Explanation {
+        code: code::LOCK_SYNTAX,
+        title: "A lock file that cannot be read",
+        text: r#"`fleet.lock` is written by `fleetctl lock` and by nothing else. This one is not text, not JSON, or not what that writes: it was edited, or two branches were merged within it; or a newer fleetctl wrote it. What it pins is unknown, so images are not judged.
+
+```json
+{"schema": 1, "bases": 5}
+```
+
+Restore it from version control, or run `fleetctl lock`, which starts afresh when it cannot read what is there: every version is looked up anew. One of a newer schema is left alone: use the version that wrote it."#,
+    },
+    Explanation {
         code: code::DOES_NOT_FIT,
         title: "An image whose parts do not fit",
         text: r#"Found before anything is built: the Node.js of the image is outside of the range that a package declares, the image is declared for another platform than the target's, a copied folder holds no file, or a file to be rendered is not text.
