@@ -73,6 +73,7 @@ pub(crate) const UNKNOWN_ENVIRONMENT: &str = "fleet::environment::unknown-enviro
 pub(crate) const EXTENDS_CYCLE: &str = "fleet::environment::extends-cycle";
 pub(crate) const MATCHES_NOBODY: &str = "fleet::environment::selector-matches-nobody";
 pub(crate) const DEPLOYS_HUMAN: &str = "fleet::environment::deploys-human";
+pub(crate) const ABSENT_MANAGER: &str = "fleet::environment::absent-manager";
 pub(crate) const OVER_LIMIT: &str = "fleet::environment::over-limit";
 pub(crate) const BAD_SIZE: &str = "fleet::environment::bad-size";
 pub(crate) const LITTLE_MEMORY: &str = "fleet::environment::little-memory";

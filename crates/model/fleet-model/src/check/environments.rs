@@ -159,6 +159,7 @@ fn environment(ctx: &mut Context<'_>, model: &Model, name: &str, part: Environme
     };
     ports(ctx, &environment);
     agent_images(ctx, model, &environment);
+    managers(ctx, model, &environment);
     Some(environment)
 }
 
@@ -266,6 +267,31 @@ fn matches_nobody(ctx: &mut Context<'_>, place: Place, only_humans: bool) {
         Draft::error(code::MATCHES_NOBODY, message)
             .at(place, "nobody to deploy")
             .help("check department, team and levels against `fleetctl show`: all of them must apply to a person"),
+    );
+}
+
+/// Agents are told to write to whom they report: somebody who is neither here nor a human has no account there.
+fn managers(ctx: &mut Context<'_>, model: &Model, environment: &Environment) {
+    if ctx.gaps.people() {
+        return;
+    }
+    let people = &model.org.people;
+    let mut found = environment.deploy.iter().filter_map(|(id, origin)| {
+        let manager = people.get(people.get(id)?.reports_to.as_ref()?)?;
+        let absent = !manager.human && !environment.deploy.contains_key(&manager.id);
+        absent.then_some((id, &manager.id, origin))
+    });
+    let Some((id, manager, origin)) = found.next() else { return };
+    let more = match found.count() {
+        0 => String::new(),
+        more => format!(", nor is the manager of {more} more"),
+    };
+    let message = format!("in environment `{}`, `{id}` reports to `{manager}`, who is not deployed{more}", environment.name);
+    let place = origin.as_ref().or(Some(&environment.origin)).and_then(|origin| ctx.files.place_of(origin));
+    ctx.report(
+        Draft::warning(code::ABSENT_MANAGER, message)
+            .maybe_at(place, "deployed here, without the manager")
+            .help(format!("deploy `{manager}` too, or let `{id}` report to a human: agents are told to write to their manager")),
     );
 }
 

@@ -51,6 +51,21 @@ environment "local" { target "docker"; deploy "maria.silva" }
 Remove the id from `deploy`, or declare a `person` if an agent is meant."#,
     },
     Explanation {
+        code: code::ABSENT_MANAGER,
+        title: "An agent whose manager has no account",
+        text: r#"Agents are told to whom they report and to write there when they are blocked. In this environment the manager is neither deployed nor a human, so there is no such account and nobody reads it. This is a warning.
+
+```kdl
+org {
+    person "ana.costa" level="vp" reports-to="maria.silva"
+    person "rui.lima" level="ic" reports-to="ana.costa"
+}
+environment "local" { target "docker"; deploy "rui.lima" }
+```
+
+Deploy the manager too, or declare the manager as a `human`."#,
+    },
+    Explanation {
         code: code::OVER_LIMIT,
         title: "More agents than the limit",
         text: r#"`limits agents=` is a promise about cost. The selectors of this environment pick more people than it allows.

@@ -14,8 +14,9 @@ fn company(more: &str) -> Model {
     files.extend(roles.iter().map(|path| (path.as_str(), "You are {{ name }}.")));
     files.extend(["people", "matrix-messaging", "task-management"].map(skill).iter().map(|path| (&**path, "x")));
     let checked = project::check_texts(&files);
-    assert!(checked.diagnostics.is_empty(), "{}", project::render(&checked));
-    checked.model.expect("no diagnostics, so a model")
+    let absent = |code: &str| code == "fleet::environment::absent-manager";
+    assert!(checked.diagnostics.iter().all(|one| absent(one.code)), "{}", project::render(&checked));
+    checked.model.expect("only warnings, so a model")
 }
 
 fn skill(name: &str) -> &'static str {
