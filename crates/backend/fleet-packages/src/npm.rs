@@ -44,6 +44,8 @@ struct Document {
     dist: Dist,
     #[serde(default)]
     bin: BTreeMap<String, String>,
+    #[serde(default)]
+    engines: serde_json::Value,
 }
 
 #[derive(Deserialize)]

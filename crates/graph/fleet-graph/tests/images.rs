@@ -12,7 +12,7 @@ use fleet_model::{
 };
 use fleet_oci::{
     Digest, LayerRecipe, Lock, Platform,
-    lock::{BasePin, NpmLock, NpmPin},
+    lock::{BasePin, NodeLock, NpmLock, NpmPin, Unpack},
     recipe::FileWhat,
 };
 
@@ -263,4 +263,33 @@ fn scripts_make_a_layer_depend_on_what_they_run_on_and_only_then() {
 fn allowing_a_script_that_there_is_not_is_a_mistake() {
     assert!(scripted("app", 1).unwrap_err().contains("app, which has no install script"));
     assert!(scripted("typo", 1).unwrap_err().contains("typo, which is not among the packages"));
+}
+
+#[test]
+fn the_node_of_an_image_below_is_held_against_what_packages_and_plugins_need() {
+    let problem = |package: &str, plugin: &str| {
+        let image = format!(
+            "image \"below\" {{ base \"{BASE}\"; node \"18.20.0\" }}\nimage \"between\" {{ base image=\"below\" }}\n\
+             image \"homeserver\" {{ base image=\"between\"; npm to=\"/opt/x\" {{ package \"app\" \"1.0.0\"; unpack \"plug\" \"2.0.0\" at=\"plugins/plug\" }} }}"
+        );
+        let mut bench = Bench::new(&image, "");
+        let node = NodeLock { version: "18.20.0".to_owned(), platforms: BTreeMap::from([(AMD, NpmPin::default())]) };
+        bench.lock.node.insert("below".into(), node);
+        let pin = |path: &str, name: &str, range: &str| NpmPin {
+            path: path.to_owned(),
+            name: name.to_owned(),
+            engines: BTreeMap::from([("node".to_owned(), range.to_owned())]),
+            ..NpmPin::default()
+        };
+        let entry = NpmLock {
+            request: BTreeMap::from([("app".to_owned(), "1.0.0".to_owned())]),
+            unpack: BTreeMap::from([("plug".to_owned(), Unpack { version: "2.0.0".to_owned(), at: "plugins/plug".to_owned() })]),
+            packages: vec![pin("node_modules/app", "app", package), pin("plugins/plug", "plug", plugin)],
+        };
+        bench.lock.npm.entry("homeserver".into()).or_default().insert("/opt/x".into(), entry);
+        bench.with(images).map(drop).map_err(whats)
+    };
+    assert_eq!(problem(">=18", "^18"), Ok(()));
+    assert!(problem(">=20", "^18").unwrap_err().contains("needs Node >=20, the image has 18.20.0"));
+    assert!(problem(">=18", ">=20").unwrap_err().contains("plug"));
 }

@@ -65,6 +65,7 @@ pub async fn resolve(
             name: name.clone(),
             version: version.clone(),
             integrity: document.dist.integrity,
+            engines: texts(&document.engines),
             ..NpmPin::default()
         };
         pin.digest().map_err(|_| NpmError::NotPinnable { path: at.clone(), why: "has no sha512".to_owned() })?;

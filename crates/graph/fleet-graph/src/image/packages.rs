@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fleet_model::model::{Layer, LayeredRecipe, Unpack};
+use fleet_model::model::{BaseRef, Layer, LayeredRecipe, Recipe, Unpack};
 use fleet_oci::{
     LayerRecipe, engines,
     lock::{self, NpmLock, NpmPin, PipAsked, PipPin},
@@ -43,11 +43,7 @@ impl Maker<'_> {
             .map(|(name, u)| (name.clone(), lock::Unpack { version: u.version.clone(), at: u.at.clone() }))
             .collect();
         let entry = self.locked(self.inputs.lock.npm(&self.image.name, asked.to, asked.packages, &unpack))?;
-        let node = recipe.layers.iter().find_map(|layer| match &layer.value {
-            Layer::Node { version } => Some(version.as_str()),
-            _ => None,
-        });
-        if let Some(node) = node {
+        if let Some(node) = self.node_of(recipe) {
             self.check_engines(node, entry)?;
         }
         let pins = entry.packages_for(platform).map_err(|misfit| {
@@ -61,12 +57,35 @@ impl Maker<'_> {
         Ok(parts.into_iter().map(|(name, recipe)| self.part(name, recipe)).collect())
     }
 
+    /// The Node.js of an image: its own, else that of the nearest image that it stands on.
+    fn node_of<'r>(&'r self, recipe: &'r LayeredRecipe) -> Option<&'r str> {
+        let images = &self.inputs.model.images;
+        let mut at = recipe;
+        // No chain is longer; fleet-model has refused circles.
+        for _ in 0..=images.len() {
+            let own = at.layers.iter().find_map(|layer| match &layer.value {
+                Layer::Node { version } => Some(version.as_str()),
+                _ => None,
+            });
+            if own.is_some() {
+                return own;
+            }
+            let BaseRef::Image(name) = &at.base.as_ref()?.value else { return None };
+            let Recipe::Layers(below) = &images.get(name)?.recipe else { return None };
+            at = below;
+        }
+        None
+    }
+
     /// What the asked-for packages declare to need of Node, held against the Node of the image, before anything is built.
     fn check_engines(&self, node: &str, entry: &NpmLock) -> Result<(), Problem> {
         let asked = entry
             .packages
             .iter()
-            .filter(|pin| pin.path.strip_prefix("node_modules/").is_some_and(|name| entry.request.contains_key(name)));
+            .filter(|pin| {
+                let named = pin.path.strip_prefix("node_modules/").is_some_and(|name| entry.request.contains_key(name));
+                named || entry.unpack.get(&pin.name).is_some_and(|unpack| unpack.at == pin.path)
+            });
         for pin in asked {
             let Some(range) = pin.engines.get("node") else { continue };
             let help = || "change the version of the `node` layer, or of the package".to_owned();
