@@ -87,13 +87,15 @@ impl Partial {
         self.full.clone().unwrap_or_else(|| Version::new(self.at(0), self.at(1), self.at(2)))
     }
 
-    /// The first version that differs in the part at `index`; `None` when nothing was given there.
+    /// The first version that differs in the part at `index`; `None` when nothing was given there, or when there is none:
+    /// the part is the largest that there is.
     fn next(&self, index: usize) -> Option<Version> {
+        let after = |part: usize| self.at(part).checked_add(1);
         match self.parts.len().min(index + 1) {
             0 => None,
-            1 => Some(Version::new(self.at(0) + 1, 0, 0)),
-            2 => Some(Version::new(self.at(0), self.at(1) + 1, 0)),
-            _ => Some(Version::new(self.at(0), self.at(1), self.at(2) + 1)),
+            1 => Some(Version::new(after(0)?, 0, 0)),
+            2 => Some(Version::new(self.at(0), after(1)?, 0)),
+            _ => Some(Version::new(self.at(0), self.at(1), after(2)?)),
         }
     }
 }
@@ -152,6 +154,9 @@ mod tests {
             ("1.2.3", "=v1.2.3", true),
         ] {
             assert_eq!(satisfies(version, range), Ok(fits), "{version} in {range}");
+        }
+        for range in ["^18446744073709551615", "<=18446744073709551615", ">18446744073709551615", "~1.18446744073709551615"] {
+            assert_eq!(satisfies("1.2.3", range), Ok(range.starts_with("<=")), "{range}");
         }
         assert!(satisfies("1.2.3", "lts").is_err());
         assert!(satisfies("latest", "*").is_err());
