@@ -166,6 +166,10 @@ fn an_environment_on_aws_shows_its_stacks_and_is_not_deployed() {
     fleet.edit("fleet.kdl", "limits agents=50", "network cidr=\"10.0.0.0/20\"; limits agents=100000");
     fleet.run(&["plan", "--offline", "-e", "cloud"]).expect(1).says("fleet::environment::no-stack").says("10.0.0.0/20");
     fleet.run(&["explain", "fleet::environment::no-stack"]).expect(0).says("too narrow");
+    // Beside it, what is wrong with an image is found in the same run.
+    fleet.edit("fleet.kdl", "packages \"coreutils\" \"dash\"", "packages \"coreutils\" \"bash\"");
+    let both = fleet.run(&["plan", "--offline", "-e", "cloud"]);
+    both.expect(1).says("fleet::environment::no-stack").says("fleet::images::not-locked").says("2 errors");
 }
 
 #[test]

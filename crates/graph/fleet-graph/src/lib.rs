@@ -106,7 +106,7 @@ pub fn instantiate(inputs: &Inputs<'_>) -> Result<Instance, Vec<Problem>> {
     match inputs.environment.target {
         Target::Docker => add_services(inputs, &images, &mut instance),
         // Homeserver and web client are services of the environment's stack.
-        Target::Aws { .. } => stacks::add(inputs, &images, &mut instance)?,
+        Target::Aws { .. } => problems.extend(stacks::add(inputs, &images, &mut instance).err().into_iter().flatten()),
     }
     add_directory(inputs, &images, &mut instance);
     add_matrix(inputs, &mut instance);
