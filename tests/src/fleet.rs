@@ -306,7 +306,11 @@ pub fn work() -> PathBuf {
     folder
 }
 
-fn copy_folder(from: &Path, to: &Path) {
+/// Copies a folder of the repository over another; what is there and has other names stays.
+///
+/// # Panics
+/// When something cannot be read or written.
+pub fn copy_folder(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("a folder");
     for entry in fs::read_dir(from).expect("a folder of the repository") {
         let entry = entry.expect("an entry");

@@ -44,6 +44,9 @@ pub use source::{Links, ListedEntry, ListedFile, Listing, Looked, RelPath, Sourc
 /// Codes of what later stages find; see [`Diagnostic::of_line`].
 pub mod late {
     pub use crate::code::{DOES_NOT_FIT, LOCK_SYNTAX, NO_STACK, NOT_LOCKED, SKILL_NOT_TEXT, TEMPLATE};
+
+    /// All of them.
+    pub const ALL: [&str; 6] = [DOES_NOT_FIT, LOCK_SYNTAX, NO_STACK, NOT_LOCKED, SKILL_NOT_TEXT, TEMPLATE];
 }
 
 /// The version that `tool-version` of the `fleet` node is compared with.
