@@ -293,6 +293,27 @@ fn a_lock_that_cannot_be_read_hides_nothing_and_is_written_anew() {
 }
 
 #[test]
+fn what_a_containerfile_starts_from_is_pinned_or_the_lock_does_not_fit() {
+    let folder = empty();
+    let at = |name: &str| folder.path().join(name);
+    let kdl = "fleet \"tiny\" domain=\"tiny.test\"\nimages { image \"homeserver\" { containerfile \"box/Containerfile\" } }\n\
+        environment \"local\" { target \"docker\" }\n";
+    let containerfile = "FROM \\\n  registry.test/a:1 AS one\nRUN <<EOF\nFROM registry.test/b:1\nEOF\nFROM One\nRUN true\n";
+    fs::create_dir(at("box")).expect("a folder");
+    fs::write(at("box/Containerfile"), containerfile).expect("a file");
+    fs::write(at("fleet.kdl"), kdl).expect("a file");
+    fleetctl(folder.path(), &["lock", "--check"]).expect(1).says("registry.test/a:1");
+    let pin = format!("{{\"digest\": \"sha256:{}\"}}", "ab".repeat(32));
+    let lock = format!(
+        "{{\"schema\": 1, \"bases\": {{\"registry.test/a:1\": {{\"linux/amd64\": {pin}, \"linux/arm64\": {pin}}}}}}}"
+    );
+    fs::write(at("fleet.lock"), lock).expect("a file");
+    fleetctl(folder.path(), &["lock", "--check"]).expect(0).says("fleet.lock fits");
+    fs::write(at("box/Containerfile"), "ARG V=1\nFROM registry.test/a:$V\nRUN true\n").expect("a file");
+    fleetctl(folder.path(), &["lock"]).expect(1).says("fleet::images::unpinned").says("box/Containerfile:2");
+}
+
+#[test]
 fn what_is_damaged_is_named_with_a_remedy() {
     let folder = empty();
     let at = |name: &str| folder.path().join(name);
