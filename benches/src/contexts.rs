@@ -67,6 +67,24 @@ pub fn application(folder: &Path, seed: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// All of [`application`] in one file, one after the other: a layer that nothing can divide.
+pub const BUNDLE: &str = "application.bundle";
+
+/// The bytes of the application as one file, in a folder that is not there yet.
+///
+/// # Errors
+/// When files cannot be written.
+pub fn bundle(folder: &Path, seed: u64) -> anyhow::Result<()> {
+    fs::create_dir_all(folder)?;
+    let parts = folder.join("parts");
+    application(&parts, seed)?;
+    let mut whole = fs::File::create(folder.join(BUNDLE))?;
+    for path in crate::stat::walk(&parts)?.files.keys() {
+        std::io::copy(&mut fs::File::open(parts.join(path))?, &mut whole)?;
+    }
+    Ok(fs::remove_dir_all(parts)?)
+}
+
 /// Five small files, 15.6 KB.
 ///
 /// # Errors

@@ -13,10 +13,14 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use fleet_oci::{
-    Compression, Content, Image, ImageConfig, LayerDescriptor, Meta, Node, Platform, Tree,
+    Compression, Content, Digest, Image, ImageConfig, LayerDescriptor, Meta, Node, Platform, Tree,
+    attestation::{Subject, artifact},
     content::ByteSource,
     image::{Base, MANIFEST_TYPE, assemble},
+    index::INDEX_TYPE,
     layer::write_layer,
+    provenance::{Built, PROVENANCE_TYPE, provenance},
+    sbom::{SBOM_TYPE, sbom},
 };
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +41,8 @@ pub struct Job {
     pub config: ImageConfig,
     /// Codec.
     pub compression: Compression,
+    /// Statements are attached to what is pushed.
+    pub telling: bool,
     /// What the last run left.
     pub state: PathBuf,
 }
@@ -47,6 +53,8 @@ struct State {
     /// BLAKE3 over every file's path and stamp, for each layer.
     roots: Vec<String>,
     image: Option<Image>,
+    /// Blobs of statements that are there.
+    said: Vec<String>,
 }
 
 /// The image that the last run of a job pushed.
@@ -116,11 +124,56 @@ pub fn run(job: &Path) -> anyhow::Result<bool> {
     }
     let config = (image.config_json.len() as u64, &mut image.config_json.as_bytes() as &mut dyn io::Read);
     registry.upload(&job.repository, &image.config_digest, config)?;
+    let mut said = last.said;
+    if job.telling {
+        tell(&mut registry, &job, &image, &mut said)?;
+    }
     let body = (image.manifest_json.len() as u64, &mut image.manifest_json.as_bytes() as &mut dyn io::Read);
     let put = registry.ask("PUT", &manifest, MANIFEST_TYPE, body)?;
     ensure!(put.status == 201, "the registry answers {} to a manifest", put.status);
-    fs::write(&job.state, serde_json::to_vec(&State { roots, image: Some(image) })?)?;
+    fs::write(&job.state, serde_json::to_vec(&State { roots, image: Some(image), said })?)?;
     Ok(true)
+}
+
+/// A provenance statement and a bill of packages, and the list of them.
+fn tell(registry: &mut Connection, job: &Job, image: &Image, said: &mut Vec<String>) -> anyhow::Result<()> {
+    let built = Built {
+        repository: &job.repository,
+        image: &job.repository,
+        platform: Some(image.platform),
+        derivation: image.digest.hex(),
+        inputs: [("image".to_owned(), ("sha256", image.digest.hex().to_owned()))].into(),
+        materials: &[],
+        scripts: &[],
+        revision: None,
+        version: "0",
+    };
+    let texts = [(PROVENANCE_TYPE, provenance(&image.digest, &built)), (SBOM_TYPE, sbom(&job.repository, &[]))];
+    let mut listed = Vec::new();
+    for (kind, text) in texts {
+        let statement = artifact(kind, text.as_bytes(), &Subject::of_image(image));
+        for (_, bytes) in statement.blobs() {
+            let digest = Digest::sha256(bytes);
+            if !said.contains(&digest.to_string()) {
+                registry.upload(&job.repository, &digest, (bytes.len() as u64, &mut &*bytes))?;
+                said.push(digest.to_string());
+            }
+        }
+        let manifest = (statement.manifest_json.len() as u64, &mut statement.manifest_json.as_bytes() as &mut dyn io::Read);
+        let path = format!("/v2/{}/manifests/{}", job.repository, statement.digest);
+        let put = registry.ask("PUT", &path, MANIFEST_TYPE, manifest)?;
+        ensure!(put.status == 201, "the registry answers {} to a statement", put.status);
+        listed.push(serde_json::json!({
+            "mediaType": MANIFEST_TYPE, "digest": statement.digest, "size": statement.manifest_json.len(), "artifactType": kind,
+        }));
+    }
+    let tag = format!("/v2/{}/manifests/sha256-{}", job.repository, image.digest.hex());
+    let there = registry.ask("GET", &tag, "text/plain", (0, &mut io::empty()))?;
+    ensure!(there.status == 404, "nobody has said anything of a new image yet");
+    let list = serde_json::json!({"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": listed}).to_string();
+    let put = registry.ask("PUT", &tag, INDEX_TYPE, (list.len() as u64, &mut list.as_bytes()))?;
+    ensure!(put.status == 201, "the registry answers {} to a list of statements", put.status);
+    Ok(())
 }
 
 /// One layer, compressed into a file without a name.

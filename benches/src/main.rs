@@ -19,7 +19,7 @@ use anyhow::bail;
 
 const USAGE: &str = "usage: cargo run --release -p fleet-benches -- images [ONLY-TOOL…]
 
-Tools: fleetctl, floor, docker, buildah, umoci. Needs docker-registry (Debian's package of that name) and the built
+Tools: fleetctl, floor, floor-telling, docker, buildah, umoci. Needs docker-registry (Debian's package of that name) and the built
 fleetctl (or FLEETCTL=its path); what else is not installed is left out and said.
 FLEET_BENCH_RUNS=n   runs after the warm-up (7; 3 for the large cases)
 FLEET_BENCH_CASES=…  only cases whose name has this text

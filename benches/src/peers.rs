@@ -22,6 +22,8 @@ pub enum Tool {
     Fleetctl,
     /// Nothing that is not needed.
     Floor,
+    /// The same, and a provenance statement and a bill of packages attached to what it pushes, as fleetctl does.
+    Telling,
     /// `docker build` with BuildKit and `docker push`.
     Docker,
     /// `buildah build --layers` and `buildah push`.
@@ -31,7 +33,7 @@ pub enum Tool {
 }
 
 /// All, in the order of the table.
-pub const TOOLS: [Tool; 5] = [Tool::Floor, Tool::Fleetctl, Tool::Docker, Tool::Buildah, Tool::Umoci];
+pub const TOOLS: [Tool; 6] = [Tool::Floor, Tool::Telling, Tool::Fleetctl, Tool::Docker, Tool::Buildah, Tool::Umoci];
 
 /// An image of the benchmark.
 #[derive(Clone, Debug)]
@@ -71,6 +73,8 @@ pub struct Place {
 
 /// Repository of the base image.
 pub const BASE: &str = "base";
+/// And of buildah's.
+const BUILDAH_BASE: &str = "base-buildah";
 
 impl Tool {
     /// As on the command line and in the table.
@@ -79,6 +83,7 @@ impl Tool {
         match self {
             Self::Fleetctl => "fleetctl",
             Self::Floor => "floor",
+            Self::Telling => "floor-telling",
             Self::Docker => "docker",
             Self::Buildah => "buildah",
             Self::Umoci => "umoci",
@@ -95,7 +100,7 @@ impl Tool {
         };
         let absent = |what: &str| Some(format!("{what} is not installed or does not answer"));
         match self {
-            Self::Floor => None,
+            Self::Floor | Self::Telling => None,
             Self::Fleetctl => fleetctl::program().err().map(|error| error.to_string()),
             Self::Docker if docker().is_none() => {
                 Some("no docker command line here builds with BuildKit against a running engine".to_owned())
@@ -129,7 +134,10 @@ impl Tool {
                 }
                 Ok(())
             }
-            _ => Ok(fs::create_dir_all(self.files(place, target))?),
+            _ => {
+                fs::create_dir_all(self.files(place, target))?;
+                if self == Self::Buildah && target.base.is_some() { buildah_base(place) } else { Ok(()) }
+            }
         }
     }
 
@@ -143,6 +151,10 @@ impl Tool {
         let commands = match self {
             Self::Fleetctl => fleetctl::build(place, target)?,
             Self::Floor => vec![floor(&job(place, target, &files), &files)?],
+            Self::Telling => {
+                let repository = format!("{}/{}", self.name(), target.name);
+                vec![floor(&Job { repository, telling: true, ..job(place, target, &files) }, &files)?]
+            }
             Self::Docker => vec![
                 docker_build(place, target, &files, &reference)?,
                 command(docker().context("docker")?, &["push", "--quiet", &reference]),
@@ -194,6 +206,7 @@ pub fn job(place: &Place, target: &Target, files: &Path) -> Job {
         base: target.base.clone().map(|base| (BASE.to_owned(), base)),
         config: ImageConfig { env: [env].into(), ..ImageConfig::default() },
         compression: Compression::Zstd,
+        telling: false,
         state: files.join("state.json"),
     }
 }
@@ -224,9 +237,9 @@ fn docker() -> Option<&'static str> {
     })
 }
 
-fn dockerfile(place: &Place, target: &Target) -> String {
+fn dockerfile(place: &Place, target: &Target, base: &str) -> String {
     let mut text = match &target.base {
-        Some(_) => format!("FROM {}/{BASE}:v1\n", place.registry),
+        Some(_) => format!("FROM {}/{base}:v1\n", place.registry),
         None => "FROM scratch\n".to_owned(),
     };
     for (from, to) in target.layers {
@@ -239,25 +252,38 @@ fn dockerfile(place: &Place, target: &Target) -> String {
 
 fn docker_build(place: &Place, target: &Target, files: &Path, reference: &str) -> anyhow::Result<Command> {
     let file = files.join("Dockerfile");
-    fs::write(&file, dockerfile(place, target))?;
+    fs::write(&file, dockerfile(place, target, BASE))?;
     let mut build = command(docker().context("docker")?, &["build", "--quiet", "--tag", reference]);
     build.arg("--file").arg(file).arg(&target.context).env("DOCKER_BUILDKIT", "1");
     Ok(build)
 }
 
+/// buildah with a store of its own: what it leaves goes with our folder.
+fn buildah_command(place: &Place, arguments: &[&str]) -> Command {
+    let mut command = Command::new("buildah");
+    command.arg("--root").arg(place.work.join("buildah-root")).arg("--runroot").arg(place.work.join("buildah-run"));
+    command.args(["--storage-driver", "overlay"]).args(arguments);
+    command
+}
+
 fn buildah(place: &Place, target: &Target, files: &Path, reference: &str) -> anyhow::Result<Vec<Command>> {
     let file = files.join("Dockerfile");
-    fs::write(&file, dockerfile(place, target))?;
-    let store = |arguments: &[&str]| {
-        let mut command = Command::new("buildah");
-        // Its own store: what it leaves goes with our folder.
-        command.arg("--root").arg(place.work.join("buildah-root")).arg("--runroot").arg(place.work.join("buildah-run"));
-        command.args(["--storage-driver", "overlay"]).args(arguments);
-        command
-    };
-    let mut build = store(&["build", "--layers", "--isolation", "chroot", "--quiet", "--tls-verify=false", "--tag", reference]);
+    fs::write(&file, dockerfile(place, target, BUILDAH_BASE))?;
+    let options = ["build", "--layers", "--isolation", "chroot", "--quiet", "--tls-verify=false", "--tag", reference];
+    let mut build = buildah_command(place, &options);
     build.arg("--file").arg(file).arg(&target.context);
-    Ok(vec![build, store(&["push", "--quiet", "--tls-verify=false", reference])])
+    Ok(vec![build, buildah_command(place, &["push", "--quiet", "--tls-verify=false", reference])])
+}
+
+/// Debian's buildah builds on nothing whose config has no history, which the specification leaves out at will: it gets
+/// a base of the same files that it made itself.
+fn buildah_base(place: &Place) -> anyhow::Result<()> {
+    let files = place.work.join(BUILDAH_BASE);
+    fs::create_dir_all(&files)?;
+    let context = place.work.join("projects/fat/context");
+    let target = Target { name: BUILDAH_BASE, context, layers: &[("", "/app")], env: "base".into(), base: None };
+    let reference = format!("{}/{BUILDAH_BASE}:v1", place.registry);
+    measure::run(&mut buildah(place, &target, &files, &reference)?).map(drop)
 }
 
 /// umoci has no cache: whoever uses it inserts what they know has changed.

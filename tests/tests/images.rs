@@ -184,8 +184,15 @@ fn one_index_holds_both_platforms_of_an_image_of_files() {
     let entry = entry(&out, "homeserver");
     assert_eq!(entry["mediaType"], "application/vnd.oci.image.index.v1+json");
     assert_eq!(entry["digest"], *printed(&built.stdout, &format!("{}/homeserver", fleet.name)));
-    // Two manifests, two configs, their index, two statements for each, and the layout's index.
-    assert_eq!(validate(&out), 2 + 2 + 1 + 4 + 1);
+    // Two manifests, two configs, their index, two statements for each of the three, and the layout's index.
+    assert_eq!(validate(&out), 2 + 2 + 1 + 6 + 1);
+    let index = json_file(&out.join("index.json"));
+    let listed = index["manifests"].as_array().expect("a list").iter();
+    let subjects: Vec<Value> = listed
+        .filter(|entry| entry.get("artifactType").is_some() || entry["annotations"].get("dev.fleetctl.about").is_some())
+        .map(|entry| json_file(&blob(&out, &entry["digest"]))["subject"]["digest"].clone())
+        .collect();
+    assert_eq!(subjects.iter().filter(|subject| **subject == entry["digest"]).count(), 2, "{subjects:?}");
     for architecture in ["amd64", "arm64"] {
         let arguments = ["--override-arch", architecture, "inspect", &format!("{to}:homeserver")];
         let inspected: Value = serde_json::from_str(&tool("skopeo", &arguments)).expect("JSON");
@@ -485,6 +492,7 @@ fn an_install_script_runs_in_the_image_without_a_network_and_is_told_of_everywhe
     let file = fleet.path("../tool.tar");
     let to = format!("docker-archive:{}", file.display());
     let built = fleet.run(&["build", "homeserver", "--to", &to, "--format", "json"]);
+    built.says("running install scripts of esbuild");
     let image = built.expect(0).json()["images"][0].clone();
     assert_eq!(image["reproducible"], false);
     assert_eq!(image["install_scripts"], json!(["esbuild"]));

@@ -1,13 +1,22 @@
-//! Images that we pushed, in others' hands. A real registry that wants a password.
+//! Images that we pushed, in others' hands; images that others hold, in ours: real registries that want a password, have a
+//! certificate of their own, or stand in for another.
 
 #[path = "../../crates/backend/fleet-registry/tests/support/bench.rs"]
 mod bench;
+#[path = "../../crates/backend/fleet-registry/tests/support/certificates.rs"]
+mod certificates;
 #[path = "../../crates/backend/fleet-registry/tests/support/docker_registry.rs"]
 mod docker_registry;
 
-use std::{fs, process::Command};
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    process::Command,
+};
 
 use bench::{Bench, PLATFORM, target};
+use certificates::Authority;
 use docker_registry::{DockerRegistry, PASSWORD, USER};
 use fleet_oci::{
     Compression, Image, ImageConfig, Node, Tree,
@@ -16,7 +25,11 @@ use fleet_oci::{
 };
 use fleet_registry::DockerConfig;
 use fleet_store::Algorithm;
-use fleet_tests::engine::{docker, try_docker};
+use fleet_tests::{
+    Output,
+    engine::{docker, try_docker},
+    run::{self, Running},
+};
 
 /// Runs a program; its stdout.
 #[track_caller]
@@ -72,4 +85,102 @@ async fn what_we_push_is_pulled_by_docker_and_skopeo_and_runs() {
         ran(Command::new("skopeo").args(options).args([&from, &to]));
         assert_eq!(fs::read_to_string(copy.path().join("manifest.json")).expect("a manifest"), image.manifest_json);
     }
+}
+
+/// A project whose only image of interest stands on this base.
+fn project(base: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    fleetctl(folder.path(), &["init", "--name", "small"], &[]).expect(0);
+    let file = folder.path().join("fleet.kdl");
+    let text = fs::read_to_string(&file).expect("fleet.kdl");
+    let image = format!("images {{\n    image \"tools\" {{ base \"{base}\" }}");
+    assert_eq!(text.matches("images {").count(), 1, "{text}");
+    fs::write(&file, text.replace("images {", &image)).expect("fleet.kdl");
+    folder
+}
+
+fn fleetctl(folder: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
+    let mut command = run::command(folder, &folder.join("home"));
+    command.args(arguments).env("DOCKER_CONFIG", folder.join("nobody")).envs(variables.iter().copied());
+    Running::start(&mut command).wait()
+}
+
+const LOCK: [&str; 3] = ["lock", "--only", "image/tools"];
+
+#[tokio::test]
+async fn a_base_of_a_private_registry_is_pinned_as_whom_docker_says_or_its_helper() {
+    let registry = DockerRegistry::start();
+    let home = signed_in(&registry);
+    let bench = Bench::new(DockerConfig::at(home.path().join("config.json")));
+    let image = runnable(&bench, Compression::Zstd);
+    bench.push(&bench.client(), &target(&registry.host, "org/base:1"), &image).await.expect("a push");
+    let digest = image.digest.to_string();
+    let base = format!("{}/org/base:1", registry.host);
+    let locked = |folder: &Path| fs::read_to_string(folder.join("fleet.lock")).unwrap_or_default().contains(&digest);
+
+    let project = project(&base);
+    let at = project.path();
+    fleetctl(at, &LOCK, &[])
+        .expect(1)
+        .says("it wants to know who asks")
+        .says(&format!("docker login {}", registry.host));
+    assert!(!locked(at));
+    fleetctl(at, &LOCK, &[("DOCKER_CONFIG", &home.path().display().to_string())]).expect(0);
+    assert!(locked(at));
+
+    // A helper that gives the password to whoever names the registry on its stdin.
+    fs::remove_file(at.join("fleet.lock")).expect("fleet.lock");
+    let helper = home.path().join("docker-credential-test");
+    let script = format!(
+        "#!/bin/sh\nread -r host\n[ \"$1 $host\" = 'get {}' ] || exit 1\nprintf '{{\"Username\":\"{USER}\",\"Secret\":\"{PASSWORD}\"}}'\n",
+        registry.host
+    );
+    fs::write(&helper, script).expect("a helper");
+    fs::set_permissions(&helper, Permissions::from_mode(0o755)).expect("a helper");
+    let path = format!("{}:{}", home.path().display(), std::env::var("PATH").unwrap_or_default());
+    let helped = at.join("helped");
+    fs::create_dir(&helped).expect("a folder");
+    fs::write(helped.join("config.json"), r#"{"credsStore": "test"}"#).expect("a file");
+    let asked = [("DOCKER_CONFIG", helped.to_str().expect("text")), ("PATH", path.as_str())];
+    let output = fleetctl(at, &LOCK, &asked);
+    output.expect(0);
+    assert!(locked(at));
+    assert!(!format!("{output:?}").contains(PASSWORD));
+}
+
+#[tokio::test]
+async fn a_base_comes_from_the_mirror_that_the_environment_names() {
+    let (mirror, unreachable) = (DockerRegistry::open(), "127.0.0.1:1");
+    let bench = Bench::new(fleet_registry::Nobody);
+    let image = runnable(&bench, Compression::Zstd);
+    bench.push(&bench.client(), &target(&mirror.host, "cache/org/base:1"), &image).await.expect("a push");
+    let project = project(&format!("{unreachable}/org/base:1"));
+    let at = project.path();
+    let mirrors = format!("{unreachable}={}/cache", mirror.host);
+    fleetctl(at, &LOCK, &[("FLEETCTL_REGISTRY_MIRRORS", &mirrors)]).expect(0);
+    assert!(fs::read_to_string(at.join("fleet.lock")).expect("fleet.lock").contains(&image.digest.to_string()));
+    let nonsense = fleetctl(at, &LOCK, &[("FLEETCTL_REGISTRY_MIRRORS", "https://mirror.example")]);
+    nonsense.expect(64).says("FLEETCTL_REGISTRY_MIRRORS").says("docker.io=mirror.example:5000/cache");
+}
+
+#[tokio::test]
+async fn a_registry_with_a_certificate_of_the_house_is_spoken_to_where_ssl_cert_file_names_its_ca() {
+    // TLS is spoken beyond loopback only; the engine's bridge is an address that every machine with an engine has.
+    let address = docker(&["network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}"]);
+    let folder = tempfile::tempdir().expect("a folder");
+    let Authority { ca, http } = Authority::for_address(folder.path(), &address);
+    let registry = DockerRegistry::at(&address, folder, ("", &http));
+    let mut bench = Bench::new(fleet_registry::Nobody);
+    bench.config.ca_bundle = Some(ca.clone());
+    let image = runnable(&bench, Compression::Zstd);
+    bench.push(&bench.client(), &target(&registry.host, "org/base:1"), &image).await.expect("a push");
+
+    let project = project(&format!("{}/org/base:1", registry.host));
+    let at = project.path();
+    let locked = || fs::read_to_string(at.join("fleet.lock")).unwrap_or_default().contains(&image.digest.to_string());
+    fleetctl(at, &LOCK, &[]).says(&registry.host).says("certificate").says("CA settings");
+    assert!(!locked());
+    let trusted = [("SSL_CERT_FILE", ca.to_str().expect("text"))];
+    fleetctl(at, &LOCK, &trusted).expect(0);
+    assert!(locked());
 }

@@ -1,4 +1,4 @@
-//! [`write_atomic`]: the one way to write a file. Readers see the former or the new contents, never a mixture, whatever
+//! [`write_atomic`]: the way to write a file. Readers see the former or the new contents, never a mixture, whatever
 //! is killed when.
 
 use std::{
@@ -63,6 +63,13 @@ pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> Result<(), WriteErr
         let _ = std::os::unix::fs::chown(&temporary.path, Some(former.uid()), Some(former.gid()));
     }
     temporary.rename_to(path).map_err(WriteError::at(path))
+}
+
+/// The same without syncing anything, through a temporary file of the caller's: for what can be made again and tells
+/// itself whether it is whole. After a power failure the file may be torn.
+pub(crate) fn write_unsynced(path: &Path, temporary: &Temporary, bytes: &[u8], mode: u32) -> Result<(), WriteError> {
+    let written = temporary.create(mode).and_then(|mut file| file.write_all(bytes));
+    written.and_then(|()| fs::rename(&temporary.path, path)).map_err(WriteError::at(path))
 }
 
 /// A temporary file's name that is this process's alone; removed when dropped unless it was renamed.

@@ -30,6 +30,7 @@
 
 mod atomic;
 mod blob;
+mod blob_id;
 mod gc;
 mod generations;
 mod ignore;
@@ -42,7 +43,8 @@ mod store;
 mod walk;
 
 pub use atomic::{WriteError, write_atomic};
-pub use blob::{Algorithm, BlobError, BlobId, BlobWriter, NotABlobId};
+pub use blob::{BlobError, BlobWriter};
+pub use blob_id::{Algorithm, BlobId, NotABlobId};
 pub use gc::{Collected, GcError};
 pub use generations::{GenerationError, NumberedGeneration};
 pub use ignore::{BadPattern, IgnoreRules};

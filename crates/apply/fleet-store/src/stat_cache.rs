@@ -16,7 +16,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -25,7 +25,7 @@ use fleet_derivation::Hash;
 use fleet_model::source::{Links, SourceFile};
 use rayon::prelude::*;
 
-use crate::{Store, WriteError, atomic::write_atomic, blob::copy, walk};
+use crate::{Store, WriteError, atomic::{Temporary, write_unsynced}, blob::copy, walk};
 
 /// First bytes of the file; another format has another number and is ignored.
 const MAGIC: &[u8] = b"fleetctl stat cache 1\n";
@@ -80,6 +80,13 @@ impl Stamp {
     }
 }
 
+/// An entry of the file, and whether its path was there in this run.
+#[derive(Debug)]
+struct Known {
+    entry: Entry,
+    seen: AtomicBool,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Entry {
     stamp: Stamp,
@@ -112,7 +119,7 @@ pub struct HashError {
 pub struct StatCache {
     file: Option<PathBuf>,
     /// By path, as bytes: paths compare part by part, which costs more than the look-up is worth.
-    known: BTreeMap<OsString, Entry>,
+    known: BTreeMap<OsString, Known>,
     learned: Mutex<BTreeMap<OsString, Entry>>,
     contents_read: AtomicUsize,
 }
@@ -122,7 +129,9 @@ impl StatCache {
     #[must_use]
     pub fn load(store: &Store) -> Self {
         let file = store.root().join("stat-cache");
-        let known = fs::read(&file).ok().and_then(|bytes| decode(&bytes)).unwrap_or_default();
+        let entries = fs::read(&file).ok().and_then(|bytes| decode(&bytes)).unwrap_or_default();
+        let known = |(path, entry)| (path, Known { entry, seen: AtomicBool::new(false) });
+        let known = entries.into_iter().map(known).collect();
         Self { file: Some(file), known, ..Self::default() }
     }
 
@@ -156,8 +165,9 @@ impl StatCache {
     /// The same for a file that was looked at a moment ago.
     pub(crate) fn hash_stamped(&self, path: &Path, stamp: Stamp) -> Result<HashedFile, HashError> {
         let failed = |error: io::Error| HashError { path: path.to_owned(), why: error.to_string() };
-        if let Some(entry) = self.known.get(path.as_os_str()).filter(|entry| entry.stamp == stamp) {
-            return Ok(hashed(entry));
+        if let Some(known) = self.known.get(path.as_os_str()).filter(|known| known.entry.stamp == stamp) {
+            known.seen.store(true, Ordering::Relaxed);
+            return Ok(hashed(&known.entry));
         }
         let entry = self.read(path, |file| {
             let mut hasher = blake3::Hasher::new();
@@ -219,17 +229,20 @@ impl StatCache {
     pub fn save(&self) -> Result<(), WriteError> {
         let learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(file) = &self.file else { return Ok(()) };
-        if learned.iter().all(|(path, entry)| self.known.get(path) == Some(entry)) {
+        if learned.iter().all(|(path, entry)| self.known.get(path).is_some_and(|known| known.entry == *entry)) {
             return Ok(());
         }
         let mut all: BTreeMap<&OsStr, &Entry> = learned.iter().map(|(path, entry)| (path.as_os_str(), entry)).collect();
-        for (path, entry) in &self.known {
+        for (path, known) in &self.known {
             // Files that nobody asked for this time stay; those that are gone do not, or the cache would only grow.
-            if !learned.contains_key(path) && Path::new(path).exists() {
-                all.insert(path, entry);
+            let there = || known.seen.load(Ordering::Relaxed) || Path::new(path).exists();
+            if !learned.contains_key(path) && there() {
+                all.insert(path, &known.entry);
             }
         }
-        write_atomic(file, &encode(&all), 0o600)
+        // Damaged by a power failure, it is empty.
+        let temporary = Temporary::within(&file.with_file_name("tmp"));
+        write_unsynced(file, &temporary, &encode(&all), 0o600)
     }
 
     /// Opens and reads a file until its stamp is the same before and after, and remembers a settled result.

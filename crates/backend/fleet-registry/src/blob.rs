@@ -1,5 +1,5 @@
 //! One blob on its way to a repository: known to be there, found there, mounted from beside it, sent from here, or
-//! streamed through from another registry. [`BlobSource`] says where its bytes are.
+//! streamed through from another registry. [`Source`] says where its bytes are.
 
 use std::{
     fs::File,
@@ -9,8 +9,8 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use fleet_oci::{Digest, digest::Hasher, upload::BlobRef};
-use fleet_store::Store;
+use fleet_oci::{Digest, digest::Hasher, upload::{BlobRef, Upload}};
+use fleet_store::{RecordId, Store};
 use futures::{TryStreamExt as _, stream};
 use reqwest::{
     Body, Method, Response, StatusCode, Url,
@@ -44,9 +44,9 @@ pub struct Origin {
     pub repository: String,
 }
 
-/// Where the bytes of blobs are.
+/// What a push asks for: where the bytes of blobs are, what is said about the image, and what an earlier push left.
 #[async_trait]
-pub trait BlobSource: Send + Sync {
+pub trait Source: Send + Sync {
     /// Repositories that are known to hold the blob, best first: it is mounted from one of the target's registry, or
     /// streamed through from another.
     fn origins(&self, blob: &BlobRef) -> Vec<Origin>;
@@ -56,6 +56,21 @@ pub trait BlobSource: Send + Sync {
     /// # Errors
     /// When they should be here and cannot be read.
     async fn open(&self, blob: &BlobRef) -> io::Result<Option<File>>;
+
+    /// Statements about the image: uploads with a subject, whose blobs are inline. Asked for only when the image turns
+    /// out not to be there.
+    async fn statements(&self) -> Vec<Upload> {
+        Vec::new()
+    }
+
+    /// Blobs that an earlier push left in a repository (`registry/repository`), as far as anybody remembers. They are
+    /// not looked for; where the registry then misses one, all are.
+    fn kept(&self, _repository: &str) -> Vec<Digest> {
+        Vec::new()
+    }
+
+    /// Takes note of what this push left there.
+    fn keep(&self, _repository: &str, _blobs: &[Digest]) {}
 }
 
 /// Blobs of a store, and of the bases that images stand on.
@@ -67,8 +82,14 @@ pub struct StoreBlobs {
     pub origins: std::collections::BTreeMap<Digest, Vec<Origin>>,
 }
 
+impl StoreBlobs {
+    fn record(repository: &str) -> RecordId {
+        RecordId { space: "pushed".to_owned(), key: repository.to_owned() }
+    }
+}
+
 #[async_trait]
-impl BlobSource for StoreBlobs {
+impl Source for StoreBlobs {
     fn origins(&self, blob: &BlobRef) -> Vec<Origin> {
         self.origins.get(&blob.digest).cloned().unwrap_or_default()
     }
@@ -76,6 +97,15 @@ impl BlobSource for StoreBlobs {
     async fn open(&self, blob: &BlobRef) -> io::Result<Option<File>> {
         let id = id_of(&blob.digest).map_err(io::Error::other)?;
         self.store.open_blob(&id).map_err(io::Error::other)
+    }
+
+    // A note that cannot be read or written costs requests, nothing else.
+    fn kept(&self, repository: &str) -> Vec<Digest> {
+        self.store.get_record(&Self::record(repository)).ok().flatten().unwrap_or_default()
+    }
+
+    fn keep(&self, repository: &str, blobs: &[Digest]) {
+        drop(self.store.put_record(&Self::record(repository), &blobs, &[]));
     }
 }
 

@@ -57,7 +57,9 @@ pub type Events<'a> = &'a (dyn Fn(Event) + Send + Sync);
 pub struct Pushed {
     /// Of the manifest that is now there.
     pub digest: Digest,
-    /// Bytes of blobs that were sent.
+    /// The tag had it before: nothing else was asked.
+    pub found: bool,
+    /// Bytes of blobs that were sent, those of statements too.
     pub sent: u64,
     /// Blobs taken from other repositories of the registry.
     pub mounted: usize,

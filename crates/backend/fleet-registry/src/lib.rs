@@ -1,6 +1,6 @@
 //! Images in container registries (OCI distribution 1.1), through one [`Client`]: [`Client::resolve`] a reference to a
-//! digest for `fleet.lock`, [`Client::pull`] a pinned image into the store, [`Client::push`] what a fleet made,
-//! [`Client::attach`] statements about it.
+//! digest for `fleet.lock`, [`Client::pull`] a pinned image into the store, [`Client::push`] what a fleet made with the
+//! statements about it.
 //!
 //! ```text
 //! reference   what a text names, and where that is asked for
@@ -42,7 +42,7 @@ mod reference;
 mod referrers;
 mod transport;
 
-pub use blob::{BlobSource, Origin, StoreBlobs};
+pub use blob::{Origin, Source, StoreBlobs};
 pub use client::Client;
 pub use config::RegistryConfig;
 pub use credentials::{Credential, Credentials, CredentialsError, DockerConfig, Nobody};

@@ -1,6 +1,6 @@
 //! The fuzz target for manifests and indexes. See `fleet_fuzz::fuzz`.
 
-use fleet_fuzz::{Random, fuzz, mutate};
+use fleet_fuzz::{Random, fuzz, scrambled};
 use fleet_oci::Platform;
 
 use crate::manifest::{Document, Kind, MAXIMUM_LAYERS, MAXIMUM_MANIFEST};
@@ -31,17 +31,7 @@ fn fuzz_manifest() {
     let seeds = seeds();
     fuzz("manifests", Some(64 << 20), |seed| {
         let mut random = Random(seed);
-        let mut bytes = random.pick(&seeds).clone();
-        for _ in 0..=random.below(5) {
-            let other = random.pick(&seeds);
-            if random.below(2) == 0 {
-                let at = random.below(bytes.len() + 1);
-                let word = random.pick(&WORDS);
-                bytes.splice(at..at, word.bytes());
-            } else {
-                mutate(&mut random, &mut bytes, other);
-            }
-        }
+        let mut bytes = scrambled(&mut random, &seeds, &WORDS);
         match random.below(200) {
             // Depth that would overflow a recursive reader's stack.
             0 => drop(bytes.splice(0..0, b"{\"layers\":".repeat(50_000))),

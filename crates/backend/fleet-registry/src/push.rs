@@ -1,5 +1,6 @@
 //! [`Client::push`]: from the first look at a tag to the manifest under it. The order is the whole of its safety: blobs,
-//! then manifests that others name, then the one that has the tag. Until that last request nothing is visible.
+//! then manifests that others name and statements with their list, then the manifest that has the tag. Until that last
+//! request nothing is visible, and whoever sees the tag finds the statements, too.
 
 use std::sync::{Mutex, PoisonError, atomic::AtomicUsize};
 
@@ -7,14 +8,14 @@ use fleet_oci::{
     Digest,
     upload::{BlobRef, Upload},
 };
-use futures::{StreamExt as _, TryStreamExt as _, stream};
+use futures::{StreamExt as _, TryStreamExt as _, future::try_join, stream};
 use reqwest::{
     Method, Response, StatusCode,
     header::{CONTENT_TYPE, HeaderValue},
 };
 
 use crate::{
-    blob::BlobSource,
+    blob::Source,
     client::{Client, Inner, content_digest, scope},
     error::RegistryError,
     events::{Event, Events, Pushed},
@@ -29,11 +30,9 @@ const MAXIMUM_FORMER: usize = 8;
 const MAXIMUM_SCOPES: usize = 8;
 
 impl Client {
-    /// Has an image, an index or a statement in the target. What is there is not sent again; with the tag already right
-    /// it costs one request. Broken off at any moment it leaves nothing visible, and the next push goes on where this one
-    /// ended.
-    ///
-    /// An upload with a subject is listed among the subject's referrers; [`Client::attach`] does the same without a tag.
+    /// Has an image or an index in the target, with the statements about it that `source` knows. What is there is not
+    /// sent again; with the tag already right it costs one request. Broken off at any moment it leaves nothing visible,
+    /// and the next push goes on where this one ended.
     ///
     /// # Errors
     /// [`RegistryError::Taken`] when an immutable tag holds another digest, and whatever else a registry can answer.
@@ -41,7 +40,7 @@ impl Client {
         &self,
         target: &Target,
         upload: &Upload,
-        source: &dyn BlobSource,
+        source: &dyn Source,
         events: Events<'_>,
     ) -> Result<Pushed, RegistryError> {
         let requests = AtomicUsize::new(0);
@@ -69,7 +68,7 @@ impl Client {
 pub(crate) struct Pushing<'a> {
     pub client: &'a Inner,
     pub target: &'a Target,
-    pub source: &'a dyn BlobSource,
+    pub source: &'a dyn Source,
     pub session: Session<'a>,
     pushed: Mutex<Pushed>,
 }
@@ -79,7 +78,7 @@ impl<'a> Pushing<'a> {
         client: &'a Inner,
         target: &'a Target,
         upload: &Upload,
-        source: &'a dyn BlobSource,
+        source: &'a dyn Source,
         mut session: Session<'a>,
     ) -> Self {
         let own = &target.place;
@@ -94,8 +93,15 @@ impl<'a> Pushing<'a> {
         beside.truncate(MAXIMUM_SCOPES);
         let beside = beside.iter().map(|repository| scope(repository, "pull"));
         session.scopes = [scope(&own.repository, "pull,push")].into_iter().chain(beside).collect();
-        let pushed =
-            Pushed { digest: upload.digest.clone(), sent: 0, mounted: 0, skipped: 0, requests: 0, notices: Vec::new() };
+        let pushed = Pushed {
+            digest: upload.digest.clone(),
+            found: false,
+            sent: 0,
+            mounted: 0,
+            skipped: 0,
+            requests: 0,
+            notices: Vec::new(),
+        };
         Self { client, target, source, session, pushed: Mutex::new(pushed) }
     }
 
@@ -107,24 +113,33 @@ impl<'a> Pushing<'a> {
         let version = self.target.tag.clone().unwrap_or_else(|| upload.digest.to_string());
         let there = self.client.head_manifest(&self.session, &version).await?;
         if there.as_ref() == Some(&upload.digest) {
-            return self.list_if_referrer(upload, None).await;
+            self.tally(|pushed| pushed.found = true);
+            return Ok(());
         }
         if let Some(there) = &there {
             self.free(upload, there)?;
         }
-        let missing = self.missing(upload).await?;
+        let place = &self.session.place;
+        let kept = self.source.kept(&place.shown());
+        kept.iter().for_each(|blob| self.client.remember(place, blob));
+        let statements = async { Ok(self.source.statements().await) };
+        let (missing, statements) = try_join(self.missing(upload), statements).await?;
         // A moving tag's own image is the best guess at what is needed again.
         if let Some(former) = self.target.former.as_ref().or(there.as_ref()) {
             self.learn_from(former, &missing).await?;
         }
-        match self.send_all(&missing, &version).await {
-            // Something that was known to be there is no longer: then nothing is known.
-            Err(trouble) if is_blob_unknown(&trouble) && self.client.forget(&self.session.place) => {
-                let answer = self.send_all(&missing, &version).await;
-                self.finish(upload, &version, answer).await
+        let answer = match self.send_all(&missing, &statements, &version).await {
+            // Something that was known to be there may no longer be: then nothing is known.
+            Err(trouble) if lacks_blobs(&trouble, !kept.is_empty()) && self.client.forget(place) => {
+                self.send_all(&missing, &statements, &version).await
             }
-            answer => self.finish(upload, &version, answer).await,
-        }
+            answer => answer,
+        };
+        self.finish(upload, &version, answer).await?;
+        let all: Vec<&Upload> = missing.into_iter().chain(&statements).collect();
+        let blobs: Vec<Digest> = blobs(&all).into_iter().map(|blob| blob.digest.clone()).collect();
+        self.source.keep(&place.shown(), &blobs);
+        Ok(())
     }
 
     /// Whether the tag may be written although it has something else.
@@ -187,23 +202,31 @@ impl<'a> Pushing<'a> {
         Ok(Document::kept(&bytes).unwrap_or_default())
     }
 
-    /// Sends blobs, several at a time, then manifests, one after the other.
-    async fn send_all(&self, missing: &[&Upload], version: &str) -> Result<Option<Response>, Trouble> {
-        let transport = &self.client.transport;
-        let blobs = blobs(missing)
-            .into_iter()
-            .map(|blob| async move { transport.retried(&self.session, || self.blob(blob)).await });
-        stream::iter(blobs).buffer_unordered(self.client.parallel).try_collect::<()>().await?;
-        let mut last = None;
-        for (at, upload) in missing.iter().enumerate() {
-            let own = upload.digest.to_string();
-            let version = if at + 1 == missing.len() { version } else { own.as_str() };
-            last = Some(self.put(upload, version).await?);
-        }
-        Ok(last)
+    /// The image's blobs and manifests, and beside them the statements; when all of that is there, the manifest that has
+    /// the tag.
+    async fn send_all(&self, missing: &[&Upload], statements: &[Upload], version: &str) -> Result<(), Trouble> {
+        let Some((last, children)) = missing.split_last() else { return Ok(()) };
+        let image = async {
+            self.send_blobs(missing).await?;
+            for child in children {
+                self.put(child, &child.digest.to_string()).await?;
+            }
+            Ok(())
+        };
+        try_join(image, self.attach(statements)).await?;
+        self.put(last, version).await.map(drop)
     }
 
-    async fn put(&self, upload: &Upload, version: &str) -> Result<Response, Trouble> {
+    /// Sends blobs of these manifests, each once, several at a time.
+    pub async fn send_blobs(&self, uploads: &[&Upload]) -> Result<(), Trouble> {
+        let transport = &self.client.transport;
+        let blobs = blobs(uploads)
+            .into_iter()
+            .map(|blob| async move { transport.retried(&self.session, || self.blob(blob)).await });
+        stream::iter(blobs).buffer_unordered(self.client.parallel).try_collect().await
+    }
+
+    pub async fn put(&self, upload: &Upload, version: &str) -> Result<Response, Trouble> {
         let what = format!("the manifest {}", upload.digest);
         let response = self.put_manifest(&upload.manifest, &upload.media_type, version, &what).await?;
         if let Some(got) = content_digest(&response).filter(|got| *got != upload.digest) {
@@ -241,28 +264,20 @@ impl<'a> Pushing<'a> {
         &self,
         upload: &Upload,
         version: &str,
-        answer: Result<Option<Response>, Trouble>,
+        answer: Result<(), Trouble>,
     ) -> Result<(), RegistryError> {
         match answer {
-            Ok(response) => self.list_if_referrer(upload, response.as_ref()).await,
             // A registry that keeps tags as they are refuses the same image, too, when somebody else was quicker.
             Err(trouble)
                 if trouble.status.is_some_and(|status| status.is_client_error()) && self.target.tag.is_some() =>
             {
                 match self.client.head_manifest(&self.session, version).await? {
-                    Some(there) if there == upload.digest => self.list_if_referrer(upload, None).await,
+                    Some(there) if there == upload.digest => Ok(()),
                     Some(there) => self.free(upload, &there).and(Err(trouble.error)),
                     None => Err(trouble.error),
                 }
             }
-            Err(trouble) => Err(trouble.error),
-        }
-    }
-
-    async fn list_if_referrer(&self, upload: &Upload, response: Option<&Response>) -> Result<(), RegistryError> {
-        match &upload.subject {
-            Some(subject) => self.list(upload, subject, response).await,
-            None => Ok(()),
+            other => Ok(other?),
         }
     }
 }
@@ -279,6 +294,10 @@ fn blobs<'u>(uploads: &[&'u Upload]) -> Vec<&'u BlobRef> {
     all
 }
 
-fn is_blob_unknown(trouble: &Trouble) -> bool {
-    trouble.codes.iter().any(|code| matches!(code.as_str(), "MANIFEST_BLOB_UNKNOWN" | "BLOB_UNKNOWN"))
+/// A manifest that was refused for blobs that are not there. Registries say so in various ways: with notes of an earlier
+/// process in use, any complaint about the manifest counts.
+fn lacks_blobs(trouble: &Trouble, by_notes: bool) -> bool {
+    let unknown = |code: &String| matches!(code.as_str(), "MANIFEST_BLOB_UNKNOWN" | "BLOB_UNKNOWN");
+    let complaint = matches!(trouble.status, Some(StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY));
+    trouble.codes.iter().any(unknown) || (by_notes && complaint)
 }

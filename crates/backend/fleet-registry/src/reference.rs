@@ -1,12 +1,20 @@
 //! [`Named`] and [`Target`]: what a text names; [`Place`]: where that is asked for.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use fleet_oci::Digest;
-use oci_spec::distribution::Reference;
 use reqwest::Url;
 
 use crate::error::RegistryError;
+
+/// Docker's default registry, and what its short names mean.
+const DOCKER_HUB: &str = "docker.io";
+const DOCKER_HUB_ALIAS: &str = "index.docker.io";
+const DOCKER_HUB_OWN: &str = "library/";
+/// Registry and repository together have at most so many bytes, as docker has it.
+const MAXIMUM_NAME: usize = 255;
+/// And a tag so many.
+const MAXIMUM_TAG: usize = 128;
 
 /// Tags that name a derivation: whoever finds another digest there found a mistake.
 const IMMUTABLE: &str = "d-";
@@ -22,14 +30,76 @@ pub(crate) struct Named {
 }
 
 impl Named {
-    /// Reads `debian:12`, `ghcr.io/org/app@sha256:…` and what else docker reads.
+    /// Reads `debian:12`, `ghcr.io/org/app@sha256:…` and what else docker reads. By hand: the regular expression that
+    /// crates have for it takes longer to prepare than all that a build with nothing to do has to do.
     pub fn parse(written: &str) -> Result<Self, RegistryError> {
-        let wrong = |why: String| RegistryError::Reference { reference: written.to_owned(), why };
-        let reference: Reference = written.parse().map_err(|error| wrong(format!("{error}")))?;
-        let version = reference.digest().or(reference.tag()).unwrap_or("latest").to_owned();
-        let place = Place::new(reference.registry(), reference.repository());
-        Ok(Self { written: written.to_owned(), place, version })
+        let wrong = |why: &str| RegistryError::Reference { reference: written.to_owned(), why: why.to_owned() };
+        let (rest, digest) = match written.split_once('@') {
+            Some((rest, digest)) => {
+                let digest: Digest = digest.parse().map_err(|_| wrong("what follows the `@` is no digest"))?;
+                (rest, Some(digest))
+            }
+            None => (written, None),
+        };
+        // A colon before the last slash belongs to a port.
+        let (name, tag) = match rest.rsplit_once(':') {
+            Some((name, tag)) if !tag.contains('/') => (name, Some(tag)),
+            _ => (rest, None),
+        };
+        if let Some(tag) = tag.filter(|tag| !is_tag(tag)) {
+            return Err(wrong(&format!("`{tag}` is no tag")));
+        }
+        let (registry, path) = match name.split_once('/') {
+            Some((first, path)) if is_registry(first) => (first, path),
+            _ => (DOCKER_HUB, name),
+        };
+        let registry = if registry == DOCKER_HUB_ALIAS { DOCKER_HUB } else { registry };
+        let repository = match path.contains('/') {
+            false if registry == DOCKER_HUB => format!("{DOCKER_HUB_OWN}{path}"),
+            _ => path.to_owned(),
+        };
+        if !repository.split('/').all(is_part) {
+            return Err(wrong("names of repositories are lower-case letters and digits, with `.`, `_`, `-` and `/` between them"));
+        }
+        if registry.len() + 1 + repository.len() > MAXIMUM_NAME {
+            return Err(wrong(&format!("its name is longer than {MAXIMUM_NAME} bytes")));
+        }
+        let version = digest.map(|digest| digest.to_string()).or(tag.map(str::to_owned));
+        let version = version.unwrap_or_else(|| "latest".to_owned());
+        Ok(Self { written: written.to_owned(), place: Place::new(registry, &repository), version })
     }
+}
+
+/// Whether the first part of a name is a registry's and no repository's: docker's rule.
+fn is_registry(text: &str) -> bool {
+    let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, "")) => return address.parse::<Ipv6Addr>().is_ok(),
+        Some((address, port)) if address.parse::<Ipv6Addr>().is_ok() && port.starts_with(':') => ("v6", Some(&port[1..])),
+        Some(_) => return false,
+        None => text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port))),
+    };
+    let label = |label: &str| {
+        let inner = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        !label.is_empty() && label.bytes().all(inner) && !label.starts_with('-') && !label.ends_with('-')
+    };
+    let number = |port: &str| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+    let telling = text.contains(['.', ':']) || text == "localhost" || text.bytes().any(|byte| byte.is_ascii_uppercase());
+    telling && host.split('.').all(label) && port.is_none_or(number)
+}
+
+/// `[a-z0-9]+` with one of `.`, `_`, `__` or any number of `-` between.
+fn is_part(part: &str) -> bool {
+    let word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let ends = |byte: Option<u8>| byte.is_some_and(word);
+    let between = part.split(|letter: char| u8::try_from(letter).is_ok_and(word)).filter(|between| !between.is_empty());
+    let fits = |between: &str| matches!(between, "." | "_" | "__") || between.bytes().all(|byte| byte == b'-');
+    ends(part.bytes().next()) && ends(part.bytes().last()) && between.into_iter().all(fits)
+}
+
+fn is_tag(tag: &str) -> bool {
+    let inner = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
+    let first = tag.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    first && tag.len() <= MAXIMUM_TAG && tag.bytes().all(inner)
 }
 
 /// A repository of a registry.
@@ -137,6 +207,26 @@ mod tests {
         let digest = Digest::sha256(b"");
         assert_eq!(Named::parse(&format!("ghcr.io/a/b:c@{digest}")).unwrap().version, digest.to_string());
         assert!(matches!(Named::parse("Not An Image"), Err(RegistryError::Reference { .. })));
+        let parts = |written: &str| Named::parse(written).map(|n| (n.place.registry, n.place.repository, n.version));
+        for (written, registry, repository, version) in [
+            ("a/b", "docker.io", "a/b", "latest"),
+            ("index.docker.io/debian:12", "docker.io", "library/debian", "12"),
+            ("localhost/a", "localhost", "a", "latest"),
+            ("127.0.0.1:5000/a__b/c-d--e:1_x", "127.0.0.1:5000", "a__b/c-d--e", "1_x"),
+            ("[::1]:5000/a", "[::1]:5000", "a", "latest"),
+            ("Host/a", "Host", "a", "latest"),
+            ("quay.io/a.b_c", "quay.io", "a.b_c", "latest"),
+        ] {
+            assert_eq!(parts(written).unwrap(), (registry.into(), repository.into(), version.into()), "{written}");
+        }
+        let long = format!("ghcr.io/{}", "a".repeat(300));
+        let tag = format!("a:{}", "t".repeat(129));
+        for bad in [
+            "", "/", "a/", "/a", "a//b", "A", "a:", "a:-x", "a@", "a@sha256:12", "a b", "a..b", "a___b", "-a", "a-", "a.",
+            "ghcr.io/A", "ghcr.io:x/a", "-x.io/a", "[::g]:1/a", "a/ü", "http://a/b", "a?x", "a#x", "../x", &long, &tag,
+        ] {
+            assert!(Named::parse(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

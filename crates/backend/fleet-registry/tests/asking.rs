@@ -2,6 +2,8 @@
 
 #[path = "support/bench.rs"]
 mod bench;
+#[path = "support/certificates.rs"]
+mod certificates;
 #[path = "support/docker_registry.rs"]
 mod docker_registry;
 #[path = "support/proxy.rs"]
@@ -14,6 +16,7 @@ use std::{fs, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bench::{Always, Bench, PLATFORM, image, target};
+use certificates::Authority;
 use docker_registry::{DockerRegistry, PASSWORD, USER};
 use fleet_oci::{
     Image,
@@ -24,7 +27,7 @@ use fleet_oci::{
 use fleet_registry::{Credential, Credentials, CredentialsError, DockerConfig, Nobody, Notice, RegistryError};
 use fleet_secret::Secret;
 use proxy::{Fault, Proxy};
-use tokens::{Tokens, openssl};
+use tokens::Tokens;
 
 const ME: Always = Always(USER, PASSWORD);
 
@@ -125,54 +128,8 @@ async fn an_identity_token_is_exchanged_for_what_a_push_needs() {
 #[tokio::test]
 async fn a_registry_behind_a_corporate_ca_is_trusted_when_the_ca_is_and_not_before() {
     let folder = tempfile::tempdir().unwrap();
-    let at = folder.path();
-    fs::write(at.join("san"), "subjectAltName=IP:127.0.0.1\n").unwrap();
-    openssl(
-        at,
-        &[
-            "req",
-            "-x509",
-            "-newkey",
-            "rsa:2048",
-            "-nodes",
-            "-days",
-            "2",
-            "-subj",
-            "/CN=corporate",
-            "-keyout",
-            "ca.key",
-            "-out",
-            "ca.pem",
-        ],
-    );
-    openssl(
-        at,
-        &["req", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=registry", "-keyout", "tls.key", "-out", "tls.csr"],
-    );
-    openssl(
-        at,
-        &[
-            "x509",
-            "-req",
-            "-in",
-            "tls.csr",
-            "-CA",
-            "ca.pem",
-            "-CAkey",
-            "ca.key",
-            "-CAcreateserial",
-            "-days",
-            "2",
-            "-extfile",
-            "san",
-            "-out",
-            "tls.pem",
-        ],
-    );
-    let tls =
-        format!(", tls: {{certificate: {}, key: {}}}", at.join("tls.pem").display(), at.join("tls.key").display());
-    let ca = at.join("ca.pem");
-    let registry = DockerRegistry::with(folder, "", &tls);
+    let Authority { ca, http } = Authority::for_address(folder.path(), "127.0.0.1");
+    let registry = DockerRegistry::with(folder, "", &http);
     let mut bench = Bench::new(Nobody);
     bench.config.tls_on_loopback = true;
     let image = image(&[bench.layer("a", b"a".to_vec())], "a");
@@ -237,19 +194,25 @@ async fn statements_are_listed_under_a_tag_where_the_registry_has_no_api_for_the
     let registry = DockerRegistry::start();
     let bench = Bench::new(ME);
     let image = image(&[], "a");
-    let to = target(&registry.host, "app:d-1");
-    bench.push(&bench.client(), &to, &image).await.unwrap();
-    let statements = [statement(&image, "{\"a\":1}"), statement(&image, "{\"a\":2}")];
-    for statement in &statements {
-        let client = bench.client();
-        let pushed = client.attach(&to, statement, &|_| {}).await.unwrap();
-        assert_eq!((&pushed.digest, pushed.notices.len()), (&statement.digest, 0));
-        // Once more, as after a run that ended in between: nothing twice.
-        assert_eq!(client.attach(&to, statement, &|_| {}).await.unwrap().sent, 0);
-    }
+    let statements = [statement(&image, "{\"a\":1}"), statement(&image, "{\"a\":2}"), statement(&image, "{\"a\":3}")];
     let tag = format!("sha256-{}", image.digest.hex());
-    let put = registry.count("PUT", &format!("/v2/app/manifests/{tag}"), 201);
-    assert_eq!(put, 2, "{:#?}", registry.asked());
+    let lists = || registry.count("PUT", &format!("/v2/app/manifests/{tag}"), 201);
+    let push = async |version: &str, statements: &[Upload]| {
+        let to = target(&registry.host, &format!("app:{version}"));
+        bench.push_saying(&bench.client(), &to, &image, statements).await.unwrap()
+    };
+    let pushed = push("d-1", &statements[..2]).await;
+    assert_eq!((pushed.found, pushed.notices.len(), lists()), (false, 0, 1), "both in one list");
+    let before = registry.asked();
+    let (list, tagged) = (format!("PUT /v2/app/manifests/{tag}"), "PUT /v2/app/manifests/d-1");
+    let at = |request: &str| before.iter().position(|asked| asked.request == request);
+    assert!(at(&list) < at(tagged), "whoever sees the tag finds the statements: {before:#?}");
+    // Under another tag with one more, as another derivation with the same content: nothing is listed twice.
+    push("d-2", &statements[1..]).await;
+    assert_eq!(lists(), 2);
+    push("d-3", &statements).await;
+    assert_eq!(lists(), 2, "{:#?}", registry.asked());
+    assert!(push("d-3", &statements).await.found, "where the tag is, nothing else is asked");
     let index = bench.client().exists(&format!("{}/app", registry.host), &tag).await.unwrap().unwrap();
     let path = format!("images/docker/registry/v2/blobs/sha256/{}/{}/data", &index.hex()[..2], index.hex());
     let index: serde_json::Value =
@@ -271,14 +234,16 @@ async fn a_registry_that_lists_statements_itself_is_not_asked_for_a_tag_and_an_i
     let proxy = Proxy::to(&registry.host);
     let bench = Bench::new(ME);
     let image = image(&[], "a");
-    let to = target(&proxy.host, "app:d-1");
-    bench.push(&bench.client(), &to, &image).await.unwrap();
     let (first, second) = (statement(&image, "{\"a\":1}"), statement(&image, "{\"a\":2}"));
-    proxy.fails("PUT /v2/app/manifests/", Fault::Answer(201, "OCI-Subject: sha256:0\n"));
-    bench.client().attach(&to, &first, &|_| {}).await.unwrap();
+    let push = async |version: &str, statement: &Upload| {
+        let to = target(&proxy.host, &format!("app:{version}"));
+        bench.push_saying(&bench.client(), &to, &image, std::slice::from_ref(statement)).await.unwrap()
+    };
+    proxy.fails("PUT /v2/app/manifests/sha256:", Fault::Answer(201, "OCI-Subject: sha256:0\n"));
+    push("d-1", &first).await;
     assert!(!proxy.asked().iter().any(|asked| asked.contains("manifests/sha256-")), "{:?}", proxy.asked());
     proxy.fails("PUT /v2/app/manifests/sha256-", Fault::Answer(400, ""));
-    let pushed = bench.client().attach(&to, &second, &|_| {}).await.unwrap();
+    let pushed = push("d-2", &second).await;
     let [Notice::ReferrerUnlisted { digest, subject, .. }] = &pushed.notices[..] else {
         panic!("{:?}", pushed.notices)
     };

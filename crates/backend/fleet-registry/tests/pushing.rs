@@ -11,7 +11,13 @@ use std::{sync::Arc, time::Duration};
 
 use bench::{Always, Bench, PLATFORM, image, target};
 use docker_registry::{DockerRegistry, PASSWORD, USER};
-use fleet_oci::{Digest, image::Base, index::Index, upload::Upload};
+use fleet_oci::{
+    Digest, Image,
+    attestation::{Subject, artifact},
+    image::Base,
+    index::Index,
+    upload::Upload,
+};
 use fleet_registry::{Event, Nobody, Origin, RegistryError};
 use proxy::{Fault, Proxy};
 
@@ -50,28 +56,49 @@ async fn what_is_pushed_can_be_pulled_and_a_second_push_is_one_request_on_one_co
     assert_eq!(proxy.connections(), 1);
 }
 
+fn statement(about: &Image, kind: &str, text: &str) -> Upload {
+    Upload::of_referrer(&artifact(kind, text.as_bytes(), &Subject::of_image(about)))
+}
+
 #[tokio::test]
-async fn a_small_change_costs_seven_requests_and_another_environment_five() {
+async fn a_small_change_costs_six_requests_another_environment_four_and_six_more_what_is_said_of_them() {
     let registry = DockerRegistry::start();
     let bench = Bench::new(ME);
     let base = [bench.large("usr/lib/a", 2 << 20, 1), bench.large("usr/lib/b", 1 << 20, 2)];
     let with = |config: &[u8]| [base.to_vec(), vec![bench.layer("etc/agent.json", config.to_vec())]].concat();
-    let first = image(&with(b"1"), "a");
-    bench.push(&bench.client(), &target(&registry.host, "org/app:d-1"), &first).await.unwrap();
-
-    let changed = image(&with(b"2"), "a");
-    let mut to = target(&registry.host, "org/app:d-2");
-    to.former = Some(first.digest);
-    let pushed = bench.push(&bench.client(), &to, &changed).await.unwrap();
-    assert_eq!(pushed.requests, 7, "{:#?}", registry.asked());
-    assert_eq!(pushed.skipped, 2);
-
+    let push = async |tag: &str, image: &Image, statements: &[Upload]| {
+        let to = target(&registry.host, &format!("org/app:{tag}"));
+        bench.push_saying(&bench.client(), &to, image, statements).await.unwrap()
+    };
+    push("d-1", &image(&with(b"1"), "a"), &[]).await;
+    let pushed = push("d-2", &image(&with(b"2"), "a"), &[]).await;
+    assert_eq!((pushed.requests, pushed.skipped), (6, 2), "{:#?}", registry.asked());
     let environment = image(&with(b"2"), "b");
-    let mut to = target(&registry.host, "org/app:d-3");
-    to.former = Some(changed.digest);
-    let pushed = bench.push(&bench.client(), &to, &environment).await.unwrap();
-    assert_eq!((pushed.requests, pushed.sent), (5, environment.config_json.len() as u64));
+    let pushed = push("d-3", &environment, &[]).await;
+    assert_eq!((pushed.requests, pushed.sent), (4, environment.config_json.len() as u64));
     assert_eq!(pulled(&registry.host, "org/app:d-3").await, Base::from(&environment));
+
+    // A statement that is new, one whose text is as it was, and the list of them.
+    let said = |image: &Image, text: &str| [statement(image, "a/new", text), statement(image, "a/bill", "{}")];
+    let (first, second) = (image(&with(b"2"), "c"), image(&with(b"2"), "d"));
+    push("d-4", &first, &said(&first, "1")).await;
+    let pushed = push("d-5", &second, &said(&second, "2")).await;
+    assert_eq!(pushed.requests, 4 + 6, "{:#?}", registry.asked());
+}
+
+/// Another process's notes may be wrong: the registry was wiped since.
+#[tokio::test]
+async fn blobs_that_an_earlier_process_left_and_that_are_gone_are_sent_again() {
+    let mut registry = DockerRegistry::start();
+    let bench = Bench::new(ME);
+    let layer = bench.large("a", 1 << 20, 1);
+    bench.push(&bench.client(), &target(&registry.host, "org/app:d-1"), &image(&[layer.clone()], "a")).await.unwrap();
+    registry.kill();
+    std::fs::remove_dir_all(registry.folder.path().join("images")).unwrap();
+    registry.start_again();
+    let second = image(&[layer], "b");
+    bench.push(&bench.client(), &target(&registry.host, "org/app:d-2"), &second).await.unwrap();
+    assert_eq!(pulled(&registry.host, "org/app:d-2").await, Base::from(&second));
 }
 
 #[tokio::test]

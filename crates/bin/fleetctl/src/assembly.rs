@@ -98,9 +98,12 @@ impl Assembling<'_> {
             }
         }
         let image = image::assemble(&base, recipe.platform, &recipe.config, &layers);
-        let whole = RecordId { space: "images".to_owned(), key: self.derivation.hash().to_string() };
-        let blobs: Vec<BlobId> = image.layers.iter().filter_map(|layer| blob_id(&layer.digest)).collect();
-        self.assembler.store.put_record(&whole, &image, &blobs).map_err(|error| self.failed(&error))?;
+        let (store, whole) = (&self.assembler.store, image_record(&self.derivation.hash()));
+        let known = store.get_record::<Image>(&whole).map_err(|error| self.failed(&error))?;
+        if known.as_ref() != Some(&image) {
+            let blobs: Vec<BlobId> = image.layers.iter().filter_map(|layer| blob_id(&layer.digest)).collect();
+            store.put_record(&whole, &image, &blobs).map_err(|error| self.failed(&error))?;
+        }
         Ok(image)
     }
 
@@ -188,8 +191,7 @@ impl Assembling<'_> {
             Some(fleet_derivation::Input::Derivation { hash, .. }) => *hash,
             _ => return Err(self.failed_with("its derivation does not name its base")),
         };
-        let id = RecordId { space: "images".to_owned(), key: hash.to_string() };
-        match self.assembler.store.get_record::<Image>(&id) {
+        match self.assembler.store.get_record::<Image>(&image_record(&hash)) {
             Ok(Some(image)) => Ok(Base::from(&image)),
             Ok(None) => Err(self.failed_with(&format!(
                 "image {name} is in the engine but its layers are not in .fleet/; run `fleetctl build {name}`"
@@ -259,6 +261,12 @@ pub fn notes(store: &Store, derivation: &Derivation) -> Result<Vec<String>, Obje
 /// Only packages bring scripts.
 const fn may_have_notes(recipe: &LayerRecipe) -> bool {
     matches!(recipe, LayerRecipe::Debian { .. } | LayerRecipe::Npm { .. })
+}
+
+/// The record of an image.
+#[must_use]
+pub fn image_record(hash: &Hash) -> RecordId {
+    RecordId { space: "images".to_owned(), key: hash.to_string() }
 }
 
 /// A change that failed, for this reason.

@@ -17,20 +17,34 @@ const DERIVATION: u8 = 5;
 const OUTPUT: u8 = 6;
 const SECRET: u8 = 7;
 
-struct Encoder(blake3::Hasher);
+/// BLAKE3 hashes much at a time several times as fast as little by little: so many bytes are gathered first.
+const GATHERED: usize = 64 << 10;
+
+struct Encoder {
+    hasher: blake3::Hasher,
+    gathered: Vec<u8>,
+}
 
 impl Encoder {
     fn field(&mut self, tag: u8, bytes: &[u8]) {
-        self.0.update(&[tag]);
-        self.0.update(&(bytes.len() as u64).to_le_bytes());
-        self.0.update(bytes);
+        self.gathered.push(tag);
+        self.gathered.extend((bytes.len() as u64).to_le_bytes());
+        self.gathered.extend(bytes);
+        if self.gathered.len() >= GATHERED {
+            self.hasher.update(&self.gathered);
+            self.gathered.clear();
+        }
+    }
+
+    fn finish(mut self) -> Hash {
+        Hash::from_bytes(*self.hasher.update(&self.gathered).finalize().as_bytes())
     }
 }
 
 /// The hash of a derivation.
 #[must_use]
 pub fn hash(derivation: &Derivation) -> Hash {
-    let mut encoder = Encoder(blake3::Hasher::new_derive_key(VERSION));
+    let mut encoder = Encoder { hasher: blake3::Hasher::new_derive_key(VERSION), gathered: Vec::new() };
     encoder.field(ADDRESS, derivation.address.to_string().as_bytes());
     for (name, input) in &derivation.inputs {
         encoder.field(NAME, name.as_bytes());
@@ -54,5 +68,5 @@ pub fn hash(derivation: &Derivation) -> Hash {
             }
         }
     }
-    Hash::from_bytes(*encoder.0.finalize().as_bytes())
+    encoder.finish()
 }

@@ -14,8 +14,10 @@ use serde::Serialize;
 
 use crate::{
     digest::Digest,
-    image::{Image, MANIFEST_TYPE, json, manifest},
+    image::{Image, json, manifest},
+    index::{Entry, index_json},
     layer::LayerDescriptor,
+    layout::{FULL_NAME, NAME, blob_path},
     write_tar::{member_end, member_start},
 };
 
@@ -74,10 +76,6 @@ pub fn plan(images: &[Named<'_>], omit: &BTreeSet<Digest>) -> Export {
     stream.finish()
 }
 
-fn blob_path(digest: &Digest) -> String {
-    format!("blobs/{}/{}", digest.algorithm().name(), digest.hex())
-}
-
 /// The image's manifest with its layers as they stand in the stream.
 fn unpacked_manifest(image: &Image) -> String {
     let unpacked = |layer: &LayerDescriptor| LayerDescriptor {
@@ -109,55 +107,28 @@ fn docker_manifest(images: &[Named<'_>]) -> String {
 }
 
 fn oci_index(images: &[Named<'_>]) -> String {
-    #[derive(Serialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Index<'a> {
-        schema_version: u32,
-        media_type: &'static str,
-        manifests: Vec<Entry<'a>>,
-    }
-    #[derive(Serialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Entry<'a> {
-        media_type: &'static str,
-        digest: Digest,
-        size: u64,
-        platform: PlatformBlob,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        annotations: Option<Annotations<'a>>,
-    }
-    #[derive(Serialize)]
-    struct PlatformBlob {
-        architecture: &'static str,
-        os: &'static str,
-    }
-    #[derive(Serialize)]
-    struct Annotations<'a> {
-        #[serde(rename = "io.containerd.image.name")]
-        name: &'a str,
-        #[serde(rename = "org.opencontainers.image.ref.name")]
-        reference: &'a str,
-    }
-    let mut manifests = Vec::new();
-    for named in images {
-        let image = named.image;
-        let manifest = unpacked_manifest(image);
-        let digest = Digest::sha256(manifest.as_bytes());
+    let manifests: Vec<(String, Digest)> = images
+        .iter()
+        .map(|named| unpacked_manifest(named.image))
+        .map(|manifest| {
+            let digest = Digest::sha256(manifest.as_bytes());
+            (manifest, digest)
+        })
+        .collect();
+    let entries = images.iter().zip(&manifests).flat_map(|(named, (manifest, digest))| {
         // One descriptor for each name: an annotation holds only one.
         let names = named.names.iter().map(|name| Some(name.as_str()));
-        let names = if named.names.is_empty() { vec![None] } else { names.collect() };
-        manifests.extend(names.into_iter().map(|name| Entry {
-            media_type: MANIFEST_TYPE,
-            digest: digest.clone(),
-            size: manifest.len() as u64,
-            platform: PlatformBlob { architecture: image.platform.architecture(), os: image.platform.os() },
-            annotations: name.map(|name| Annotations {
-                name,
-                reference: name.rsplit_once(':').map_or(name, |(_, tag)| tag),
-            }),
-        }));
-    }
-    json(&Index { schema_version: 2, media_type: "application/vnd.oci.image.index.v1+json", manifests })
+        let names: Vec<Option<&str>> = if named.names.is_empty() { vec![None] } else { names.collect() };
+        names.into_iter().map(move |name| {
+            let mut entry = Entry::of(digest, manifest, named.image.platform);
+            if let Some(name) = name {
+                let reference = name.rsplit_once(':').map_or(name, |(_, tag)| tag);
+                entry.annotations = [(FULL_NAME, name), (NAME, reference)].into();
+            }
+            entry
+        })
+    });
+    index_json(entries)
 }
 
 #[derive(Default)]

@@ -51,11 +51,15 @@ impl Index {
         if by_platform.is_empty() {
             return Err(IndexError::Empty);
         }
-        let manifests = by_platform.values().map(Entry::of).collect();
-        let json = json(&IndexBlob { schema_version: 2, media_type: INDEX_TYPE, manifests });
+        let json = index_json(by_platform.values().map(|image| Entry::of(&image.digest, &image.manifest_json, image.platform)));
         let digest = Digest::sha256(json.as_bytes());
         Ok(Self { images: by_platform, json, digest })
     }
+}
+
+/// The exact bytes of an index.
+pub(crate) fn index_json<'a>(manifests: impl Iterator<Item = Entry<'a>>) -> String {
+    json(&IndexBlob { schema_version: 2, media_type: INDEX_TYPE, manifests: manifests.collect() })
 }
 
 /// Field order is byte order of the index: do not sort.
@@ -67,13 +71,16 @@ struct IndexBlob<'a> {
     manifests: Vec<Entry<'a>>,
 }
 
+/// An image manifest in an index.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Entry<'a> {
+pub(crate) struct Entry<'a> {
     media_type: &'static str,
     digest: &'a Digest,
     size: u64,
     platform: PlatformBlob,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<&'static str, &'a str>,
 }
 
 /// A platform as indexes write it.
@@ -90,13 +97,9 @@ impl From<Platform> for PlatformBlob {
 }
 
 impl<'a> Entry<'a> {
-    fn of(image: &'a Image) -> Self {
-        Self {
-            media_type: MANIFEST_TYPE,
-            digest: &image.digest,
-            size: image.manifest_json.len() as u64,
-            platform: image.platform.into(),
-        }
+    pub fn of(digest: &'a Digest, manifest: &str, platform: Platform) -> Self {
+        let (size, platform) = (manifest.len() as u64, platform.into());
+        Self { media_type: MANIFEST_TYPE, digest, size, platform, annotations: BTreeMap::new() }
     }
 }
 

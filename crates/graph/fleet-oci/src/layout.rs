@@ -16,9 +16,9 @@ pub const MARKER_TEXT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
 pub const INDEX: &str = "index.json";
 
 /// Annotation that names an image in a layout.
-const NAME: &str = "org.opencontainers.image.ref.name";
+pub(crate) const NAME: &str = "org.opencontainers.image.ref.name";
 /// Annotation that containerd takes an image's whole name from.
-const FULL_NAME: &str = "io.containerd.image.name";
+pub(crate) const FULL_NAME: &str = "io.containerd.image.name";
 /// Annotation of statements: the name of the image that they are about, so that they go with it.
 const ABOUT: &str = "dev.fleetctl.about";
 

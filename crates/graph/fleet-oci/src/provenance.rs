@@ -25,8 +25,8 @@ pub struct Built<'a> {
     pub repository: &'a str,
     /// Name in `fleet.kdl`.
     pub image: &'a str,
-    /// For which platform.
-    pub platform: Platform,
+    /// For which platform; `None`: an index of several, whose images are among `inputs`.
+    pub platform: Option<Platform>,
     /// Hash of the derivation; the tag is `d-<this>`.
     pub derivation: &'a str,
     /// Hashes of everything that the derivation takes directly: input's name → (hash function, hex).
@@ -130,7 +130,8 @@ struct Definition<'a> {
 #[derive(Serialize)]
 struct External<'a> {
     image: &'a str,
-    platform: Platform,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    platform: Option<Platform>,
 }
 
 #[derive(Serialize)]
@@ -176,7 +177,7 @@ mod tests {
         let built = Built {
             repository: "fleet/agent",
             image: "agent",
-            platform: Platform::LinuxAmd64,
+            platform: Some(Platform::LinuxAmd64),
             derivation: "abc",
             inputs: BTreeMap::from([("layer.0.debian".to_owned(), ("blake3", "00ff".to_owned()))]),
             materials: &materials,

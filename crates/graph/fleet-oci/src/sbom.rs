@@ -1,6 +1,8 @@
 //! [`sbom`]: the packages of an image as a CycloneDX 1.6 bill of materials.
 //!
 //! CycloneDX and not SPDX, because SPDX demands a date and a unique namespace: two of the same content would differ.
+//! The image's digest is not in it: the artifact that carries the bill names its image, and images of the same packages
+//! have the same bill, which is sent once.
 
 use serde::Serialize;
 
@@ -13,11 +15,9 @@ use crate::{
 /// Media type of the bill.
 pub const SBOM_TYPE: &str = "application/vnd.cyclonedx+json";
 
-/// The bill's text. `name` is the image's repository, `digest` that of its manifest; `materials` come from
-/// [`crate::materials::materials`].
+/// The bill's text. `name` is the image's repository; `materials` come from [`crate::materials::materials`].
 #[must_use]
-pub fn sbom(name: &str, digest: &Digest, materials: &[Material]) -> String {
-    let this = format!("{name}@{digest}");
+pub fn sbom(name: &str, materials: &[Material]) -> String {
     json(&Bill {
         schema: "http://cyclonedx.org/schema/bom-1.6.schema.json",
         bom_format: "CycloneDX",
@@ -26,10 +26,10 @@ pub fn sbom(name: &str, digest: &Digest, materials: &[Material]) -> String {
         metadata: Metadata {
             component: Component {
                 kind: "container",
-                reference: &this,
+                reference: name,
                 name,
-                version: Some(digest.to_string()),
-                hashes: vec![Hash::of(digest)],
+                version: None,
+                hashes: Vec::new(),
                 purl: None,
             },
         },
@@ -106,11 +106,11 @@ mod tests {
 
     #[test]
     fn the_bill_of_a_fixed_image_never_changes() {
-        let bill = sbom("fleet/agent", &Digest::sha256(b"manifest"), &materials([&sample()]));
+        let bill = sbom("fleet/agent", &materials([&sample()]));
         let read: serde_json::Value = serde_json::from_str(&bill).unwrap();
         assert_eq!(read["components"].as_array().unwrap().len(), 5);
         assert_eq!(read["components"][0]["hashes"][0]["content"], Digest::sha256(b"libstdc++6").hex());
         assert_eq!(read["components"][2]["hashes"][0]["alg"], "SHA-512");
-        assert_eq!(Digest::sha256(bill.as_bytes()).to_string(), "sha256:6fa6454951c193f9331147356022e86293247bea5b355b3eb983a1b894321a0d", "{bill}");
+        assert_eq!(Digest::sha256(bill.as_bytes()).to_string(), "sha256:fc8be361e582605a2f1178da12e587325089ebbdcb4187ef055d58d2614b5f46", "{bill}");
     }
 }

@@ -8,7 +8,7 @@ use crate::{
     content::ContentSink,
     npm::relative,
     read_tar::{MAXIMUM_ENTRIES, MAXIMUM_UNPACKED, Modes, ReadTarError, read_tar},
-    tree::{Meta, Node, Tree, TreeError, clean, stays_within},
+    tree::{Meta, Node, Tree, clean, stays_within},
 };
 
 /// The longest target of a symbolic link in a zip, in bytes (`PATH_MAX`).
@@ -20,35 +20,15 @@ pub enum UnpackError {
     /// None of the kinds that are known.
     #[error("it is neither a tar (plain, gzip, xz, zstd) nor a zip; drop unpack=#true to keep it as a file")]
     Kind,
-    /// A tar.
+    /// What a tar holds, or a zip: refused for the same reasons.
     #[error(transparent)]
     Tar(#[from] ReadTarError),
     /// A zip.
     #[error("the zip cannot be read: {0}")]
     Zip(#[from] zip::result::ZipError),
-    /// A path of a zip.
-    #[error("the entry {entry:?} is refused: {source}")]
-    Entry {
-        /// As the archive names it.
-        entry: String,
-        /// What is wrong.
-        #[source]
-        source: TreeError,
-    },
-    /// A link of a zip that climbs out of the root.
-    #[error("the entry {entry:?} is a link to {target:?}, which leads out of the root or is longer than 4096 bytes")]
-    Leaves {
-        /// The link.
-        entry: String,
-        /// Where it leads.
-        target: String,
-    },
     /// A content cannot be read or kept.
     #[error("the archive cannot be read: {0}")]
     Io(#[from] io::Error),
-    /// More than the declared bounds.
-    #[error("the archive has more than {0}")]
-    TooLarge(&'static str),
 }
 
 /// Unpacks below the folder `to`; of modes only the execute bit is kept.
@@ -74,18 +54,18 @@ pub fn unpack(mut archive: impl Read + Seek, to: &str, sink: &mut dyn ContentSin
 fn unzip(archive: impl Read + Seek, to: &str, sink: &mut dyn ContentSink) -> Result<Tree, UnpackError> {
     let mut archive = zip::ZipArchive::new(archive)?;
     if archive.len() > MAXIMUM_ENTRIES {
-        return Err(UnpackError::TooLarge("1,000,000 entries"));
+        return Err(ReadTarError::TooLarge { bound: "1,000,000 entries", entry: String::new() }.into());
     }
     let mut tree = Tree::new();
     let mut unpacked = 0;
     for index in 0..archive.len() {
         let mut entry = archive.by_index(index)?;
         unpacked += entry.size();
-        if unpacked > MAXIMUM_UNPACKED {
-            return Err(UnpackError::TooLarge("16 GiB"));
-        }
         let name = entry.name()?.into_owned();
-        let refused = |source| UnpackError::Entry { entry: name.clone(), source };
+        if unpacked > MAXIMUM_UNPACKED {
+            return Err(ReadTarError::TooLarge { bound: "16 GiB", entry: name }.into());
+        }
+        let refused = |source| ReadTarError::Entry { entry: name.clone(), source };
         let path = format!("{}/{}", relative(to), clean(&name).map_err(refused)?);
         let node = if entry.is_dir() {
             Node::Dir(Meta::from_x_bit(true))
@@ -93,7 +73,7 @@ fn unzip(archive: impl Read + Seek, to: &str, sink: &mut dyn ContentSink) -> Res
             let mut target = String::new();
             entry.by_ref().take(MAXIMUM_LINK).read_to_string(&mut target)?;
             if !stays_within(&path, &target) {
-                return Err(UnpackError::Leaves { entry: name, target });
+                return Err(ReadTarError::Leaves { entry: name, target }.into());
             }
             Node::Symlink(target)
         } else {
@@ -154,7 +134,7 @@ mod tests {
         let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
         zip.start_file("../../etc/passwd", zip::write::SimpleFileOptions::default()).unwrap();
         let zip = zip.finish().unwrap().into_inner();
-        assert!(matches!(refused(&zip), Err(UnpackError::Entry { .. })));
+        assert!(matches!(refused(&zip), Err(UnpackError::Tar(ReadTarError::Entry { .. }))));
         assert!(refused(&sample()[..600]).is_err(), "cut short");
     }
 }

@@ -1,6 +1,6 @@
 //! The fuzz target for image configs of strangers. See `fleet_fuzz::fuzz`.
 
-use fleet_fuzz::{Random, fuzz, mutate};
+use fleet_fuzz::{Random, fuzz, scrambled};
 use fleet_oci::{
     Digest, ImageConfig, LayerDescriptor, Platform,
     image::{Base, assemble, read_config},
@@ -40,17 +40,7 @@ fn fuzz_config() {
     let seeds = seeds();
     fuzz("configs", Some(32 << 20), |seed| {
         let mut random = Random(seed);
-        let mut bytes = random.pick(&seeds).clone();
-        for _ in 0..=random.below(5) {
-            let other = random.pick(&seeds);
-            if random.below(2) == 0 {
-                let at = random.below(bytes.len() + 1);
-                let word = random.pick(&WORDS);
-                bytes.splice(at..at, word.bytes());
-            } else {
-                mutate(&mut random, &mut bytes, other);
-            }
-        }
+        let mut bytes = scrambled(&mut random, &seeds, &WORDS);
         if random.below(50) == 0 {
             // Depth that would overflow a recursive reader's stack.
             bytes.splice(0..0, b"[".repeat(100_000));

@@ -77,6 +77,22 @@ pub fn mutate(random: &mut Random, bytes: &mut Vec<u8>, other: &[u8]) {
     }
 }
 
+/// One of the whole inputs with one to five changes: words put in where they do not belong, or bytes damaged.
+pub fn scrambled(random: &mut Random, seeds: &[Vec<u8>], words: &[&str]) -> Vec<u8> {
+    let mut bytes = random.pick(seeds).clone();
+    for _ in 0..=random.below(5) {
+        let other = random.pick(seeds);
+        if random.below(2) == 0 {
+            let at = random.below(bytes.len() + 1);
+            let word = random.pick(words);
+            bytes.splice(at..at, word.bytes());
+        } else {
+            mutate(random, &mut bytes, other);
+        }
+    }
+    bytes
+}
+
 /// Runs `one` with seeds 1, 2, … until the time is up. `memory` is how many bytes the process may grow by, whatever the
 /// inputs claim of themselves; `None` does not look.
 ///

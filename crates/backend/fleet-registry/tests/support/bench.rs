@@ -4,6 +4,8 @@
 
 use std::{
     collections::BTreeMap,
+    fs::File,
+    io,
     sync::{Arc, Mutex},
     time::{Duration, SystemTime},
 };
@@ -11,13 +13,14 @@ use std::{
 use async_trait::async_trait;
 use fleet_apply::Clock;
 use fleet_oci::{
-    Compression, Image, ImageConfig, LayerDescriptor, Node, Platform, Tree,
+    Compression, Digest, Image, ImageConfig, LayerDescriptor, Node, Platform, Tree,
     image::{Base, assemble},
     layer::write_layer,
-    upload::Upload,
+    upload::{BlobRef, Upload},
 };
 use fleet_registry::{
-    Client, Credential, Credentials, CredentialsError, Event, Pushed, RegistryConfig, RegistryError, StoreBlobs, Target,
+    Client, Credential, Credentials, CredentialsError, Event, Origin, Pushed, RegistryConfig, RegistryError, Source,
+    StoreBlobs, Target,
 };
 use fleet_secret::Secret;
 use fleet_store::{Algorithm, Store};
@@ -114,9 +117,49 @@ impl Bench {
     }
 
     pub async fn push(&self, client: &Client, target: &Target, image: &Image) -> Result<Pushed, RegistryError> {
+        self.push_saying(client, target, image, &[]).await
+    }
+
+    /// The image with statements about it.
+    pub async fn push_saying(
+        &self,
+        client: &Client,
+        target: &Target,
+        image: &Image,
+        statements: &[Upload],
+    ) -> Result<Pushed, RegistryError> {
         let told = Arc::clone(&self.events);
         let tell = move |event| told.lock().unwrap().push(event);
-        client.push(target, &Upload::of_image(image), &self.blobs, &tell).await
+        let source = Saying { blobs: &self.blobs, statements };
+        client.push(target, &Upload::of_image(image), &source, &tell).await
+    }
+}
+
+struct Saying<'a> {
+    blobs: &'a StoreBlobs,
+    statements: &'a [Upload],
+}
+
+#[async_trait]
+impl Source for Saying<'_> {
+    fn origins(&self, blob: &BlobRef) -> Vec<Origin> {
+        self.blobs.origins(blob)
+    }
+
+    async fn open(&self, blob: &BlobRef) -> io::Result<Option<File>> {
+        self.blobs.open(blob).await
+    }
+
+    async fn statements(&self) -> Vec<Upload> {
+        self.statements.to_vec()
+    }
+
+    fn kept(&self, repository: &str) -> Vec<Digest> {
+        self.blobs.kept(repository)
+    }
+
+    fn keep(&self, repository: &str, blobs: &[Digest]) {
+        self.blobs.keep(repository, blobs);
     }
 }
 

@@ -49,8 +49,12 @@ impl DockerRegistry {
 
     /// With more settings: a line of its own, and more in its `http` section.
     pub fn with(folder: tempfile::TempDir, auth: &str, http: &str) -> Self {
-        let port = free_port();
-        let host = format!("127.0.0.1:{port}");
+        Self::at("127.0.0.1", folder, (auth, http))
+    }
+
+    /// On another address of this machine.
+    pub fn at(address: &str, folder: tempfile::TempDir, (auth, http): (&str, &str)) -> Self {
+        let host = format!("{address}:{}", free_port());
         let images = folder.path().join("images");
         let config = format!(
             "version: 0.1\nlog: {{level: info, accesslog: {{disabled: false}}}}\n\

@@ -19,13 +19,10 @@ use base64::{
 };
 use serde_json::json;
 
-use crate::docker_registry::{DockerRegistry, PASSWORD, USER};
-
-/// Runs `openssl` in a folder.
-pub fn openssl(folder: &Path, arguments: &[&str]) {
-    let output = Command::new("openssl").args(arguments).current_dir(folder).output().expect("openssl is installed");
-    assert!(output.status.success(), "openssl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-}
+use crate::{
+    certificates::self_signed,
+    docker_registry::{DockerRegistry, PASSWORD, USER},
+};
 
 pub struct Tokens {
     asked: Arc<Mutex<Vec<String>>>,
@@ -37,29 +34,12 @@ impl Tokens {
     /// A registry that wants tokens, and the server that gives them to those who know the password.
     pub fn start() -> (DockerRegistry, Self) {
         let folder = tempfile::tempdir().unwrap();
-        openssl(
-            folder.path(),
-            &[
-                "req",
-                "-x509",
-                "-newkey",
-                "rsa:2048",
-                "-nodes",
-                "-days",
-                "2",
-                "-subj",
-                "/CN=tokens",
-                "-keyout",
-                "key.pem",
-                "-out",
-                "cert.pem",
-            ],
-        );
+        let certificate = self_signed(folder.path(), "tokens");
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let auth = format!(
             "auth: {{token: {{realm: 'http://{}/token', service: test, issuer: tokens, rootcertbundle: {}}}}}",
             listener.local_addr().unwrap(),
-            folder.path().join("cert.pem").display(),
+            certificate.display(),
         );
         let tokens = Self { asked: Arc::default(), lasts: Arc::new(Mutex::new(300)) };
         let key = folder.path().to_owned();
@@ -120,7 +100,7 @@ fn serve(stream: &TcpStream, key: &PathBuf, asked: &Mutex<Vec<String>>, lasts: i
 
 fn token(folder: &Path, scopes: &[String], lasts: i64) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64;
-    let pem = fs::read_to_string(folder.join("cert.pem")).unwrap();
+    let pem = fs::read_to_string(folder.join("tokens.pem")).unwrap();
     let der: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
     let access: Vec<_> = scopes
         .iter()
@@ -138,7 +118,7 @@ fn token(folder: &Path, scopes: &[String], lasts: i64) -> String {
     let text = format!("{}.{}", part(&header), part(&claims));
     let mut signing = Command::new("openssl")
         .args(["dgst", "-sha256", "-sign"])
-        .arg(folder.join("key.pem"))
+        .arg(folder.join("tokens.key"))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, io, sync::Arc};
 
-use fleet_apply::ProviderError;
+use fleet_apply::{Event, ProviderError};
 use fleet_derivation::Hash;
 use fleet_docker::scripts::Scripts;
 use fleet_oci::{
@@ -51,7 +51,9 @@ impl Assembling<'_> {
         }
         let folders: Vec<String> =
             packages.iter().filter(|pin| allowed.contains(&pin.name)).map(|pin| pin.path.clone()).collect();
-        self.progress(format!("running install scripts of {}", allowed.join(", ")));
+        // Always said, unlike progress: somebody else's code is about to run.
+        let text = format!("{}: running install scripts of {}", self.address, allowed.join(", "));
+        self.events.emit(Event::Notice { text });
         let made = self.run_scripts(to, &folders, (base, layers)).await?;
         let blobs: Vec<BlobId> = blob_id(&made.digest).into_iter().collect();
         store.put_record(&id, &made, &blobs).map_err(|error| self.failed(&error))?;

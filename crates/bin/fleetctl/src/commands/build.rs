@@ -43,33 +43,42 @@ pub async fn build(context: &Context, args: &BuildArgs) -> Outcome {
     if elsewhere.is_empty() || elsewhere.len() < args.to.len() {
         let exit = into_engine(context, &prepared, &args.images, elsewhere.is_empty()).await?;
         if exit == Exit::Done && elsewhere.is_empty() {
-            tell_notes(context, &mut prepared, &wanted, &platforms)?;
+            tell_notes(context, make::notes(&mut prepared, &wanted, &platforms)?);
         }
         if exit != Exit::Done || elsewhere.is_empty() {
             return Ok(exit);
         }
     }
-    let made = make::make(context, &mut prepared, &wanted, &platforms).await?;
+    if elsewhere.len() == args.to.len() {
+        unchecked(context, &prepared, &wanted);
+    }
+    let (made, notes) = make::make(context, &mut prepared, &wanted, &platforms).await?;
     let mut references = Vec::new();
     for sink in &elsewhere {
         references.push(sink::write(context, &prepared, sink, &made).await?);
     }
-    sink::tell(context, &made, &elsewhere, &references)?;
-    tell_notes(context, &mut prepared, &wanted, &platforms)?;
+    sink::tell(context, &made, &elsewhere, &references).await;
+    tell_notes(context, notes);
+    // The process ends here: what it knows of thousands of files is not taken apart first.
+    std::mem::forget((prepared, made));
     Ok(Exit::Done)
 }
 
 /// Lists what was left out of images (scripts of packages that were not run), also of layers that were made earlier.
-fn tell_notes(
-    context: &Context,
-    prepared: &mut Prepared,
-    images: &BTreeSet<String>,
-    platforms: &BTreeSet<Platform>,
-) -> Result<(), Failure> {
-    for text in make::notes(prepared, images, platforms)? {
+fn tell_notes(context: &Context, notes: BTreeSet<String>) {
+    for text in notes {
         context.console.emit(Event::Notice { text });
     }
-    Ok(())
+}
+
+/// Says of which images nobody runs the checks: that needs an engine, and other places do without one.
+fn unchecked(context: &Context, prepared: &Prepared, names: &BTreeSet<String>) {
+    for (name, image) in prepared.model.images.iter().filter(|(name, _)| names.contains(*name)) {
+        if !image.checks.is_empty() {
+            let text = format!("image/{name}: its checks are not run, which needs an engine: add `--to engine` to have them decide");
+            context.console.emit(Event::Notice { text });
+        }
+    }
 }
 
 /// The images that are asked for; without names, all of the environment.

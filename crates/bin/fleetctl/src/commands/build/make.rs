@@ -1,4 +1,4 @@
-//! [`make`]: images of an environment for some platforms, with statements about them, in the store and nowhere else.
+//! [`make`]: images of an environment for some platforms, in the store and nowhere else.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,10 +6,15 @@ use fleet_derivation::{Derivation, Hash};
 use fleet_graph::image::{PlannedImage, needs, repository};
 use fleet_model::{Address, Kind};
 use fleet_oci::{
-    Digest, Image, ImageRecipe, Index, LayerRecipe, Platform, Referrer, Upload, layout::Item, provenance::Revision,
+    Digest, Image, ImageRecipe, Index, LayerRecipe, Platform, Referrer, Upload,
+    attestation::Subject,
+    layout::Item,
+    materials::{Material, materials},
 };
+use fleet_store::RecordId;
+use tokio::sync::OnceCell;
 
-use super::statements::{self, About};
+use super::statements::{self, Commit, Facts};
 use crate::{
     assembly::{self, allowed},
     context::Context,
@@ -28,6 +33,11 @@ pub struct Made {
     pub tag: String,
     /// By platform.
     pub platforms: BTreeMap<Platform, MadeImage>,
+    /// What has to be somewhere for it to be there: the image, or an index where there are several.
+    pub upload: Upload,
+    facts: Vec<Facts>,
+    commit: Commit,
+    said: OnceCell<Vec<Referrer>>,
 }
 
 /// One image for one platform.
@@ -36,44 +46,31 @@ pub struct MadeImage {
     pub image: Image,
     /// Of its derivation.
     pub hash: Hash,
-    /// Provenance and packages.
-    pub statements: Vec<Referrer>,
     /// Packages whose install scripts ran: it cannot be made again byte by byte.
     pub scripts: Vec<String>,
 }
 
 impl Made {
-    /// What has to be somewhere for it to be there: the image, or an index where there are several.
-    ///
-    /// # Errors
-    /// Never for what [`make`] made: it has at least one platform and each once.
-    pub fn upload(&self) -> Result<Upload, Failure> {
-        match self.platforms.values().collect::<Vec<_>>().as_slice() {
-            [one] => Ok(Upload::of_image(&one.image)),
-            several => {
-                let index = Index::of(several.iter().map(|made| made.image.clone()));
-                let failed = |error| Failure::caused(Exit::Failed, format!("image {} has no index", self.name), &error);
-                Ok(Upload::of_index(&index.map_err(failed)?))
-            }
-        }
+    /// Digest of what was made.
+    pub fn digest(&self) -> &Digest {
+        &self.upload.digest
     }
 
-    /// Digest of [`Self::upload`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn digest(&self) -> Result<Digest, Failure> {
-        self.upload().map(|upload| upload.digest)
+    /// Provenance and packages of each platform's image, and of the index where there are several. Made when they are
+    /// first asked for: of what is where it should be already, nobody asks.
+    pub async fn statements(&self) -> &[Referrer] {
+        let say = || async {
+            let revision = self.commit.get().await;
+            self.facts.iter().flat_map(|facts| facts.statements(revision.as_ref())).collect()
+        };
+        self.said.get_or_init(say).await
     }
 
     /// It with its statements, for a layout.
-    ///
-    /// # Errors
-    /// As [`Self::upload`].
-    pub fn item(&self) -> Result<Item, Failure> {
-        let statements = self.platforms.values().flat_map(|made| &made.statements).map(Upload::of_referrer).collect();
+    pub async fn item(&self) -> Item {
+        let statements = self.statements().await.iter().map(Upload::of_referrer).collect();
         let full_name = format!("{}:{}", self.repository, self.tag);
-        Ok(Item { name: self.name.clone(), full_name, image: self.upload()?, statements })
+        Item { name: self.name.clone(), full_name, image: self.upload.clone(), statements }
     }
 
     /// Packages whose install scripts ran, on any platform.
@@ -82,7 +79,15 @@ impl Made {
     }
 }
 
-/// Makes images; those that they stand on are made, too, and not among the results.
+/// An image for one platform, before it is put together with the others.
+struct Part {
+    made: MadeImage,
+    inputs: BTreeMap<String, (&'static str, String)>,
+    materials: Vec<Material>,
+}
+
+/// Makes images, with what a person should know of how they were made; those that they stand on are made, too, and not
+/// among the images.
 ///
 /// # Errors
 /// A platform that an image is not for, a pin that is missing, anything that keeps a layer from being made.
@@ -91,30 +96,83 @@ pub async fn make(
     prepared: &mut Prepared,
     names: &BTreeSet<String>,
     platforms: &BTreeSet<Platform>,
-) -> Result<Vec<Made>, Failure> {
-    let revision = statements::revision(&prepared.opened.root).await;
-    let mut made: BTreeMap<String, BTreeMap<Platform, MadeImage>> = BTreeMap::new();
+) -> Result<(Vec<Made>, BTreeSet<String>), Failure> {
+    let commit = Commit::of(&prepared.opened.root);
+    let mut made: BTreeMap<String, BTreeMap<Platform, Part>> = BTreeMap::new();
+    let mut all_notes = BTreeSet::new();
     for platform in platforms {
         prepared.platform = *platform;
-        for (name, image) in of_platform(context, prepared, names, revision.as_ref()).await? {
+        let (parts, notes) = of_platform(context, prepared, names, &commit).await?;
+        all_notes.extend(notes);
+        for (name, image) in parts {
             made.entry(name).or_default().insert(*platform, image);
         }
     }
-    let of_name = |(name, platforms): (String, BTreeMap<Platform, MadeImage>)| {
-        let repository = repository(&prepared.scope.fleet, &name);
-        Made { tag: format!("d-{}", hash(&name, &platforms)), name, repository, platforms }
+    let made: Result<Vec<Made>, Failure> =
+        made.into_iter().map(|(name, parts)| together(prepared, name, parts, commit.clone())).collect();
+    Ok((made?, all_notes))
+}
+
+/// Images of one name for several platforms, with what is to be said about each and about their index.
+fn together(
+    prepared: &Prepared,
+    name: String,
+    parts: BTreeMap<Platform, Part>,
+    commit: Commit,
+) -> Result<Made, Failure> {
+    let repository = repository(&prepared.scope.fleet, &name);
+    let hashes = parts.iter().map(|(platform, part)| (*platform, part.made.hash)).collect();
+    let hash = hash(&name, &hashes);
+    let facts = |subject, platform, hash: Hash, part: Part| Facts {
+        subject,
+        image: name.clone(),
+        repository: repository.clone(),
+        platform,
+        derivation: hash.to_string(),
+        inputs: part.inputs,
+        materials: part.materials,
+        scripts: part.made.scripts,
     };
-    Ok(made.into_iter().map(of_name).collect())
+    let images: Vec<Image> = parts.values().map(|part| part.made.image.clone()).collect();
+    let mut whole = Vec::new();
+    let upload = match images.as_slice() {
+        [one] => Upload::of_image(one),
+        _ => {
+            let failed = |error| Failure::caused(Exit::Failed, format!("image {name} has no index"), &error);
+            let index = Index::of(images).map_err(failed)?;
+            let materials: BTreeSet<&Material> = parts.values().flat_map(|part| &part.materials).collect();
+            let scripts: BTreeSet<&String> = parts.values().flat_map(|part| &part.made.scripts).collect();
+            whole.push(Facts {
+                subject: Subject::of_index(&index),
+                image: name.clone(),
+                repository: repository.clone(),
+                platform: None,
+                derivation: hash.to_string(),
+                inputs: hashes.iter().map(|(platform, hash)| (platform.to_string(), ("blake3", hash.to_string()))).collect(),
+                materials: materials.into_iter().cloned().collect(),
+                scripts: scripts.into_iter().cloned().collect(),
+            });
+            Upload::of_index(&index)
+        }
+    };
+    let mut platforms = BTreeMap::new();
+    for (platform, part) in parts {
+        let made = MadeImage { image: part.made.image.clone(), hash: part.made.hash, scripts: part.made.scripts.clone() };
+        whole.push(facts(Subject::of_image(&made.image), Some(platform), made.hash, part));
+        platforms.insert(platform, made);
+    }
+    let tag = format!("d-{hash}");
+    Ok(Made { name, repository, tag, platforms, upload, facts: whole, commit, said: OnceCell::new() })
 }
 
 /// The hash that the tag names: the derivation's, or that of all platforms' derivations.
-fn hash(name: &str, platforms: &BTreeMap<Platform, MadeImage>) -> Hash {
+fn hash(name: &str, platforms: &BTreeMap<Platform, Hash>) -> Hash {
     let mut all = Derivation::new(Address::new(Kind::Image, name));
-    for (platform, made) in platforms {
-        all.value(platform.to_string(), made.hash.to_string(), None);
+    for (platform, hash) in platforms {
+        all.value(platform.to_string(), hash.to_string(), None);
     }
     match platforms.values().next() {
-        Some(only) if platforms.len() == 1 => only.hash,
+        Some(only) if platforms.len() == 1 => *only,
         _ => all.hash(),
     }
 }
@@ -123,10 +181,14 @@ async fn of_platform(
     context: &Context,
     prepared: &Prepared,
     names: &BTreeSet<String>,
-    revision: Option<&Revision>,
-) -> Result<Vec<(String, MadeImage)>, Failure> {
+    commit: &Commit,
+) -> Result<(Vec<(String, Part)>, BTreeSet<String>), Failure> {
     let order = with_bases(prepared, names);
     let planned = prepared.images(&order.iter().cloned().collect())?;
+    if !planned.values().all(|one| is_made(prepared, one)) {
+        // Somebody will want to know what the new image was made from.
+        commit.wanted_soon();
+    }
     let scripted = planned.values().any(|one| !allowed(&one.spec.recipe).is_empty());
     let engine = if scripted { Some(crate::world::engine().await?) } else { None };
     let assembler = prepared.assembler(engine)?;
@@ -141,13 +203,21 @@ async fn of_platform(
         let image = assembler.assemble(&one.spec, derivation, &*context.console).await.map_err(|error| failed(&error))?;
         if names.contains(name) {
             let recipes = chain(prepared, &planned, name);
-            let scripts = scripts(&recipes);
-            let about = About { fleet: &prepared.scope.fleet, planned: one, recipes: &recipes, scripts: &scripts, revision };
-            let statements = statements::about(&about, &image);
-            made.push((name.clone(), MadeImage { image, hash: one.hash, statements, scripts }));
+            let (inputs, materials) = (statements::inputs(one), materials(recipes.iter().copied()));
+            let made_image = MadeImage { image, hash: one.hash, scripts: scripts(&recipes) };
+            made.push((name.clone(), Part { made: made_image, inputs, materials }));
         }
     }
-    Ok(made)
+    let notes = notes_of(prepared, &planned)?;
+    // As in `build`: nobody needs its memory any more, and taking it apart takes longer than the end of the process.
+    std::mem::forget(planned);
+    Ok((made, notes))
+}
+
+/// Whether an image was made here before.
+fn is_made(prepared: &Prepared, one: &PlannedImage) -> bool {
+    let record: RecordId = assembly::image_record(&one.hash);
+    matches!(prepared.opened.store.get_record::<Image>(&record), Ok(Some(_)))
 }
 
 /// The images and all that they stand on, those first.
@@ -203,12 +273,17 @@ pub fn notes(
     let mut all = BTreeSet::new();
     for platform in platforms {
         prepared.platform = *platform;
-        let planned = prepared.images(&with_bases(prepared, names).into_iter().collect())?;
-        for derivation in planned.values().filter_map(PlannedImage::derivation) {
-            let notes = assembly::notes(&prepared.opened.store, derivation)
-                .map_err(|error| Failure::caused(Exit::Failed, "the store .fleet/ cannot be read", &error))?;
-            all.extend(notes.iter().map(|note| format!("{}: {note}", derivation.address)));
-        }
+        all.extend(notes_of(prepared, &prepared.images(&with_bases(prepared, names).into_iter().collect())?)?);
+    }
+    Ok(all)
+}
+
+fn notes_of(prepared: &Prepared, planned: &BTreeMap<String, PlannedImage>) -> Result<BTreeSet<String>, Failure> {
+    let mut all = BTreeSet::new();
+    for derivation in planned.values().filter_map(PlannedImage::derivation) {
+        let notes = assembly::notes(&prepared.opened.store, derivation)
+            .map_err(|error| Failure::caused(Exit::Failed, "the store .fleet/ cannot be read", &error))?;
+        all.extend(notes.iter().map(|note| format!("{}: {note}", derivation.address)));
     }
     Ok(all)
 }

@@ -1,13 +1,43 @@
 //! [`push`]: images and the statements about them into a registry.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, fs::File, io, sync::Arc};
 
+use async_trait::async_trait;
 use fleet_apply::{Event as Told, Events as _};
-use fleet_oci::Upload;
-use fleet_registry::{Event, RegistryError, StoreBlobs, Target};
+use fleet_oci::{Digest, Upload, upload::BlobRef};
+use fleet_registry::{Event, Origin, RegistryError, Source, StoreBlobs, Target};
 
 use super::make::Made;
 use crate::{context::Context, error::Failure, exit::Exit, pipeline::Prepared};
+
+/// The store's blobs, and what is said about one image.
+struct Outgoing<'a> {
+    blobs: &'a StoreBlobs,
+    made: &'a Made,
+}
+
+#[async_trait]
+impl Source for Outgoing<'_> {
+    fn origins(&self, blob: &BlobRef) -> Vec<Origin> {
+        self.blobs.origins(blob)
+    }
+
+    async fn open(&self, blob: &BlobRef) -> io::Result<Option<File>> {
+        self.blobs.open(blob).await
+    }
+
+    async fn statements(&self) -> Vec<Upload> {
+        self.made.statements().await.iter().map(Upload::of_referrer).collect()
+    }
+
+    fn kept(&self, repository: &str) -> Vec<Digest> {
+        self.blobs.kept(repository)
+    }
+
+    fn keep(&self, repository: &str, blobs: &[Digest]) {
+        self.blobs.keep(repository, blobs);
+    }
+}
 
 /// Pushes every image to `<place>/<fleet>/<image>:d-<hash>` and says under which reference each can be pulled, in order.
 /// What is there already is not sent again.
@@ -25,7 +55,7 @@ pub async fn push(
         None => declared(prepared)?,
     };
     let client = crate::world::registries()?;
-    let source = StoreBlobs { store: Arc::clone(&prepared.opened.store), origins: BTreeMap::new() };
+    let blobs = StoreBlobs { store: Arc::clone(&prepared.opened.store), origins: BTreeMap::new() };
     let mut references: Vec<String> = Vec::new();
     let mut repositories: Vec<String> = Vec::new();
     for one in made {
@@ -34,23 +64,18 @@ pub async fn push(
         let mut target = Target::parse(&written).map_err(|error| unpushed(&written, &error))?;
         // Images of a fleet share layers: what the ones before brought is mounted.
         target.mount_from.clone_from(&repositories);
-        let upload = one.upload()?;
-        if client.exists(&repository, &one.tag).await.map_err(|error| unpushed(&written, &error))?.as_ref() == Some(&upload.digest) {
+        let events = |event: Event| tell(context, &written, &event);
+        let source = Outgoing { blobs: &blobs, made: one };
+        let pushed = client.push(&target, &one.upload, &source, &events).await;
+        let pushed = pushed.map_err(|error| unpushed(&written, &error))?;
+        pushed.notices.iter().for_each(|remark| notice(context, remark.to_string()));
+        if pushed.found {
             notice(context, format!("{written}: is there"));
         } else {
-            // Whoever sees the tag finds the statements, too: so the tag comes last, and where it is there nothing is missing.
-            let events = |event: Event| tell(context, &written, &event);
-            let statements: Vec<Upload> =
-                one.platforms.values().flat_map(|made| &made.statements).map(Upload::of_referrer).collect();
-            let attached = statements.iter().map(|statement| client.attach(&target, statement, &events));
-            let attached = futures::future::try_join_all(attached).await.map_err(|error| unpushed(&written, &error))?;
-            attached.iter().flat_map(|one| &one.notices).for_each(|remark| notice(context, remark.to_string()));
-            let pushed = client.push(&target, &upload, &source, &events).await;
-            let pushed = pushed.map_err(|error| unpushed(&written, &error))?;
             let size = pushed.sent >> 10;
             notice(context, format!("{written}: sent {size} KB, {} mounted, {} were there", pushed.mounted, pushed.skipped));
         }
-        references.push(format!("{repository}@{}", upload.digest));
+        references.push(format!("{repository}@{}", one.digest()));
         repositories.extend(written.split_once('/').and_then(|(_, rest)| rest.rsplit_once(':')).map(|(r, _)| r.to_owned()));
     }
     Ok(references)

@@ -79,7 +79,7 @@ pub async fn write(
         // Loaded before anything else, because its checks decide.
         Sink::Engine => Ok(made.iter().map(|one| format!("{}:{}", one.repository, one.tag)).collect()),
         Sink::Oci(folder) => {
-            let items = made.iter().map(Made::item).collect::<Result<Vec<_>, _>>()?;
+            let items = futures::future::join_all(made.iter().map(Made::item)).await;
             let (folder, store) = (folder.clone(), Arc::clone(&prepared.opened.store));
             let written = move || fleet_registry::layout::write(&folder, &items, &store);
             blocking(sink, written).await?;
@@ -127,45 +127,49 @@ fn archive(file: &Path, cache: &StoreCache, export: &export::Export) -> io::Resu
 }
 
 /// Says what was made: a line `repository@digest` for each image, or JSON. `references` are those of each sink.
-///
-/// # Errors
-/// As [`Made::upload`].
-pub fn tell(context: &Context, made: &[Made], sinks: &[&Sink], references: &[Vec<String>]) -> Result<(), Failure> {
-    let mut images = Vec::new();
-    let width = made.iter().map(|one| one.repository.len()).max().unwrap_or(0);
-    for (at, one) in made.iter().enumerate() {
-        let digest = one.digest()?;
-        let scripts: Vec<&str> = one.scripts().into_iter().collect();
-        if !context.json() {
-            let remark = if scripts.is_empty() {
-                String::new()
-            } else {
-                format!("{:pad$}  not reproducible: ran install scripts of {}", "", scripts.join(", "), pad = width - one.repository.len())
-            };
-            print_out(&format!("{}@{digest}{remark}\n", one.repository));
-        }
-        let platforms: serde_json::Map<String, Value> = one
-            .platforms
-            .iter()
-            .map(|(platform, made)| {
-                let statements: Vec<String> = made.statements.iter().map(|s| s.digest.to_string()).collect();
-                (platform.to_string(), json!({"digest": made.image.digest, "derivation": made.hash, "statements": statements}))
-            })
-            .collect();
-        let places: Vec<Value> = sinks
-            .iter()
-            .zip(references)
-            .map(|(sink, names)| json!({"to": sink.to_string(), "reference": names.get(at)}))
-            .collect();
-        images.push(json!({
-            "name": one.name, "repository": one.repository, "tag": one.tag, "digest": digest,
-            "reproducible": scripts.is_empty(), "install_scripts": scripts, "platforms": platforms, "places": places,
-        }));
-    }
+pub async fn tell(context: &Context, made: &[Made], sinks: &[&Sink], references: &[Vec<String>]) {
     if context.json() {
+        let mut images = Vec::new();
+        for (at, one) in made.iter().enumerate() {
+            images.push(described(one, at, sinks, references).await);
+        }
         print_json(&json!({"schema": fleet_plan::SCHEMA, "images": images}));
+        return;
     }
-    Ok(())
+    let width = made.iter().map(|one| one.repository.len()).max().unwrap_or(0);
+    for one in made {
+        let scripts: Vec<&str> = one.scripts().into_iter().collect();
+        let remark = if scripts.is_empty() {
+            String::new()
+        } else {
+            format!("{:pad$}  not reproducible: ran install scripts of {}", "", scripts.join(", "), pad = width - one.repository.len())
+        };
+        print_out(&format!("{}@{}{remark}\n", one.repository, one.digest()));
+    }
+}
+
+async fn described(one: &Made, at: usize, sinks: &[&Sink], references: &[Vec<String>]) -> Value {
+    let statements = one.statements().await;
+    let about = |digest: &fleet_oci::Digest| {
+        let about = statements.iter().filter(|statement| statement.subject.digest == *digest);
+        about.map(|statement| statement.digest.to_string()).collect::<Vec<_>>()
+    };
+    let platform = |(platform, made): (&fleet_oci::Platform, &super::make::MadeImage)| {
+        let digest = &made.image.digest;
+        (platform.to_string(), json!({"digest": digest, "derivation": made.hash, "statements": about(digest)}))
+    };
+    let platforms: serde_json::Map<String, Value> = one.platforms.iter().map(platform).collect();
+    let places: Vec<Value> = sinks
+        .iter()
+        .zip(references)
+        .map(|(sink, names)| json!({"to": sink.to_string(), "reference": names.get(at)}))
+        .collect();
+    let scripts = one.scripts();
+    json!({
+        "name": one.name, "repository": one.repository, "tag": one.tag, "digest": one.digest(),
+        "reproducible": scripts.is_empty(), "install_scripts": scripts, "statements": about(one.digest()),
+        "platforms": platforms, "places": places,
+    })
 }
 
 #[cfg(test)]

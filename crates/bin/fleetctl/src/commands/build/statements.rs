@@ -1,70 +1,113 @@
-//! [`about`]: what is said about an image beside it: provenance and the bill of its packages.
+//! [`Facts`]: what is said about an image beside it: provenance and the bill of its packages. [`Revision`]s are asked
+//! for once, and only by those who need one.
 
-use std::{collections::BTreeMap, path::Path, process::Stdio};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::Arc,
+};
 
 use fleet_derivation::Input;
-use fleet_graph::image::{PlannedImage, repository};
+use fleet_graph::image::PlannedImage;
 use fleet_oci::{
-    Image, ImageRecipe, Referrer,
+    Platform, Referrer,
     attestation::{Subject, artifact},
-    materials::materials,
+    materials::Material,
     provenance::{Built, PROVENANCE_TYPE, Revision, provenance},
     sbom::{SBOM_TYPE, sbom},
 };
+use tokio::sync::OnceCell;
 
-/// What the statements are read off.
-pub struct About<'a> {
-    /// Fleet name.
-    pub fleet: &'a str,
-    /// The image with its derivations.
-    pub planned: &'a PlannedImage,
-    /// Recipes of it and of all that it stands on.
-    pub recipes: &'a [&'a ImageRecipe],
+/// Files that a provenance names one by one. Of an image with more, the derivations of its layers stand for them: the
+/// list of a large tree would be longer than what changed in it.
+const MAXIMUM_FILES: usize = 256;
+
+/// What the statements about one manifest are made of.
+pub struct Facts {
+    /// What they are about.
+    pub subject: Subject,
+    /// Name in `fleet.kdl`.
+    pub image: String,
+    /// `<fleet>/<image>`
+    pub repository: String,
+    /// `None`: an index of several.
+    pub platform: Option<Platform>,
+    /// Hash of the derivation.
+    pub derivation: String,
+    /// Hashes of what it takes.
+    pub inputs: BTreeMap<String, (&'static str, String)>,
+    /// Packages and bases, of what it stands on too.
+    pub materials: Vec<Material>,
     /// Packages whose install scripts ran.
-    pub scripts: &'a [String],
-    /// Of the project, where it is known.
-    pub revision: Option<&'a Revision>,
+    pub scripts: Vec<String>,
 }
 
-/// The statements about an image. The same inputs at the same revision give the same bytes.
-pub fn about(about: &About<'_>, image: &Image) -> Vec<Referrer> {
-    let name = &about.planned.spec.name;
-    let repository = repository(about.fleet, name);
-    let materials = materials(about.recipes.iter().copied());
-    let provenance = provenance(
-        &image.digest,
-        &Built {
-            repository: &repository,
-            image: name,
-            platform: image.platform,
-            derivation: &about.planned.hash.to_string(),
-            inputs: inputs(about.planned),
-            materials: &materials,
-            scripts: about.scripts,
-            revision: about.revision.cloned(),
-            version: env!("CARGO_PKG_VERSION"),
-        },
-    );
-    let bill = sbom(&repository, &image.digest, &materials);
-    let subject = Subject::of_image(image);
-    [(PROVENANCE_TYPE, provenance), (SBOM_TYPE, bill)]
-        .map(|(kind, text)| artifact(kind, text.as_bytes(), &subject))
-        .into()
+impl Facts {
+    /// The statements. The same inputs at the same revision give the same bytes.
+    pub fn statements(&self, revision: Option<&Revision>) -> Vec<Referrer> {
+        let provenance = provenance(
+            &self.subject.digest,
+            &Built {
+                repository: &self.repository,
+                image: &self.image,
+                platform: self.platform,
+                derivation: &self.derivation,
+                inputs: self.inputs.clone(),
+                materials: &self.materials,
+                scripts: &self.scripts,
+                revision: revision.cloned(),
+                version: env!("CARGO_PKG_VERSION"),
+            },
+        );
+        let bill = sbom(&self.repository, &self.materials);
+        [(PROVENANCE_TYPE, provenance), (SBOM_TYPE, bill)]
+            .map(|(kind, text)| artifact(kind, text.as_bytes(), &self.subject))
+            .into()
+    }
 }
 
 /// Layers by their derivations' hashes, files by theirs.
-fn inputs(planned: &PlannedImage) -> BTreeMap<String, (&'static str, String)> {
-    let all = planned.derivations.iter().flat_map(|derivation| &derivation.inputs);
-    all.filter_map(|(name, input)| match input {
-        Input::Derivation { hash, .. } => Some((name.clone(), ("blake3", hash.to_string()))),
-        Input::File { path, hash, .. } => Some((path.to_string(), ("blake3", hash.to_string()))),
-        Input::Value { .. } | Input::Secret { .. } => None,
-    })
-    .collect()
+pub fn inputs(planned: &PlannedImage) -> BTreeMap<String, (&'static str, String)> {
+    let all = || planned.derivations.iter().flat_map(|derivation| &derivation.inputs);
+    let files = all().filter(|(_, input)| matches!(input, Input::File { .. })).count();
+    all()
+        .filter_map(|(name, input)| match input {
+            Input::Derivation { hash, .. } => Some((name.clone(), ("blake3", hash.to_string()))),
+            Input::File { path, hash, .. } if files <= MAXIMUM_FILES => {
+                Some((path.to_string(), ("blake3", hash.to_string())))
+            }
+            Input::File { .. } | Input::Value { .. } | Input::Secret { .. } => None,
+        })
+        .collect()
 }
 
-/// The commit that the project is at; `None` without git, or outside a repository.
-pub async fn revision(root: &Path) -> Option<Revision> {
+/// The commit that a project is at, as `git` says; looked up once, when it is first wanted.
+#[derive(Clone)]
+pub struct Commit {
+    root: PathBuf,
+    found: Arc<OnceCell<Option<Revision>>>,
+}
+
+impl Commit {
+    /// Of the project in this folder. Nobody is asked yet.
+    pub fn of(root: &Path) -> Self {
+        Self { root: root.to_owned(), found: Arc::default() }
+    }
+
+    /// Starts to look, beside what else is done.
+    pub fn wanted_soon(&self) {
+        let own = self.clone();
+        tokio::spawn(async move { drop(own.get().await) });
+    }
+
+    /// The commit; `None` without git, or outside a repository.
+    pub async fn get(&self) -> Option<Revision> {
+        self.found.get_or_init(|| revision(&self.root)).await.clone()
+    }
+}
+
+async fn revision(root: &Path) -> Option<Revision> {
     let commit = git(root, &["rev-parse", "HEAD"]).await?;
     let changed = !git(root, &["status", "--porcelain", "--", "."]).await?.is_empty();
     Some(Revision { commit, changed })
