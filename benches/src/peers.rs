@@ -122,6 +122,10 @@ impl Tool {
             Self::Fleetctl => fleetctl::prepare(place, target),
             Self::Umoci => {
                 let layout = self.files(place, target);
+                if layout.exists() {
+                    return Ok(());
+                }
+                fs::create_dir_all(place.work.join(self.name()))?;
                 if target.base.is_some() {
                     let from = format!("docker://{}/{BASE}:v1", place.registry);
                     let to = format!("oci:{}:base", layout.display());
