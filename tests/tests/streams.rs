@@ -199,7 +199,7 @@ fn a_failure_is_data_for_programs_too() {
     output.expect(64);
     let said = output.json();
     assert_eq!((&said["schema"], &said["error"]["exit"], &said["error"]["outcome"]), (&1.into(), &64.into(), &"usage".into()));
-    assert!(said["error"]["message"].as_str().is_some_and(|text| text.contains("moon")), "{said}");
+    assert!(said["error"]["causes"][0].as_str().is_some_and(|text| text.contains("moon")), "{said}");
     assert!(output.stderr.contains("moon"), "people read the same: {}", output.stderr);
     // One value, never two: `check` has said everything already.
     edit(project.path(), "level=\"ic\"", "level=\"icc\"");

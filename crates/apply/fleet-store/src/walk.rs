@@ -213,7 +213,9 @@ impl Walker<'_> {
             let below = if name.is_empty() { shown.to_string() } else { format!("{name}/{shown}") };
             if file.to_str().is_none_or(|text| text.contains('\\')) {
                 let safe = below.replace('\\', "\u{fffd}");
-                found.push((safe, Found::Refused("its name is not plain UTF-8 text".to_owned())));
+                if !self.rules.ignores(&safe) {
+                    found.push((safe, Found::Refused("its name is not plain UTF-8 text".to_owned())));
+                }
                 continue;
             }
             names.push(Name { file: file.to_owned(), below, kind: entry.file_type() });

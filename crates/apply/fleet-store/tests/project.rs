@@ -3,7 +3,10 @@
 use std::{
     collections::BTreeSet,
     fs,
-    os::unix::fs::{PermissionsExt, symlink},
+    os::unix::{
+        ffi::OsStrExt as _,
+        fs::{PermissionsExt, symlink},
+    },
     path::Path,
 };
 
@@ -141,6 +144,19 @@ fn what_is_not_there_is_missing_also_below_a_file() -> Any {
     let tree = load(root.path(), &["nothing", "file/below"])?;
     assert!(tree.iter().all(|(_, found)| *found == Looked::Missing));
     assert_eq!(tree.iter().count(), 2);
+    Ok(())
+}
+
+#[test]
+fn a_name_that_is_no_text_is_refused_unless_it_is_ignored() -> Any {
+    let root = tempfile::tempdir()?;
+    write(root.path(), &[("img/x", "")])?;
+    fs::write(root.path().join("img").join(std::ffi::OsStr::from_bytes(b"caf\xe9.log")), "")?;
+    let shown = "img/caf\u{fffd}.log";
+    assert!(unreadable(&load(root.path(), &["img"])?, shown)?.contains("not plain UTF-8"));
+    write(root.path(), &[("img/.dockerignore", "*.log\n")])?;
+    let tree = load(root.path(), &["img"])?;
+    assert_eq!((tree.get(&RelPath::new(shown)?), files(&tree)), (None, vec!["img/x"]));
     Ok(())
 }
 
