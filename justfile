@@ -5,6 +5,7 @@ test:
     ./tests/run
 
 # Images beside peers: docker with BuildKit, buildah, umoci, and the floor. See docs/reference/performance.md
+# `just bench agents`: check and plan of 10,000 agents
 bench what="images":
     cargo build --release -p fleetctl
     cargo run --release -p fleet-benches -- {{what}}

@@ -3,6 +3,7 @@
 //! [`images`] prints docs/reference/performance.md's table for this machine. Tests never assert times; this program
 //! never fails because something is slow.
 
+mod agents;
 mod contexts;
 mod floor;
 mod fleetctl;
@@ -18,10 +19,12 @@ use std::process::ExitCode;
 use anyhow::bail;
 
 const USAGE: &str = "usage: cargo run --release -p fleet-benches -- images [ONLY-TOOL…]
+       cargo run --release -p fleet-benches -- agents
 
 Tools: fleetctl, floor, floor-telling, docker, buildah, umoci. Needs docker-registry (Debian's package of that name) and the built
 fleetctl (or FLEETCTL=its path); what else is not installed is left out and said.
 FLEET_BENCH_RUNS=n   runs after the warm-up (7; 3 for the large cases)
+FLEET_BENCH_AGENTS=n how many agents `agents` has (10,000)
 FLEET_BENCH_CASES=…  only cases whose name has this text
 ";
 
@@ -30,6 +33,7 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let outcome = match words.as_slice() {
         ["images", tools @ ..] => images::run(tools),
+        ["agents"] => agents::run(),
         ["floor", job] => floor::run(job.as_ref()),
         _ => {
             eprint!("{USAGE}");

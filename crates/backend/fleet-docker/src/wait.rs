@@ -5,11 +5,15 @@ use std::time::Duration;
 use bollard::models::{ContainerInspectResponse, ContainerStateStatusEnum, HealthStatusEnum};
 use tokio::time::Instant;
 
-use crate::{EngineError, calls::Calls};
+use crate::{EngineError, EngineKind, calls::Calls};
 
 const POLL: Duration = Duration::from_millis(200);
 /// How long a container without a health probe must run undisturbed to count as serving.
 const STEADY: Duration = Duration::from_millis(1500);
+
+/// Podman has no daemon that would run health checks.
+const PODMAN_PROBES: &str =
+    "; its health check has said nothing: Podman runs health checks by timers of systemd, which must be running here";
 
 /// What one look at a container tells.
 #[derive(Debug, PartialEq, Eq)]
@@ -59,7 +63,11 @@ pub(crate) async fn until_healthy(calls: Calls<'_>, id: &str, within: Duration) 
             }
         }
         if began.elapsed() >= within {
-            let said = probe_output(&container).map(|o| format!("; its health check says: {o}")).unwrap_or_default();
+            let said = match probe_output(&container) {
+                Some(output) => format!("; its health check says: {output}"),
+                None if calls.engine.kind == EngineKind::Podman => PODMAN_PROBES.to_owned(),
+                None => String::new(),
+            };
             return Ok(Err(format!("it was not healthy within {} s{said}", within.as_secs())));
         }
         tokio::time::sleep(POLL).await;
