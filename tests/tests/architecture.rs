@@ -15,7 +15,8 @@ const PURE: [&str; 3] = ["model", "graph", "plan"];
 /// Effects share nouns, not verbs.
 const VERBS: [&str; 4] = ["fleet-graph", "fleet-planner", "kdl", "minijinja"];
 /// A dependency that is fenced off, and the crates that it belongs to.
-const FENCES: [(&str, &[&str]); 8] = [
+const FENCES: [(&str, &[&str]); 9] = [
+    ("aws-config", &["fleet-aws"]),
     ("bollard", &["fleet-docker"]),
     ("ruma", &["fleet-matrix", "fleet-agent"]),
     ("debian-packaging", &["fleet-packages"]),

@@ -108,7 +108,8 @@ pub(crate) fn add(
             made.input(format!("parameter.{id}"), meaning(inputs, images, parameter), None);
         }
         instance.graph.insert(source);
-        let spec = StackSpec { template: rendered.body, parameters: rendered.parameters, tags: rendered.tags };
+        let Rendered { body, parameters, tags, keys, .. } = rendered;
+        let spec = StackSpec { template: body, parameters, tags, keys };
         instance.add(made, Desired::Stack(spec));
     }
     Ok(())

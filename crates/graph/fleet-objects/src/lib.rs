@@ -39,6 +39,10 @@ pub struct StackSpec {
     pub parameters: BTreeMap<String, StackParameter>,
     /// Its tags, which never change.
     pub tags: BTreeMap<String, String>,
+    /// What its services read from Parameter Store and must be there before they start: names, and the labels under
+    /// which the values are derived from the fleet secret.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub keys: BTreeMap<String, String>,
 }
 
 /// Where a stack parameter's value comes from when the stack is deployed.

@@ -70,6 +70,7 @@ pub struct Template {
     parameters: BTreeMap<String, (Parameter, StackParameter)>,
     outputs: BTreeMap<String, Text>,
     tags: BTreeMap<String, String>,
+    keys: BTreeMap<String, String>,
     mistakes: Vec<RenderError>,
 }
 
@@ -83,6 +84,7 @@ impl Template {
             parameters: BTreeMap::new(),
             outputs: BTreeMap::new(),
             tags,
+            keys: BTreeMap::new(),
             mistakes: Vec::new(),
         }
     }
@@ -129,6 +131,11 @@ impl Template {
         Text::Ref(id.to_owned())
     }
 
+    /// Says that a parameter of Parameter Store must hold a key of this label before the stack is made.
+    pub fn needs_key(&mut self, name: String, label: &str) {
+        self.keys.insert(name, label.to_owned());
+    }
+
     /// Adds an output.
     pub fn output(&mut self, id: &str, value: Text) {
         self.outputs.insert(id.to_owned(), value);
@@ -152,7 +159,7 @@ impl Template {
             return Err(RenderError::TooLarge { stack: self.name, resources, bytes: body.len() });
         }
         let parameters = self.parameters.into_iter().map(|(id, (_, source))| (id, source)).collect();
-        Ok(Rendered { name: self.name, body, hash, parameters, tags: self.tags, resources })
+        Ok(Rendered { name: self.name, body, hash, parameters, tags: self.tags, keys: self.keys, resources })
     }
 
     fn document(&self) -> Value {
@@ -259,6 +266,8 @@ pub struct Rendered {
     pub parameters: BTreeMap<String, StackParameter>,
     /// The stack's tags. Constant: a changing one would touch every resource.
     pub tags: BTreeMap<String, String>,
+    /// Parameters of Parameter Store that must be there first, with the labels of the keys that they hold.
+    pub keys: BTreeMap<String, String>,
     /// How many resources, of [`MAX_RESOURCES`].
     pub resources: usize,
 }

@@ -14,4 +14,5 @@ pub use fleet_objects::{
 };
 pub use generation::{Entry, Generation, Outcome};
 pub use plan::{Action, Change, Note, Plan, Reason, SCHEMA};
-pub use state::{Health, Observed, RunState, State};
+pub use fleet_stacks::ResourceChange;
+pub use state::{DeployedStack, Health, Observed, RunState, State};

@@ -7,6 +7,7 @@ use fleet_model::{Address, Origin};
 use serde::{Deserialize, Serialize};
 
 use fleet_objects::Desired;
+use fleet_stacks::ResourceChange;
 
 /// Version of the plan format, in JSON and in saved plans.
 pub const SCHEMA: u32 = 1;
@@ -97,6 +98,9 @@ pub struct Change {
     pub desired: Option<Desired>,
     /// The derivation, so that the executor can finish a provisional hash and `why` can explain it later.
     pub derivation: Option<Derivation>,
+    /// Of a stack that exists: what happens to its resources. Nothing else may be replaced or removed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resources: Vec<ResourceChange>,
 }
 
 /// Why a change is needed.

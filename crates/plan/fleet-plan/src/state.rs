@@ -17,6 +17,9 @@ pub struct State {
     pub outputs: BTreeMap<Hash, String>,
     /// Things found that nobody declared and that only a person may remove: an unknown room, a stray volume.
     pub orphans: BTreeMap<Address, String>,
+    /// Stacks that are in place, by address.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub stacks: BTreeMap<Address, DeployedStack>,
     /// What could not be seen and why: the homeserver does not run yet, say. Plans about it are conditional.
     pub unseen: Vec<String>,
 }
@@ -28,9 +31,23 @@ impl State {
         self.objects.extend(other.objects);
         self.outputs.extend(other.outputs);
         self.orphans.extend(other.orphans);
+        self.stacks.extend(other.stacks);
         self.unseen.extend(other.unseen);
         self
     }
+}
+
+/// A CloudFormation stack as it was deployed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeployedStack {
+    /// Its template as it was submitted: JSON.
+    pub template: String,
+    /// Values of its parameters.
+    pub parameters: BTreeMap<String, String>,
+    /// Its outputs.
+    pub outputs: BTreeMap<String, String>,
+    /// Its tags.
+    pub tags: BTreeMap<String, String>,
 }
 
 /// One object as it is.

@@ -3,6 +3,7 @@
 //! Deliberately absent: effects, clocks, choices at execution time, and any knowledge of which target it plans for.
 
 mod drift;
+mod stack;
 mod why;
 
 pub use drift::drift;
@@ -12,7 +13,9 @@ use std::collections::BTreeMap;
 
 use fleet_derivation::{Derivation, DerivationGraph, Hash};
 use fleet_model::{Address, Kind};
-use fleet_plan::{Action, Change, Desired, Health, Note, Observed, Plan, Reason, RunState, SCHEMA, State};
+use fleet_plan::{
+    Action, Change, Desired, Health, Note, Observed, Plan, Reason, ResourceChange, RunState, SCHEMA, State,
+};
 
 /// What a plan is made from.
 pub struct Planning<'a> {
@@ -68,11 +71,12 @@ struct Verdict {
     action: Action,
     if_changed: bool,
     reasons: Vec<Reason>,
+    resources: Vec<ResourceChange>,
 }
 
 impl Verdict {
     const fn new(action: Action, reasons: Vec<Reason>) -> Self {
-        Self { action, if_changed: false, reasons }
+        Self { action, if_changed: false, reasons, resources: Vec::new() }
     }
 
     const fn conditional(mut self) -> Self {
@@ -84,6 +88,9 @@ impl Verdict {
 impl Planning<'_> {
     fn judge(&self, address: &Address, desired: &Desired, derivation: &Derivation) -> Option<Verdict> {
         let observed = self.state.objects.get(address);
+        if let (Desired::Stack(spec), Some(deployed)) = (desired, self.state.stacks.get(address)) {
+            return self.judge_stack(address, spec, derivation, deployed);
+        }
         match address.kind {
             Kind::Image => self.judge_image(address, derivation),
             Kind::Account | Kind::Room => self.judge_by_value(address, desired, derivation, observed),
@@ -150,6 +157,7 @@ impl Planning<'_> {
     fn judge_by_hash(&self, address: &Address, derivation: &Derivation, observed: Option<&Observed>) -> Option<Verdict> {
         let Some(observed) = observed else {
             let reason = match self.last.get(address) {
+                Some(_) if address.kind == Kind::Stack => Reason::Drift { what: "it is gone".to_owned() },
                 Some(_) => Reason::Drift { what: "it is gone from the container engine".to_owned() },
                 None => Reason::Missing,
             };
@@ -202,6 +210,7 @@ impl Planning<'_> {
             expect: observed.map(|o| o.version.clone()),
             desired,
             derivation,
+            resources: verdict.resources,
         }
     }
 

@@ -42,6 +42,7 @@ pub fn change(address: &Address, seen: Option<&Observed>, desired: Option<&Desir
         expect: seen.map(|s| s.version.clone()),
         desired: desired.cloned(),
         derivation: None,
+        resources: Vec::new(),
     }
 }
 

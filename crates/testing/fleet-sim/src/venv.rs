@@ -14,8 +14,8 @@ fn home() -> PathBuf {
     }
 }
 
-/// The folder of programs of a Python environment with one pinned package in it, for instance
-/// `venv("synapse", "matrix-synapse==1.163.2")`. Installed once per machine; test programs wait for one another.
+/// The folder of programs of a Python environment with pinned packages in it, for instance
+/// `venv("synapse", "matrix-synapse==1.163.2")`; several are separated by spaces. Installed once per machine; test programs wait for one another.
 ///
 /// # Panics
 /// When it cannot be installed, with what is missing.
@@ -39,7 +39,7 @@ pub fn venv(name: &str, requirement: &str) -> PathBuf {
             "python3 with its venv module (apt-get install python3-venv)",
             Command::new("python3").args(["-m", "venv"]).arg(&place),
         );
-        let install = ["install", "--quiet", "--disable-pip-version-check", requirement];
+        let install = ["install", "--quiet", "--disable-pip-version-check"].into_iter().chain(requirement.split(' '));
         run("pip and its package index", Command::new(place.join("bin/pip")).args(install));
         need("a mark that it is complete", fs::write(&complete, ""));
     }

@@ -26,6 +26,7 @@ async fn change(world: &World, document: &str) -> Change {
         expect: seen.map(|s| s.version),
         desired: Some(Desired::Directory(spec)),
         derivation: None,
+        resources: Vec::new(),
     }
 }
 

@@ -150,6 +150,7 @@ impl World {
             expect: seen.map(|o| o.version),
             desired: Some(Desired::Container(spec.clone())),
             derivation: None,
+            resources: Vec::new(),
         }
     }
 

@@ -333,6 +333,7 @@ pub fn change(address: &Address, action: Action, expect: Option<String>, desired
         expect,
         desired,
         derivation: None,
+        resources: Vec::new(),
     }
 }
 

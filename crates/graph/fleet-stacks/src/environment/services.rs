@@ -93,6 +93,9 @@ pub fn homeserver(parts: &Parts<'_>, place: &Place<'_>, template: &mut Template)
     let image = image_parameter(template, "HomeserverImage", &declared.image);
     let logs = log_group(parts, template, "Homeserver");
     let keys = keys(declared.kind);
+    for (_, label) in keys {
+        template.needs_key(parameter(parts, label), label_of(label));
+    }
     let secrets: Vec<_> = keys.iter().map(|(name, label)| secret(parts, name, label)).collect();
     let readable =
         keys.iter().map(|(_, label)| parts.settings.arn("ssm", &format!("parameter{}", parameter(parts, label))));
@@ -208,6 +211,11 @@ fn keys(kind: HomeserverKind) -> &'static [(&'static str, &'static str)] {
             ("FLEET_KEY_SYNAPSE_FORM_SECRET", "homeserver/synapse-form-secret"),
         ],
     }
+}
+
+/// Under which label a key is derived: the one that every target uses.
+fn label_of(parameter: &'static str) -> &'static str {
+    parameter.trim_start_matches("homeserver/")
 }
 
 fn environment(parts: &Parts<'_>, kind: HomeserverKind) -> Vec<Variable> {

@@ -1,0 +1,322 @@
+"""MiniStack 1.5.33 with what our stacks need and it lacks: an AWS account on one port of loopback.
+
+What is added, all of it on top of MiniStack's own services:
+
+* resource types of CloudFormation that it refuses (`register` below). Each is made with MiniStack's own EC2, Backup or IAM
+  calls, so that what a stack made is seen by whoever asks those services;
+* a `Ref` of a secret that is its ARN, and passwords without punctuation where the template asks for that;
+* whether a changed property replaces a resource, from a table that is handed in: MiniStack says "perhaps" of most types;
+* a log of every request, as lines of JSON, so that tests and people see what was asked and what was written.
+
+Its environment: MiniStack's own (`GATEWAY_PORT`, `BIND_HOST`, …), `FLEET_EMULATOR_LOG`, the file for requests, and
+`FLEET_EMULATOR_REPLACEMENTS`, the table: {"AWS::EC2::Subnet": {"always": ["VpcId", …], "perhaps": […]}, …}.
+It shows how we read AWS, not how AWS is.
+"""
+
+import json
+import os
+import re
+import string
+import urllib.parse
+
+from ministack import app as gateway
+from ministack.services import backup, ec2, iam, secretsmanager
+from ministack.services.cloudformation import provisioners, stacks
+
+HANDLERS = provisioners._RESOURCE_HANDLERS
+
+
+# ── asking MiniStack's services ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def answered(response):
+    """The text of an answer, or the error that it is."""
+    status, _, body = response
+    text = body.decode() if isinstance(body, bytes) else body
+    if status >= 400:
+        raise ValueError(" ".join(re.sub(r"<[^>]+>", " ", text).split()))
+    return text
+
+
+def ask(action, **fields):
+    """A call of a service that speaks the query protocol."""
+    return answered(action({name: [str(value)] for name, value in fields.items() if value is not None}))
+
+
+def first(text, tag):
+    """What the first element of this name holds."""
+    found = re.search(rf"<{tag}>([^<]*)</{tag}>", text)
+    if not found:
+        raise ValueError(f"the emulator's answer has no {tag}: {text}")
+    return found.group(1)
+
+
+def tagged(properties, kind):
+    """The fields that tag a resource as it is made."""
+    tags = properties.get("Tags") or []
+    fields = {"TagSpecification.1.ResourceType": kind} if tags else {}
+    for at, tag in enumerate(tags, 1):
+        fields[f"TagSpecification.1.Tag.{at}.Key"] = tag["Key"]
+        fields[f"TagSpecification.1.Tag.{at}.Value"] = tag["Value"]
+    return fields
+
+
+def register(kind, create, delete, in_place=()):
+    """Adds a resource type. Properties of `in_place` can change without another resource taking its place."""
+
+    def update(physical_id, old, new, stack, logical_id):
+        changed = {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
+        if changed <= set(in_place):
+            return physical_id, {}
+        made = create(logical_id, new, stack)
+        delete(physical_id, old)
+        return made
+
+    HANDLERS[kind] = {"create": create, "delete": delete, "update": update, "update_with_logical_id": True}
+
+
+# ── networks ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def make_address(_, properties, __):
+    made = ask(ec2._allocate_address, Domain=properties.get("Domain", "vpc"), **tagged(properties, "elastic-ip"))
+    address = first(made, "publicIp")
+    return address, {"AllocationId": first(made, "allocationId"), "PublicIp": address}
+
+
+def drop_address(address, _):
+    held = [name for name, record in ec2._addresses.items() if record["PublicIp"] == address]
+    for allocation in held:
+        ask(ec2._release_address, AllocationId=allocation)
+
+
+def make_nat_gateway(_, properties, __):
+    made = ask(
+        ec2._create_nat_gateway,
+        SubnetId=properties.get("SubnetId"),
+        AllocationId=properties.get("AllocationId"),
+        ConnectivityType=properties.get("ConnectivityType"),
+        **tagged(properties, "natgateway"),
+    )
+    gateway_id = first(made, "natGatewayId")
+    return gateway_id, {"NatGatewayId": gateway_id}
+
+
+def drop_nat_gateway(gateway_id, _):
+    ask(ec2._delete_nat_gateway, NatGatewayId=gateway_id)
+
+
+def permission(properties, peer):
+    """One rule of a security group as the EC2 API takes it."""
+    fields = {"GroupId": properties["GroupId"], "IpPermissions.1.IpProtocol": properties.get("IpProtocol", "-1")}
+    for name in ("FromPort", "ToPort"):
+        fields[f"IpPermissions.1.{name}"] = properties.get(name)
+    if properties.get("CidrIp"):
+        fields["IpPermissions.1.IpRanges.1.CidrIp"] = properties["CidrIp"]
+        fields["IpPermissions.1.IpRanges.1.Description"] = properties.get("Description")
+    if properties.get(peer):
+        fields["IpPermissions.1.Groups.1.GroupId"] = properties[peer]
+        fields["IpPermissions.1.Groups.1.Description"] = properties.get("Description")
+    return fields
+
+
+def register_rules(direction, authorize, revoke, peer):
+    def create(_, properties, __):
+        rule = first(ask(authorize, **permission(properties, peer)), "securityGroupRuleId")
+        return rule, {"Id": rule}
+
+    def delete(_, properties):
+        if properties["GroupId"] in ec2._security_groups:
+            ask(revoke, **permission(properties, peer))
+
+    register(f"AWS::EC2::SecurityGroup{direction}", create, delete)
+
+
+def make_flow_log(_, properties, __):
+    made = ask(
+        ec2._create_flow_logs,
+        **{"ResourceId.1": properties["ResourceId"]},
+        ResourceType=properties.get("ResourceType"),
+        TrafficType=properties.get("TrafficType"),
+        LogGroupName=properties.get("LogGroupName"),
+        LogDestination=properties.get("LogDestination"),
+        LogDestinationType=properties.get("LogDestinationType"),
+    )
+    log = first(made, "item")
+    return log, {"Id": log}
+
+
+def drop_flow_log(log, _):
+    ask(ec2._delete_flow_logs, **{"FlowLogId.1": log})
+
+
+def make_instance(_, properties, __):
+    groups = {f"SecurityGroupId.{at}": group for at, group in enumerate(properties.get("SecurityGroupIds") or [], 1)}
+    profile = properties.get("IamInstanceProfile")
+    if profile:
+        groups["IamInstanceProfile.Name"] = profile.rsplit("/", 1)[-1]
+    made = ask(
+        ec2._run_instances,
+        ImageId=properties["ImageId"],
+        InstanceType=properties.get("InstanceType"),
+        SubnetId=properties.get("SubnetId"),
+        MinCount=1,
+        MaxCount=1,
+        **groups,
+        **tagged(properties, "instance"),
+    )
+    instance = first(made, "instanceId")
+    return instance, {"InstanceId": instance, "PrivateIp": ec2._instances[instance].get("PrivateIpAddress", "")}
+
+
+def drop_instance(instance, _):
+    ask(ec2._terminate_instances, **{"InstanceId.1": instance})
+
+
+register("AWS::EC2::EIP", make_address, drop_address, in_place=("Tags",))
+register("AWS::EC2::NatGateway", make_nat_gateway, drop_nat_gateway, in_place=("Tags",))
+register("AWS::EC2::FlowLog", make_flow_log, drop_flow_log, in_place=("Tags",))
+register("AWS::EC2::Instance", make_instance, drop_instance, in_place=("Tags", "SecurityGroupIds", "MetadataOptions"))
+register_rules("Ingress", ec2._authorize_sg_ingress, ec2._revoke_sg_ingress, "SourceSecurityGroupId")
+register_rules("Egress", ec2._authorize_sg_egress, ec2._revoke_sg_egress, "DestinationSecurityGroupId")
+
+
+# ── backups and identity ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def make_selection(_, properties, __):
+    plan = properties["BackupPlanId"]
+    made = json.loads(answered(backup._create_selection(plan, {"BackupSelection": properties["BackupSelection"]})))
+    selection = made["SelectionId"]
+    return f"{selection}_{plan}", {"Id": f"{selection}_{plan}", "SelectionId": selection, "BackupPlanId": plan}
+
+
+def drop_selection(physical_id, _):
+    backup._selections.pop(physical_id.split("_")[0], None)
+
+
+def make_identity_provider(_, properties, __):
+    fields = {"Url": properties["Url"]}
+    for name, member in (("ClientIdList", "ClientIDList"), ("ThumbprintList", "ThumbprintList")):
+        for at, value in enumerate(properties.get(name) or [], 1):
+            fields[f"{member}.member.{at}"] = value
+    arn = first(ask(iam._create_oidc_provider, **fields), "OpenIDConnectProviderArn")
+    return arn, {"Arn": arn}
+
+
+def drop_identity_provider(arn, _):
+    ask(iam._delete_oidc_provider, OpenIDConnectProviderArn=arn)
+
+
+register("AWS::Backup::BackupSelection", make_selection, drop_selection)
+register("AWS::IAM::OIDCProvider", make_identity_provider, drop_identity_provider, in_place=("Tags",))
+
+
+# ── secrets ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def secrets_have_arns():
+    """`Ref` of a secret is its ARN on AWS and its name in MiniStack; the handlers take the name."""
+    handler = HANDLERS["AWS::SecretsManager::Secret"]
+    create, delete, update = handler["create"], handler["delete"], handler["update"]
+
+    def name_of(reference):
+        return secretsmanager._resolve(reference)[0] or reference
+
+    def made(logical_id, properties, stack):
+        _, attributes = create(logical_id, properties, stack)
+        return attributes["Arn"], attributes
+
+    def changed(physical_id, old, new, stack, *more):
+        _, attributes = update(name_of(physical_id), old, new, stack, *more)
+        return physical_id, {"Id": physical_id, "Arn": physical_id, **(attributes or {})}
+
+    handler.update(create=made, update=changed, delete=lambda physical_id, old: delete(name_of(physical_id), old))
+
+
+def secrets_without_punctuation():
+    """`ExcludePunctuation`, which MiniStack ignores."""
+    generate = provisioners._sm_secret_string
+
+    def generated(properties):
+        wanted = properties.get("GenerateSecretString")
+        if wanted and str(wanted.get("ExcludePunctuation", "")).lower() == "true":
+            without = wanted.get("ExcludeCharacters", "") + string.punctuation
+            properties = {**properties, "GenerateSecretString": {**wanted, "ExcludeCharacters": without}}
+        return generate(properties)
+
+    provisioners._sm_secret_string = generated
+
+
+secrets_have_arns()
+secrets_without_punctuation()
+
+
+# ── replacement ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def replace_by(table):
+    """A property is judged by the rows that name it or something in it."""
+
+    def recreation(kind, name):
+        row = table.get(kind)
+        if row is None:
+            return "Conditionally"
+        named = {word for word, paths in row.items() if any(path.split("/")[0] == name for path in paths)}
+        return "Always" if "always" in named else "Conditionally" if "perhaps" in named else "Never"
+
+    provisioners._property_recreation = recreation
+    stacks._property_recreation = recreation
+
+
+# ── the log of requests ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def action_of(scope, body):
+    """`cloudformation CreateChangeSet`, `ecr GetAuthorizationToken`, `PUT /v2/…`."""
+    headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope.get("headers", [])}
+    signed = re.search(r"Credential=[^/]+/\d+/[^/]+/([^/]+)/", headers.get("authorization", ""))
+    service = signed.group(1) if signed else ""
+    target = headers.get("x-amz-target", "")
+    if target:
+        return f"{service} {target.rsplit('.', 1)[-1]}"
+    form = urllib.parse.parse_qs(body.decode("latin-1")) if b"Action=" in body else {}
+    if "Action" in form:
+        return f"{service} {form['Action'][0]}"
+    return f"{scope['method']} {scope['path']}"
+
+
+def logged(app, path):
+    """The gateway, with every request written down before it is answered. Bodies are not: they may hold secrets."""
+    log = open(path, "a", buffering=1, encoding="utf-8")
+
+    async def outer(scope, receive, send):
+        if scope["type"] != "http" or scope["path"].startswith("/_ministack/"):
+            return await app(scope, receive, send)
+        if scope["path"].startswith("/v2/"):
+            log.write(json.dumps({"action": f"{scope['method']} {scope['path']}"}) + "\n")
+            return await app(scope, receive, send)
+        messages, body = [], b""
+        while True:
+            message = await receive()
+            messages.append(message)
+            body += message.get("body", b"")
+            if message["type"] != "http.request" or not message.get("more_body"):
+                break
+        log.write(json.dumps({"action": action_of(scope, body)}) + "\n")
+
+        async def again():
+            return messages.pop(0) if messages else await receive()
+
+        return await app(scope, again, send)
+
+    return outer
+
+
+if __name__ == "__main__":
+    if os.environ.get("FLEET_EMULATOR_REPLACEMENTS"):
+        with open(os.environ["FLEET_EMULATOR_REPLACEMENTS"], encoding="utf-8") as table_file:
+            replace_by(json.load(table_file))
+    if os.environ.get("FLEET_EMULATOR_LOG"):
+        gateway.app = logged(gateway.app, os.environ["FLEET_EMULATOR_LOG"])
+    gateway.main()

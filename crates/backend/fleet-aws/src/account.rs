@@ -1,0 +1,98 @@
+//! [`Account`]: one account in one region, with a client per service.
+
+use std::{sync::Arc, time::Duration};
+
+use aws_config::{BehaviorVersion, Region, SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
+use aws_credential_types::Credentials;
+use fleet_apply::Events;
+
+use crate::{calls::CallLog, error::AwsError};
+
+/// Attempts of one call in all. The SDK pauses between them, longer each time, and slows down all of a client's calls
+/// when AWS throttles (adaptive mode).
+const ATTEMPTS: u32 = 6;
+/// The longest pause between two attempts.
+const LONGEST_PAUSE: Duration = Duration::from_secs(20);
+/// How long a connection may take to be made.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long one attempt may take until its answer begins.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Where an environment is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// 12 digits.
+    pub account: String,
+    /// For instance `us-east-1`.
+    pub region: String,
+    /// In place of AWS's own addresses: an emulator. No credentials of the operator are sent to it.
+    pub endpoint: Option<String>,
+}
+
+/// One account in one region.
+#[derive(Clone)]
+pub struct Account {
+    /// Where it is.
+    pub place: Place,
+    pub(crate) cloudformation: aws_sdk_cloudformation::Client,
+    pub(crate) ecr: aws_sdk_ecr::Client,
+    pub(crate) secrets: aws_sdk_secretsmanager::Client,
+    pub(crate) parameters: aws_sdk_ssm::Client,
+    identity: aws_sdk_sts::Client,
+}
+
+impl Account {
+    /// Clients for a place; nothing is asked yet. Credentials come from where the AWS command line has them: variables,
+    /// profiles, single sign-on, web identity, the machine. `events` hears of every call.
+    pub async fn open(place: Place, events: Arc<dyn Events>) -> Self {
+        let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).read_timeout(ATTEMPT_TIMEOUT).build();
+        let retries = RetryConfig::adaptive().with_max_attempts(ATTEMPTS).with_max_backoff(LONGEST_PAUSE);
+        let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
+            .region(Region::new(place.region.clone()))
+            .timeout_config(timeouts)
+            .retry_config(retries);
+        if let Some(endpoint) = &place.endpoint {
+            // An emulator takes the account from the key.
+            let nobody = Credentials::new(&place.account, "emulated", None, None, "emulator");
+            loader = loader.endpoint_url(endpoint).credentials_provider(nobody);
+        }
+        let shared: SdkConfig = loader.load().await;
+        let log = CallLog::new(events);
+        Self {
+            cloudformation: aws_sdk_cloudformation::Client::from_conf(
+                aws_sdk_cloudformation::config::Builder::from(&shared).interceptor(log.clone()).build(),
+            ),
+            ecr: aws_sdk_ecr::Client::from_conf(
+                aws_sdk_ecr::config::Builder::from(&shared).interceptor(log.clone()).build(),
+            ),
+            secrets: aws_sdk_secretsmanager::Client::from_conf(
+                aws_sdk_secretsmanager::config::Builder::from(&shared).interceptor(log.clone()).build(),
+            ),
+            parameters: aws_sdk_ssm::Client::from_conf(
+                aws_sdk_ssm::config::Builder::from(&shared).interceptor(log.clone()).build(),
+            ),
+            identity: aws_sdk_sts::Client::from_conf(
+                aws_sdk_sts::config::Builder::from(&shared).interceptor(log).build(),
+            ),
+            place,
+        }
+    }
+
+    /// Asks who we are, and refuses any account but the declared one.
+    ///
+    /// # Errors
+    /// No or bad credentials, another account, AWS out of reach.
+    pub async fn check(&self) -> Result<(), AwsError> {
+        let answer = self.identity.get_caller_identity().send().await;
+        let answer = answer.map_err(|error| AwsError::of("GetCallerIdentity", error))?;
+        let found = answer.account().unwrap_or_default();
+        if found == self.place.account {
+            return Ok(());
+        }
+        Err(AwsError::OtherAccount {
+            found: found.to_owned(),
+            declared: self.place.account.clone(),
+            who: answer.arn().unwrap_or_default().to_owned(),
+        })
+    }
+}

@@ -1,0 +1,212 @@
+//! [`Emulator`]: an AWS account on a port of loopback: MiniStack, with what it lacks added by `emulator/emulator.py`.
+//!
+//! It answers the calls that AWS answers, and runs tasks as containers of the engine. What it cannot show is listed in
+//! `docs/reference/aws.md`. Deliberately absent: any difference in how it is talked to; only the endpoint is another one.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use serde::Deserialize;
+use tokio::{
+    fs,
+    net::TcpStream,
+    process::{Child, Command},
+    time::{Instant, sleep},
+};
+
+use crate::account::Place;
+
+/// What runs, and what it needs beside itself; installed into an environment of its own.
+pub const REQUIREMENTS: [&str; 2] = ["ministack==1.5.33", "docker==7.2.0"];
+const SCRIPT: &str = include_str!("../emulator/emulator.py");
+/// How long it may take to answer, on a machine that is busy with other things.
+const READY_WITHIN: Duration = Duration::from_secs(120);
+/// Pause between two looks.
+const LOOK: Duration = Duration::from_millis(50);
+/// How long it has to end before it is ended.
+const STOP_WITHIN: Duration = Duration::from_secs(10);
+/// Lines of its log that an error shows.
+const LAST_LINES: usize = 12;
+
+/// Why there is no emulator.
+#[derive(Debug, thiserror::Error)]
+pub enum EmulatorError {
+    /// A file.
+    #[error("{what} {path}: {why}")]
+    File {
+        /// What was tried.
+        what: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        why: io::Error,
+    },
+    /// A program is missing or fails.
+    #[error("{program} fails: {why}; it needs Python 3 with its venv module (apt-get install python3-venv) and PyPI")]
+    Program {
+        /// Which.
+        program: String,
+        /// Why.
+        why: String,
+    },
+    /// It ended or does not answer.
+    #[error("the emulator does not answer on port {port}; it said: {said}")]
+    Silent {
+        /// Where.
+        port: u16,
+        /// The last lines of its log.
+        said: String,
+    },
+}
+
+/// What it is started with.
+#[derive(Clone, Debug)]
+pub struct Start<'a> {
+    /// A Python with [`REQUIREMENTS`] installed.
+    pub python: &'a Path,
+    /// A folder of its own: its script, its log and the log of requests.
+    pub folder: &'a Path,
+    /// Port on loopback.
+    pub port: u16,
+    /// The account and region that it plays.
+    pub place: &'a Place,
+}
+
+/// A request that it was sent.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Request {
+    /// `cloudformation CreateChangeSet`, `PUT /v2/…`.
+    pub action: String,
+}
+
+/// A running emulator. It ends with this value.
+#[derive(Debug)]
+pub struct Emulator {
+    child: Child,
+    folder: PathBuf,
+    port: u16,
+}
+
+impl Emulator {
+    /// Starts it and waits until it answers.
+    ///
+    /// # Errors
+    /// [`EmulatorError`].
+    pub async fn start(start: Start<'_>) -> Result<Self, EmulatorError> {
+        let folder = start.folder.to_path_buf();
+        fs::create_dir_all(&folder).await.map_err(file("making", &folder))?;
+        let script = folder.join("emulator.py");
+        fs::write(&script, SCRIPT).await.map_err(file("writing", &script))?;
+        let table = folder.join("replacements.json");
+        fs::write(&table, replacements()).await.map_err(file("writing", &table))?;
+        let log_path = folder.join("emulator.log");
+        let log = std::fs::File::create(&log_path).map_err(file("writing", &log_path))?;
+        let errors = log.try_clone().map_err(file("writing", &log_path))?;
+        let child = Command::new(start.python)
+            .arg(&script)
+            .envs([("BIND_HOST", "127.0.0.1"), ("IOT_MTLS_ENABLED", "0"), ("SFTP_ENABLED", "0")])
+            .env("GATEWAY_PORT", start.port.to_string())
+            .env("MINISTACK_REGION", &start.place.region)
+            .env("MINISTACK_ACCOUNT_ID", &start.place.account)
+            .env("FLEET_EMULATOR_LOG", folder.join("requests.log"))
+            .env("FLEET_EMULATOR_REPLACEMENTS", &table)
+            .stdin(Stdio::null())
+            .stdout(log)
+            .stderr(errors)
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|why| EmulatorError::Program { program: start.python.display().to_string(), why: why.to_string() })?;
+        let mut emulator = Self { child, folder, port: start.port };
+        emulator.ready().await?;
+        Ok(emulator)
+    }
+
+    async fn ready(&mut self) -> Result<(), EmulatorError> {
+        let until = Instant::now() + READY_WITHIN;
+        while Instant::now() < until {
+            if matches!(self.child.try_wait(), Ok(Some(_))) {
+                break;
+            }
+            if TcpStream::connect(("127.0.0.1", self.port)).await.is_ok() {
+                return Ok(());
+            }
+            sleep(LOOK).await;
+        }
+        let said = fs::read_to_string(self.folder.join("emulator.log")).await.unwrap_or_default();
+        let lines: Vec<&str> = said.lines().collect();
+        let said = lines[lines.len().saturating_sub(LAST_LINES)..].join(" | ");
+        Err(EmulatorError::Silent { port: self.port, said })
+    }
+
+    /// Where it is asked.
+    #[must_use]
+    pub fn endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Everything that it was asked so far, in order.
+    ///
+    /// # Errors
+    /// A log that cannot be read.
+    pub async fn requests(&self) -> Result<Vec<Request>, EmulatorError> {
+        let path = self.folder.join("requests.log");
+        let text = fs::read_to_string(&path).await.map_err(file("reading", &path))?;
+        Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+    }
+
+    /// Ends it.
+    pub async fn stop(mut self) {
+        if tokio::time::timeout(STOP_WITHIN, self.child.kill()).await.is_err() {
+            // `kill_on_drop` does the rest.
+        }
+    }
+}
+
+/// Installs it below a folder, once; returns the Python that runs it.
+///
+/// # Errors
+/// [`EmulatorError`].
+pub async fn install(home: &Path) -> Result<PathBuf, EmulatorError> {
+    let place = home.join(REQUIREMENTS.join("+"));
+    let python = place.join("bin/python");
+    let complete = place.join(".complete");
+    if fs::try_exists(&complete).await.unwrap_or(false) {
+        return Ok(python);
+    }
+    fs::create_dir_all(home).await.map_err(file("making", home))?;
+    run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&place)).await?;
+    let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
+    run(Command::new(&python).args(pip).args(REQUIREMENTS)).await?;
+    fs::write(&complete, "").await.map_err(file("writing", &complete))?;
+    Ok(python)
+}
+
+async fn run(command: &mut Command) -> Result<(), EmulatorError> {
+    let program = command.as_std().get_program().to_string_lossy().into_owned();
+    let failed = |why: String| EmulatorError::Program { program: program.clone(), why };
+    let output = command.stdin(Stdio::null()).output().await.map_err(|error| failed(error.to_string()))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let lines: Vec<&str> = said.trim().lines().collect();
+    Err(failed(lines[lines.len().saturating_sub(LAST_LINES)..].join(" | ")))
+}
+
+/// Which properties replace a resource: MiniStack knows it for few types, and says "perhaps" of all others.
+fn replacements() -> String {
+    let table: BTreeMap<&str, BTreeMap<&str, &[&str]>> = fleet_stacks::TABLE
+        .iter()
+        .map(|row| (row.kind, BTreeMap::from([("always", row.always), ("perhaps", row.perhaps)])))
+        .collect();
+    serde_json::json!(table).to_string()
+}
+
+fn file(what: &'static str, path: &Path) -> impl Fn(io::Error) -> EmulatorError {
+    move |why| EmulatorError::File { what, path: path.to_path_buf(), why }
+}

@@ -1,0 +1,169 @@
+//! [`AwsError`]: why a call failed, for a person at three in the morning.
+
+use aws_smithy_runtime_api::client::{orchestrator::HttpResponse, result::SdkError};
+use aws_smithy_types::error::{display::DisplayErrorContext, metadata::ProvideErrorMetadata};
+use fleet_apply::ProviderError;
+use fleet_model::Address;
+
+/// Credentials that AWS does not take.
+const BAD_CREDENTIALS: [&str; 9] = [
+    "AuthFailure",
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "IncompleteSignature",
+    "InvalidAccessKeyId",
+    "InvalidClientTokenId",
+    "InvalidSignatureException",
+    "SignatureDoesNotMatch",
+    "UnrecognizedClientException",
+];
+/// A machine whose clock is wrong.
+const BAD_CLOCK: [&str; 2] = ["RequestExpired", "RequestTimeTooSkewed"];
+/// Too many calls, still after every attempt.
+const THROTTLED: [&str; 5] =
+    ["RequestLimitExceeded", "ServiceUnavailable", "SlowDown", "Throttling", "ThrottlingException"];
+
+/// Why a call to AWS failed.
+#[derive(Debug, thiserror::Error)]
+pub enum AwsError {
+    /// No answer.
+    #[error("{call} got no answer: {why}")]
+    Unreachable {
+        /// The call.
+        call: &'static str,
+        /// Why.
+        why: String,
+    },
+    /// Too many calls, also after all attempts.
+    #[error("{call} was throttled {why}")]
+    Throttled {
+        /// The call.
+        call: &'static str,
+        /// What AWS says.
+        why: String,
+    },
+    /// There are no credentials.
+    #[error(
+        "no AWS credentials were found ({why}); set AWS_PROFILE to a profile, sign in with `aws sso login`, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+    )]
+    NoCredentials {
+        /// Where was looked.
+        why: String,
+    },
+    /// AWS does not take the credentials.
+    #[error("AWS does not accept the credentials: {why}; sign in again, then run the same command")]
+    BadCredentials {
+        /// What AWS says.
+        why: String,
+    },
+    /// The clock of this machine is wrong.
+    #[error("the clock of this machine is wrong: {why}; set it, then run the same command")]
+    BadClock {
+        /// What AWS says.
+        why: String,
+    },
+    /// Not allowed.
+    #[error("{call} is not allowed: {why}")]
+    Denied {
+        /// The call.
+        call: &'static str,
+        /// What AWS says: who may not do what, and which policy is in the way.
+        why: String,
+    },
+    /// Credentials of another account.
+    #[error(
+        "the credentials are of account {found} ({who}), and the environment is in account {declared}: nothing was changed"
+    )]
+    OtherAccount {
+        /// Whose they are.
+        found: String,
+        /// Which was declared.
+        declared: String,
+        /// Who we are.
+        who: String,
+    },
+    /// AWS answers with an error.
+    #[error("{call}: {why} ({code})")]
+    Refused {
+        /// The call.
+        call: &'static str,
+        /// AWS's code.
+        code: String,
+        /// AWS's message.
+        why: String,
+    },
+}
+
+impl AwsError {
+    /// What a failed call means.
+    pub(crate) fn of<E>(call: &'static str, error: SdkError<E, HttpResponse>) -> Self
+    where
+        E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+    {
+        let why = error.message().map(str::to_owned);
+        let Some(code) = error.code().map(str::to_owned) else {
+            let why = DisplayErrorContext(&error).to_string();
+            return if why.contains("credentials") && !matches!(error, SdkError::ServiceError(_)) {
+                Self::NoCredentials { why: last_cause(&error) }
+            } else {
+                Self::Unreachable { call, why: last_cause(&error) }
+            };
+        };
+        let why = why.unwrap_or_else(|| "without a reason".to_owned());
+        let is = |codes: &[&str]| codes.contains(&code.as_str());
+        match () {
+            () if is(&BAD_CREDENTIALS) => Self::BadCredentials { why },
+            () if is(&BAD_CLOCK) => Self::BadClock { why },
+            () if is(&THROTTLED) => Self::Throttled { call, why },
+            () if code.starts_with("AccessDenied") || code == "UnauthorizedOperation" => Self::Denied { call, why },
+            () => Self::Refused { call, code, why },
+        }
+    }
+
+    /// AWS's message, where it answered with one.
+    pub(crate) fn message(&self) -> &str {
+        match self {
+            Self::Refused { why, .. } => why,
+            _ => "",
+        }
+    }
+
+    /// AWS's code, where it answered with one.
+    pub(crate) fn code(&self) -> &str {
+        match self {
+            Self::Refused { code, .. } => code,
+            _ => "",
+        }
+    }
+
+    /// As the engine sees it.
+    #[must_use]
+    pub fn about(self, address: &Address) -> ProviderError {
+        let system = "AWS".to_owned();
+        match self {
+            Self::Unreachable { .. } | Self::Throttled { .. } => {
+                ProviderError::Unreachable { system, why: self.to_string() }
+            }
+            Self::NoCredentials { .. }
+            | Self::BadCredentials { .. }
+            | Self::BadClock { .. }
+            | Self::Denied { .. }
+            | Self::OtherAccount { .. } => ProviderError::Denied { system, why: self.to_string() },
+            Self::Refused { .. } => ProviderError::Failed {
+                address: address.clone(),
+                why: self.to_string(),
+                help: None,
+                last_lines: Vec::new(),
+            },
+        }
+    }
+}
+
+/// The innermost cause: what really happened.
+fn last_cause(error: &dyn std::error::Error) -> String {
+    let mut at = error;
+    while let Some(next) = at.source() {
+        at = next;
+    }
+    at.to_string()
+}

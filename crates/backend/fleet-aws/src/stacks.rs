@@ -1,0 +1,243 @@
+//! [`StackProvider`]: CloudFormation stacks, each made what the plan says through one change set.
+//!
+//! A run may end at any call: change sets are named by what they contain, so that the next run finds the one that was made
+//! and lost, and a stack that is being worked on is waited for before anything is decided.
+
+mod change_set;
+mod read;
+mod verdict;
+mod wait;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use async_trait::async_trait;
+use fleet_apply::{Applied, Event, Events, Provider, ProviderError, Ready, Scope};
+use fleet_model::{Address, Kind};
+use fleet_plan::{Change, Desired, StackParameter, StackSpec, State};
+use fleet_stacks::Known;
+use futures::future::{join_all, try_join_all};
+
+use self::{
+    read::{Standing, Stood},
+    wait::Settled,
+};
+use crate::{account::Account, error::AwsError, secrets::SecretError};
+
+/// The output of a data stack that names its fleet secret.
+const SECRET_OUTPUT: &str = "FleetSecretArn";
+
+/// What goes with what it is of, without being asked for: the plan says that it does.
+const LOGS: &str = "AWS::Logs::LogGroup";
+
+/// Stacks of one environment, and the one that all environments share.
+pub struct StackProvider {
+    account: Account,
+    scope: Scope,
+    allowed: BTreeSet<String>,
+}
+
+impl StackProvider {
+    /// For one environment. `allowed` are resources that hold data and may be replaced or removed, as
+    /// `stack/NAME/RESOURCE`.
+    #[must_use]
+    pub const fn new(account: Account, scope: Scope, allowed: BTreeSet<String>) -> Self {
+        Self { account, scope, allowed }
+    }
+
+    /// The account.
+    #[must_use]
+    pub const fn account(&self) -> &Account {
+        &self.account
+    }
+
+    /// The stack's name in CloudFormation.
+    fn stack_name(&self, name: &str) -> String {
+        format!("{}-{name}", self.scope.fleet)
+    }
+
+    async fn values(
+        &self,
+        doing: &Doing<'_>,
+        ready: &Ready<'_>,
+        now: Option<&Stood>,
+    ) -> Result<BTreeMap<String, String>, ProviderError> {
+        let derivation = doing.change.derivation.as_ref().map(|made| made.with_outputs(ready.outputs));
+        let derivation = derivation.ok_or_else(|| doing.failed("the plan has no derivation for it", None))?;
+        let outputs = self.outputs(doing).await?;
+        let machine = doing.spec.parameters.iter().find(|(_, from)| **from == StackParameter::MachineImage);
+        let machine_image = match machine {
+            // The one that runs is kept: another one would replace the machine.
+            Some((id, _)) => match now.and_then(|stood| stood.stack.parameters.get(id)) {
+                Some(deployed) => Some(deployed.clone()),
+                None => Some(self.account.newest_machine_image().await.map_err(|error| doing.aws(error))?),
+            },
+            None => None,
+        };
+        let known = Known {
+            outputs: outputs.iter().map(|(name, outputs)| (name.as_str(), outputs)).collect(),
+            machine_image: machine_image.as_deref(),
+        };
+        let values = known.values(doing.spec, &derivation);
+        let unknown: Vec<&str> = values.iter().filter(|(_, v)| v.is_none()).map(|(id, _)| id.as_str()).collect();
+        if !unknown.is_empty() {
+            let why = format!("nothing gives a value to {}", unknown.join(", "));
+            return Err(doing.failed(&why, Some("apply the whole environment: stacks and images that it takes them from")));
+        }
+        Ok(values.into_iter().filter_map(|(id, value)| Some((id, value?))).collect())
+    }
+
+    /// Outputs of the stacks that parameters come from.
+    async fn outputs(&self, doing: &Doing<'_>) -> Result<BTreeMap<String, BTreeMap<String, String>>, ProviderError> {
+        let names: BTreeSet<&str> = doing.spec.parameters.values().filter_map(source).collect();
+        let read = names.into_iter().map(|name| async move {
+            let standing = self.account.stack(&self.stack_name(name), &self.scope.fleet).await?;
+            let outputs = match standing {
+                Standing::Stands(stood) => stood.stack.outputs,
+                _ => BTreeMap::new(),
+            };
+            Ok::<_, AwsError>((name.to_owned(), outputs))
+        });
+        Ok(try_join_all(read).await.map_err(|error| doing.aws(error))?.into_iter().collect())
+    }
+
+    /// Writes what the stack's services read and is not there yet.
+    async fn keys(&self, doing: &Doing<'_>) -> Result<bool, ProviderError> {
+        if doing.spec.keys.is_empty() {
+            return Ok(false);
+        }
+        let outputs = self.outputs(doing).await?;
+        let secret = outputs.values().find_map(|outputs| outputs.get(SECRET_OUTPUT));
+        let Some(secret) = secret else {
+            let why = "the fleet secret is not there: no stack that it takes parameters from has one";
+            return Err(doing.failed(why, None));
+        };
+        let written = self.account.ensure_keys(&doing.spec.keys, secret).await.map_err(|error| match error {
+            SecretError::Aws(error) => doing.aws(error),
+            error @ SecretError::Shape(_) => doing.failed(&error.to_string(), None),
+        })?;
+        if written > 0 {
+            doing.progress(format!("wrote {written} of {} parameters", doing.spec.keys.len()));
+        }
+        Ok(written > 0)
+    }
+
+    /// Refuses what would lose or leave behind data without leave, before anything is asked of AWS.
+    fn allow(&self, doing: &Doing<'_>) -> Result<(), ProviderError> {
+        let stack = &doing.change.address;
+        let resource = |id: &str| format!("{stack}/{id}");
+        let touched = doing.change.resources.iter().filter(|change| change.touches_data() && change.kind != LOGS);
+        let refused: Vec<String> =
+            touched.map(|change| resource(&change.id)).filter(|id| !self.allowed.contains(id)).collect();
+        if refused.is_empty() {
+            return Ok(());
+        }
+        let flags: Vec<String> = refused.iter().map(|id| format!("--allow-destroy {id}")).collect();
+        let why = format!("what {} holds would be lost or left behind; nothing was changed", refused.join(", "));
+        Err(doing.failed(&why, Some(&format!("if that is meant: {}", flags.join(" ")))))
+    }
+}
+
+fn source(parameter: &StackParameter) -> Option<&str> {
+    match parameter {
+        StackParameter::Output { stack, .. } => Some(stack),
+        StackParameter::Image { .. } => Some("shared"),
+        StackParameter::MachineImage => None,
+    }
+}
+
+#[async_trait]
+impl Provider for StackProvider {
+    fn name(&self) -> &'static str {
+        "stacks"
+    }
+
+    fn owns(&self, address: &Address) -> bool {
+        address.kind == Kind::Stack
+    }
+
+    async fn observe(&self, wanted: &[Address]) -> Result<State, ProviderError> {
+        let stacks = wanted.iter().filter(|address| self.owns(address));
+        let read = stacks.map(|address| async move {
+            let standing = self.account.stack(&self.stack_name(&address.name), &self.scope.fleet).await;
+            (address, standing)
+        });
+        let mut state = State::default();
+        for (address, standing) in join_all(read).await {
+            let standing = standing.map_err(|error| error.about(address))?;
+            if let Some(observed) = standing.observed() {
+                state.objects.insert(address.clone(), observed);
+            }
+            if let Standing::Stands(stood) = standing {
+                state.stacks.insert(address.clone(), stood.stack);
+            }
+        }
+        Ok(state)
+    }
+
+    async fn apply(&self, change: &Change, ready: &Ready<'_>, events: &dyn Events) -> Result<Applied, ProviderError> {
+        let Some(Desired::Stack(spec)) = &change.desired else {
+            return Err(failure(&change.address, "stacks are removed by `destroy` alone", None));
+        };
+        let name = self.stack_name(&change.address.name);
+        let doing = Doing { change, spec, name, events, account: &self.account, fleet: &self.scope.fleet };
+        self.allow(&doing)?;
+        let Settled { now, moved } = doing.settled().await?;
+        let values = self.values(&doing, ready, now.as_ref()).await?;
+        if let Some(why) = moved {
+            // Somebody else made it, and the same: then that is all.
+            return match doing.is_right(now.as_ref(), &values) {
+                true => Ok(Applied::Unchanged { output: None }),
+                false => Err(doing.stale(why)),
+            };
+        }
+        let wrote = self.keys(&doing).await?;
+        let changed = doing.make(now.as_ref(), &values).await?;
+        Ok(if changed || wrote { Applied::Changed { output: None } } else { Applied::Unchanged { output: None } })
+    }
+}
+
+/// One change of one stack.
+struct Doing<'a> {
+    change: &'a Change,
+    spec: &'a StackSpec,
+    /// The stack's name in CloudFormation.
+    name: String,
+    events: &'a dyn Events,
+    account: &'a Account,
+    fleet: &'a str,
+}
+
+impl Doing<'_> {
+    /// Does the stack stand as it should?
+    fn is_right(&self, now: Option<&Stood>, values: &BTreeMap<String, String>) -> bool {
+        let template = |text: &str| serde_json::from_str::<serde_json::Value>(text).ok();
+        now.is_some_and(|stood| {
+            template(&stood.stack.template) == template(&self.spec.template) && stood.stack.parameters == *values
+        })
+    }
+
+    fn progress(&self, what: String) {
+        self.events.emit(Event::Progress { address: self.change.address.clone(), what });
+    }
+
+    fn aws(&self, error: AwsError) -> ProviderError {
+        error.about(&self.change.address)
+    }
+
+    fn failed(&self, why: &str, help: Option<&str>) -> ProviderError {
+        failure(&self.change.address, why, help)
+    }
+
+    fn stale(&self, why: String) -> ProviderError {
+        ProviderError::Stale { address: self.change.address.clone(), why }
+    }
+}
+
+fn failure(address: &Address, why: &str, help: Option<&str>) -> ProviderError {
+    ProviderError::Failed {
+        address: address.clone(),
+        why: why.to_owned(),
+        help: help.map(str::to_owned),
+        last_lines: Vec::new(),
+    }
+}
