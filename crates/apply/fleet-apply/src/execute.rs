@@ -1,8 +1,8 @@
 //! [`execute`]: makes a plan true, stage by stage. It makes no choices: every object is complete in the plan; here it
 //! only turns out that a change is no longer needed, no longer possible, or failed.
 //!
-//! Order: images, services, directory, accounts, rooms, agents in waves, then deletions in reverse. After a stage with a
-//! failure nothing further is tried. Deliberately absent: planning, rendering of progress, secrets in any message.
+//! Order: stacks that need nothing, images, stacks that run images or take from other stacks, services, directory, accounts,
+//! rooms, agents in waves, then deletions in reverse. After a stage with a failure nothing further is tried. Deliberately absent: planning, rendering of progress, secrets in any message.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,7 +17,7 @@ use fleet_derivation::{Derivation, Hash};
 use fleet_model::{Address, Kind, model::Rollout};
 use fleet_objects::Desired;
 use fleet_oci::LayerRecipe;
-use fleet_plan::{Action, Change, Entry, Outcome, Plan};
+use fleet_plan::{Action, Change, Entry, Outcome, Plan, StackParameter};
 use futures::{StreamExt, stream};
 
 use crate::{
@@ -25,6 +25,8 @@ use crate::{
     provider::{Applied, Provider, ProviderError, Ready, Secrets},
 };
 
+/// How many stacks are worked on at once.
+const STACK_CONCURRENCY: usize = 8;
 /// How many accounts or rooms are worked on at once.
 const MATRIX_CONCURRENCY: usize = 8;
 
@@ -104,8 +106,14 @@ struct Stage<'p> {
 fn stages(plan: &Plan) -> Vec<Stage<'_>> {
     let of = |kind: Kind| plan.changes.iter().filter(move |c| c.address.kind == kind && c.action != Action::Delete);
     let mut stages: Vec<Stage<'_>> = Vec::new();
+    // Repositories are there before images are pushed.
+    let (first, later): (Vec<&Change>, Vec<&Change>) = of(Kind::Stack).partition(|change| needs(change).is_empty());
+    stages.push(Stage { changes: first, width: STACK_CONCURRENCY, agents: false });
     for image in images_in_order(of(Kind::Image).collect()) {
         stages.push(Stage { changes: vec![image], width: 1, agents: false });
+    }
+    for changes in stacks_in_order(later) {
+        stages.push(Stage { changes, width: STACK_CONCURRENCY, agents: false });
     }
     for (kind, width) in [
         (Kind::Service, 1),
@@ -123,6 +131,34 @@ fn stages(plan: &Plan) -> Vec<Stage<'_>> {
     }
     stages.retain(|stage| !stage.changes.is_empty());
     stages
+}
+
+/// What a stack takes values from: names of other stacks, and of images with `image/` before them.
+fn needs(change: &Change) -> BTreeSet<String> {
+    let Some(Desired::Stack(spec)) = &change.desired else { return BTreeSet::new() };
+    let source = |parameter: &StackParameter| match parameter {
+        StackParameter::Image { image } => Some(format!("image/{image}")),
+        StackParameter::Output { stack, .. } => Some(stack.clone()),
+        StackParameter::MachineImage => None,
+    };
+    spec.parameters.values().filter_map(source).collect()
+}
+
+/// Stacks in groups, each after those that it takes from.
+fn stacks_in_order(mut waiting: Vec<&Change>) -> Vec<Vec<&Change>> {
+    let mut groups = Vec::new();
+    while !waiting.is_empty() {
+        let names: BTreeSet<String> = waiting.iter().map(|change| change.address.name.clone()).collect();
+        let (ready, rest): (Vec<&Change>, Vec<&Change>) =
+            waiting.iter().partition(|change| needs(change).is_disjoint(&names));
+        if ready.is_empty() {
+            groups.push(rest); // a circle, which rendering cannot make; let the provider say what is missing
+            break;
+        }
+        groups.push(ready);
+        waiting = rest;
+    }
+    groups
 }
 
 /// Images that others stand on first.

@@ -6,10 +6,11 @@ What is added, all of it on top of MiniStack's own services:
   calls, so that what a stack made is seen by whoever asks those services;
 * a `Ref` of a secret that is its ARN, and passwords without punctuation where the template asks for that;
 * whether a changed property replaces a resource, from a table that is handed in: MiniStack says "perhaps" of most types;
-* a log of every request, as lines of JSON, so that tests and people see what was asked and what was written.
+* a log of every request, as lines of JSON, so that tests and people see what was asked and what was written;
+* bad answers, where tests ask for them.
 
-Its environment: MiniStack's own (`GATEWAY_PORT`, `BIND_HOST`, …), `FLEET_EMULATOR_LOG`, the file for requests, and
-`FLEET_EMULATOR_REPLACEMENTS`, the table: {"AWS::EC2::Subnet": {"always": ["VpcId", …], "perhaps": […]}, …}.
+Its environment: MiniStack's own (`GATEWAY_PORT`, `BIND_HOST`, …), `FLEET_EMULATOR_LOG`, the file for requests,
+`FLEET_EMULATOR_FAULTS`, the file of bad answers to give, and `FLEET_EMULATOR_REPLACEMENTS`, the table: {"AWS::EC2::Subnet": {"always": ["VpcId", …], "perhaps": […]}, …}.
 It shows how we read AWS, not how AWS is.
 """
 
@@ -269,7 +270,7 @@ def replace_by(table):
     stacks._property_recreation = recreation
 
 
-# ── the log of requests ─────────────────────────────────────────────────────────────────────────────────────────────
+# ── the log of requests, and faults ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def action_of(scope, body):
@@ -286,16 +287,21 @@ def action_of(scope, body):
     return f"{scope['method']} {scope['path']}"
 
 
-def logged(app, path):
-    """The gateway, with every request written down before it is answered. Bodies are not: they may hold secrets."""
-    log = open(path, "a", buffering=1, encoding="utf-8")
+class Gateway:
+    """The gateway, with every request written down before it is answered, and some answered badly where that is asked for.
+    Bodies are not written down: they may hold secrets."""
 
-    async def outer(scope, receive, send):
+    def __init__(self, app, log, faults):
+        self.app = app
+        self.log = open(log, "a", buffering=1, encoding="utf-8")
+        self.faults = faults
+
+    async def __call__(self, scope, receive, send):
         if scope["type"] != "http" or scope["path"].startswith("/_ministack/"):
-            return await app(scope, receive, send)
+            return await self.app(scope, receive, send)
         if scope["path"].startswith("/v2/"):
-            log.write(json.dumps({"action": f"{scope['method']} {scope['path']}"}) + "\n")
-            return await app(scope, receive, send)
+            self.write(f"{scope['method']} {scope['path']}")
+            return await self.app(scope, receive, send)
         messages, body = [], b""
         while True:
             message = await receive()
@@ -303,14 +309,47 @@ def logged(app, path):
             body += message.get("body", b"")
             if message["type"] != "http.request" or not message.get("more_body"):
                 break
-        log.write(json.dumps({"action": action_of(scope, body)}) + "\n")
+        action = action_of(scope, body)
+        self.write(action)
 
         async def again():
             return messages.pop(0) if messages else await receive()
 
-        return await app(scope, again, send)
+        fault = self.fault(action)
+        if fault is None:
+            return await self.app(scope, again, send)
+        if fault == "lose":
+            await self.app(scope, again, nobody)
+        return await bad_answer(send, fault)
 
-    return outer
+    def write(self, action):
+        self.log.write(json.dumps({"action": action}) + "\n")
+
+    def fault(self, action):
+        """The next fault for this action, which is then used up: a file of `[["cloudformation CreateChangeSet", "lose"]]`."""
+        if not self.faults or not os.path.exists(self.faults):
+            return None
+        with open(self.faults, encoding="utf-8") as file:
+            waiting = json.load(file)
+        for at, (wanted, fault) in enumerate(waiting):
+            if wanted == action:
+                del waiting[at]
+                with open(self.faults, "w", encoding="utf-8") as file:
+                    json.dump(waiting, file)
+                return fault
+        return None
+
+
+async def nobody(_):
+    """An answer that does not arrive."""
+
+
+async def bad_answer(send, fault):
+    """Throttling as CloudFormation words it; else an error of the service, as after an answer that was lost."""
+    status, code = (400, "Throttling") if fault == "throttle" else (500, "InternalFailure")
+    error = f"<ErrorResponse><Error><Type>Sender</Type><Code>{code}</Code><Message>as asked for</Message></Error></ErrorResponse>"
+    await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", b"text/xml")]})
+    await send({"type": "http.response.body", "body": error.encode()})
 
 
 if __name__ == "__main__":
@@ -318,5 +357,6 @@ if __name__ == "__main__":
         with open(os.environ["FLEET_EMULATOR_REPLACEMENTS"], encoding="utf-8") as table_file:
             replace_by(json.load(table_file))
     if os.environ.get("FLEET_EMULATOR_LOG"):
-        gateway.app = logged(gateway.app, os.environ["FLEET_EMULATOR_LOG"])
+        faults = os.environ.get("FLEET_EMULATOR_FAULTS")
+        gateway.app = Gateway(gateway.app, os.environ["FLEET_EMULATOR_LOG"], faults)
     gateway.main()

@@ -29,6 +29,15 @@ pub struct Place {
     pub endpoint: Option<String>,
 }
 
+impl Place {
+    /// Host of the account's image registry.
+    #[must_use]
+    pub fn registry(&self) -> String {
+        let suffix = if self.region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
+        format!("{}.dkr.ecr.{}.{suffix}", self.account, self.region)
+    }
+}
+
 /// One account in one region.
 #[derive(Clone)]
 pub struct Account {

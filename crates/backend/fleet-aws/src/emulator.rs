@@ -1,6 +1,6 @@
 //! [`Emulator`]: an AWS account on a port of loopback: MiniStack, with what it lacks added by `emulator/emulator.py`.
 //!
-//! It answers the calls that AWS answers, and runs tasks as containers of the engine. What it cannot show is listed in
+//! It answers the calls that AWS answers; services and tasks are on paper only. What it cannot show is listed in
 //! `docs/reference/aws.md`. Deliberately absent: any difference in how it is talked to; only the endpoint is another one.
 
 use std::{
@@ -30,6 +30,8 @@ const READY_WITHIN: Duration = Duration::from_secs(120);
 const LOOK: Duration = Duration::from_millis(50);
 /// How long it has to end before it is ended.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
+/// Name of the file of bad answers that are to be given.
+const FAULTS: &str = "faults.json";
 /// Lines of its log that an error shows.
 const LAST_LINES: usize = 12;
 
@@ -84,6 +86,27 @@ pub struct Request {
     pub action: String,
 }
 
+/// A bad answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Nothing was done: too many calls.
+    Throttle,
+    /// Nothing was done: an error of the service.
+    Fail,
+    /// It was done, and an error comes back.
+    Lose,
+}
+
+impl Fault {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Throttle => "throttle",
+            Self::Fail => "fail",
+            Self::Lose => "lose",
+        }
+    }
+}
+
 /// A running emulator. It ends with this value.
 #[derive(Debug)]
 pub struct Emulator {
@@ -114,7 +137,12 @@ impl Emulator {
             .env("MINISTACK_REGION", &start.place.region)
             .env("MINISTACK_ACCOUNT_ID", &start.place.account)
             .env("FLEET_EMULATOR_LOG", folder.join("requests.log"))
+            .env("FLEET_EMULATOR_FAULTS", folder.join(FAULTS))
             .env("FLEET_EMULATOR_REPLACEMENTS", &table)
+            // No engine: what the emulator does with tasks is not what AWS does, see docs/reference/aws.md.
+            .env("DOCKER_HOST", "unix:///nonexistent/engine.sock")
+            // A group of its own: Ctrl-C is for us, and we end it.
+            .process_group(0)
             .stdin(Stdio::null())
             .stdout(log)
             .stderr(errors)
@@ -157,6 +185,25 @@ impl Emulator {
         let path = self.folder.join("requests.log");
         let text = fs::read_to_string(&path).await.map_err(file("reading", &path))?;
         Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+    }
+
+    /// Answers these actions badly, each once: see [`Fault`].
+    ///
+    /// # Errors
+    /// A file that cannot be written.
+    pub async fn answer_badly(&self, faults: &[(&str, Fault)]) -> Result<(), EmulatorError> {
+        let path = self.folder.join(FAULTS);
+        let faults: Vec<_> = faults.iter().map(|(action, fault)| (action, fault.word())).collect();
+        fs::write(&path, serde_json::json!(faults).to_string()).await.map_err(file("writing", &path))
+    }
+
+    /// Leaves it running, without us; returns its process id.
+    #[must_use = "nothing else knows which process to end"]
+    pub fn leave(self) -> u32 {
+        let process = self.child.id().unwrap_or_default();
+        // Dropped, it would end it.
+        std::mem::forget(self.child);
+        process
     }
 
     /// Ends it.

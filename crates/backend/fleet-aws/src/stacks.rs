@@ -210,10 +210,12 @@ struct Doing<'a> {
 impl Doing<'_> {
     /// Does the stack stand as it should?
     fn is_right(&self, now: Option<&Stood>, values: &BTreeMap<String, String>) -> bool {
+        now.is_some_and(|stood| self.has_template(stood) && stood.stack.parameters == *values)
+    }
+
+    fn has_template(&self, stood: &Stood) -> bool {
         let template = |text: &str| serde_json::from_str::<serde_json::Value>(text).ok();
-        now.is_some_and(|stood| {
-            template(&stood.stack.template) == template(&self.spec.template) && stood.stack.parameters == *values
-        })
+        template(&stood.stack.template) == template(&self.spec.template)
     }
 
     fn progress(&self, what: String) {

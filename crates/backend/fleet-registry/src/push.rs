@@ -223,6 +223,8 @@ impl<'a> Pushing<'a> {
         let blobs = blobs(uploads)
             .into_iter()
             .map(|blob| async move { transport.retried(&self.session, || self.blob(blob)).await });
+        // Collected, so that callers can move the whole push between threads: a closure over references cannot be.
+        let blobs: Vec<_> = blobs.collect();
         stream::iter(blobs).buffer_unordered(self.client.parallel).try_collect().await
     }
 

@@ -144,6 +144,18 @@ pub enum Command {
         /// Do not ask
         #[arg(long)]
         auto_approve: bool,
+        /// On aws: a resource that holds data and may be replaced or removed, stack/NAME/RESOURCE; may be given several times
+        #[arg(long, value_name = "ADDRESS")]
+        allow_destroy: Vec<String>,
+    },
+    /// Apply an environment on aws to an emulated account on this machine, which ends afterwards
+    Rehearse {
+        /// Which environment: one whose target has an endpoint-url on 127.0.0.1
+        #[arg(short, long, default_value = "rehearsal", value_name = "NAME")]
+        environment: String,
+        /// Leave the account running
+        #[arg(long)]
+        keep: bool,
     },
     /// Say why an object last changed, or would change
     Why {

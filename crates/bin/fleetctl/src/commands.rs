@@ -9,6 +9,7 @@ pub mod lock;
 pub mod org;
 pub mod plan;
 pub mod quickstart;
+pub mod rehearse;
 pub mod stack;
 pub mod status;
 pub mod talk;

@@ -17,6 +17,8 @@ pub struct Machine {
     config: Option<PathBuf>,
     /// Where files go that can be made again: access tokens.
     state: Option<PathBuf>,
+    /// Where programs go that can be installed again: the emulator.
+    cache: Option<PathBuf>,
 }
 
 impl Machine {
@@ -28,7 +30,11 @@ impl Machine {
             set.or_else(|| std::env::home_dir().map(|home| home.join(below_home)))
         };
         let own = |folder: Option<PathBuf>| folder.map(|folder| folder.join("fleetctl"));
-        Self { config: own(folder("XDG_CONFIG_HOME", ".config")), state: own(folder("XDG_STATE_HOME", ".local/state")) }
+        Self {
+            config: own(folder("XDG_CONFIG_HOME", ".config")),
+            state: own(folder("XDG_STATE_HOME", ".local/state")),
+            cache: own(folder("XDG_CACHE_HOME", ".cache")),
+        }
     }
 
     /// Where the fleet secret of an environment is kept when `FLEET_SECRET` does not give it.
@@ -66,6 +72,26 @@ impl Machine {
                 .hint("unset FLEET_SECRET to have one generated, or set a longer one")
         })?;
         Ok(Secrets { fleet, operator: operator_secrets(model) })
+    }
+}
+
+impl Machine {
+    /// For a target whose secrets are in its own store: what is made here is used for nothing and kept nowhere.
+    ///
+    /// # Errors
+    /// A machine without random numbers.
+    pub fn no_secrets(&self) -> Result<Secrets, Failure> {
+        let fleet = FleetSecret::new(generate())
+            .map_err(|error| Failure::caused(Exit::Failed, "this machine has no random numbers", &error))?;
+        Ok(Secrets { fleet, operator: BTreeMap::new() })
+    }
+
+    /// Where programs are installed that can be installed again.
+    ///
+    /// # Errors
+    /// Without a home folder.
+    pub fn cache(&self) -> Result<PathBuf, Failure> {
+        self.cache.clone().ok_or_else(homeless)
     }
 }
 

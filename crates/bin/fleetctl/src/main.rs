@@ -6,6 +6,7 @@ mod agent_binary;
 mod assembly;
 mod blobs;
 mod cli;
+mod cloud;
 mod commands;
 mod context;
 mod error;
@@ -24,7 +25,7 @@ use clap::Parser as _;
 
 use crate::{
     cli::{Cli, Command, Format},
-    commands::talk::Saying,
+    commands::{apply::Asked, talk::Saying},
     context::{Context, print_json},
     error::{Failure, Outcome},
     exit::Exit,
@@ -126,9 +127,12 @@ async fn dispatch(context: &Context, command: &Command) -> Outcome {
         Command::Build(args) => commands::build::build(context, args).await,
         Command::Plan(args) => commands::plan::plan(context, args).await,
         Command::Diff(args) => commands::plan::diff(context, args).await,
-        Command::Apply { plan, environment, auto_approve } => {
-            commands::apply::apply(context, plan.as_deref(), &environment.environment, *auto_approve).await
+        Command::Apply { plan, environment, auto_approve, allow_destroy } => {
+            let environment = &environment.environment;
+            let asked = Asked { saved: plan.as_deref(), environment, approved: *auto_approve, allow_destroy };
+            commands::apply::apply(context, &asked).await
         }
+        Command::Rehearse { environment, keep } => commands::rehearse::rehearse(context, environment, *keep).await,
         Command::Why { address, environment, generation } => {
             commands::why::why(context, address, &environment.environment, *generation)
         }

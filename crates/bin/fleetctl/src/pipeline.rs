@@ -23,7 +23,7 @@ use fleet_model::{
     resolved::Resolved,
 };
 use fleet_oci::{Lock, Platform};
-use fleet_plan::{Generation, Health, Observed, Plan, RunState, State};
+use fleet_plan::{Change, Entry, Generation, Health, Note, Observed, Outcome, Plan, RunState, State};
 use fleet_planner::{Known, Planning};
 use fleet_store::{Output, Pin, Store};
 
@@ -36,7 +36,7 @@ use crate::{
     exit::Exit,
     project::{FLEET_KDL, FLEET_LOCK, Opened, refused, report},
     ui::out::to_stderr,
-    world::World,
+    world::Outside,
 };
 
 pub use record::catch_up;
@@ -81,7 +81,10 @@ impl Prepared {
         let resolved = fleet_model::resolve(&model, environment)
             .map_err(|error| Failure::caused(Exit::Usage, "there is no such environment", &error))?;
         let lock = opened.lock()?;
-        let platform = crate::machine::own_platform();
+        let declared = model.environments.get(environment);
+        let platform = declared
+            .and_then(|declared| fleet_graph::stacks::platform(&model, declared))
+            .unwrap_or_else(crate::machine::own_platform);
         // Looked for once per run, and only where an image has it: hashing its sources asks the compiler for its version,
         // which takes longer than all the rest of a small build.
         let agent = match context.agent.get() {
@@ -114,7 +117,7 @@ impl Prepared {
             .ok_or_else(|| Failure::new(Exit::Usage, format!("there is no environment {}", self.scope.environment)))
     }
 
-    /// Refuses what this version cannot deploy.
+    /// Refuses what this version does on the docker target only.
     ///
     /// # Errors
     /// For a target other than `docker`.
@@ -123,9 +126,9 @@ impl Prepared {
             Target::Docker => Ok(()),
             Target::Aws { .. } => Err(Failure::new(
                 Exit::Failed,
-                format!("environment {} targets aws, which this version checks and renders, and does not deploy", self.scope.environment),
+                format!("environment {} is on aws, where this version does not do this", self.scope.environment),
             )
-            .hint("`fleetctl check`, `show`, `show stack/NAME`, `graph` and `plan --offline` work on it; docs/reference/aws.md says what is there")),
+            .hint("check, show, graph, build --to, plan, diff, apply, why, history and rehearse work there; docs/reference/aws.md says what they do")),
         }
     }
 
@@ -294,13 +297,35 @@ pub struct Planned {
 ///
 /// # Errors
 /// See [`Prepared::instance`]; an outside system that cannot be read.
-pub async fn plan(prepared: &Prepared, world: &World) -> Result<Planned, Failure> {
+pub async fn plan(prepared: &Prepared, world: &dyn Outside) -> Result<Planned, Failure> {
     let outputs = world.observe_images().await?;
     let instance = prepared.instance(&outputs.outputs)?;
     let wanted: Vec<Address> = instance.desired.keys().cloned().collect();
     let state = outputs.merged(world.observe(&wanted).await?);
-    let plan = prepared.plan(&instance, &state)?;
+    let mut plan = prepared.plan(&instance, &state)?;
+    plan.notes.extend(beyond_note(&beyond(&plan, world)));
     Ok(Planned { instance, state, plan, whole: true })
+}
+
+/// Changes that no provider of the target takes: what this version does not do there.
+#[must_use]
+pub fn beyond<'p>(plan: &'p Plan, world: &dyn Outside) -> Vec<&'p Change> {
+    let providers = world.providers();
+    plan.changes.iter().filter(|change| !providers.iter().any(|provider| provider.owns(&change.address))).collect()
+}
+
+/// The same in words; nothing where there are none.
+#[must_use]
+pub fn beyond_note(beyond: &[&Change]) -> Option<Note> {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for change in beyond {
+        *counts.entry(change.address.kind.as_str()).or_default() += 1;
+    }
+    let counted: Vec<String> = counts.iter().map(|(kind, count)| format!("{count} of {kind}/…")).collect();
+    (!counted.is_empty()).then(|| Note {
+        address: None,
+        text: format!("this version does not make on aws: {}; see docs/reference/aws.md", counted.join(", ")),
+    })
 }
 
 /// Plan ─▶ apply ─▶ the world; then the record of it.
@@ -309,7 +334,7 @@ pub async fn plan(prepared: &Prepared, world: &World) -> Result<Planned, Failure
 /// A store that cannot be written. Failed changes are in the report.
 pub async fn apply(
     prepared: &Prepared,
-    world: &World,
+    world: &dyn Outside,
     plan: &Plan,
     planned: &Planned,
     stop: &AtomicBool,
@@ -322,16 +347,19 @@ pub async fn apply(
     let outputs = world.observe_images().await?.outputs;
     let recorder = StoreRecorder { store: Arc::clone(store) };
     let providers = world.providers();
+    let beyond = beyond(plan, world);
+    let within = Plan { changes: plan.changes.iter().filter(|c| !beyond.contains(c)).cloned().collect(), ..plan.clone() };
     let execution = Execution {
-        plan,
+        plan: &within,
         providers: &providers,
-        secrets: &world.secrets,
+        secrets: world.secrets(),
         rollout: prepared.environment()?.rollout,
-        events: &*world.console,
+        events: world.console(),
         recorder: &recorder,
         stop,
     };
-    let report = execute(&execution, outputs).await;
+    let mut report = execute(&execution, outputs).await;
+    report.entries.extend(beyond.into_iter().map(|change| Entry::of(change, Outcome::Skipped)));
     world.finish().await;
     pin(store, &prepared.lock, Some(&prepared.model))?;
     record::applied(prepared, planned, &report)?;

@@ -1,16 +1,21 @@
-//! [`World`]: the outside systems of one environment, connected.
+//! [`Outside`]: the outside systems of one environment, whichever its target; [`World`]: those of the docker target.
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use fleet_apply::{Events, Provider, ProviderError, Secrets};
 use fleet_docker::{DockerProvider, Engine, EngineSearch, Search};
 use fleet_graph::container::HOMESERVER_ALIAS;
 use fleet_matrix::{Flavour, MatrixProvider, Settings};
-use fleet_model::{Address, Kind, model::HomeserverKind};
+use fleet_model::{
+    Address, Kind,
+    model::{HomeserverKind, Target},
+};
 use fleet_plan::{RunState, State};
 use fleet_registry::{Client as Registries, RegistryConfig};
 
 use crate::{
+    cloud::Cloud,
     context::Context,
     error::Failure,
     exit::Exit,
@@ -19,7 +24,55 @@ use crate::{
     ui::events::Console,
 };
 
-/// The outside systems of one environment.
+/// The outside systems of one environment, as plan and apply need them.
+#[async_trait]
+pub trait Outside: Send + Sync {
+    /// Everybody who makes something.
+    fn providers(&self) -> Vec<&dyn Provider>;
+
+    /// Secrets, resolved at the moment of use.
+    fn secrets(&self) -> &Secrets;
+
+    /// Where events go.
+    fn console(&self) -> &Console;
+
+    /// Images at the target: what derivations are known to give.
+    ///
+    /// # Errors
+    /// A target that does not answer.
+    async fn observe_images(&self) -> Result<State, Failure>;
+
+    /// Everything but images.
+    ///
+    /// # Errors
+    /// An outside system that cannot be read.
+    async fn observe(&self, wanted: &[Address]) -> Result<State, Failure>;
+
+    /// Signs out what was signed in for this run.
+    async fn finish(&self);
+}
+
+/// Connects to the outside systems of an environment. `allow_destroy` are resources that hold data and may be replaced or
+/// removed.
+///
+/// # Errors
+/// See [`World::connect`] and [`Cloud::connect`].
+pub async fn connect(
+    context: &Context,
+    prepared: &Prepared,
+    allow_destroy: &[String],
+) -> Result<Box<dyn Outside>, Failure> {
+    Ok(match &prepared.environment()?.target {
+        Target::Docker if allow_destroy.is_empty() => Box::new(World::connect(context, prepared).await?),
+        Target::Docker => {
+            return Err(Failure::new(Exit::Usage, "--allow-destroy is for environments on aws")
+                .hint("on the docker target nothing that holds data is ever replaced; `destroy --purge` removes it"));
+        }
+        Target::Aws { .. } => Box::new(Cloud::connect(context, prepared, allow_destroy).await?),
+    })
+}
+
+/// The outside systems of one environment on the docker target.
 pub struct World {
     /// Images in the engine.
     pub images: ImageProvider,
@@ -104,26 +157,27 @@ impl World {
             console: Arc::clone(&context.console),
         })
     }
+}
 
-    /// Every provider.
-    #[must_use]
-    pub fn providers(&self) -> [&dyn Provider; 3] {
-        [&self.images, &self.docker, &self.matrix]
+#[async_trait]
+impl Outside for World {
+    fn providers(&self) -> Vec<&dyn Provider> {
+        vec![&self.images, &self.docker, &self.matrix]
     }
 
-    /// Images at the target: what derivations are known to give.
-    ///
-    /// # Errors
-    /// An engine that does not answer.
-    pub async fn observe_images(&self) -> Result<State, Failure> {
+    fn secrets(&self) -> &Secrets {
+        &self.secrets
+    }
+
+    fn console(&self) -> &Console {
+        &self.console
+    }
+
+    async fn observe_images(&self) -> Result<State, Failure> {
         self.images.observe(&[]).await.map_err(unobservable)
     }
 
-    /// Containers, accounts and rooms.
-    ///
-    /// # Errors
-    /// An outside system that cannot be read.
-    pub async fn observe(&self, wanted: &[Address]) -> Result<State, Failure> {
+    async fn observe(&self, wanted: &[Address]) -> Result<State, Failure> {
         let (containers, matrix) = tokio::join!(self.docker.observe(wanted), self.matrix.observe(wanted));
         let matrix = matrix.map_err(|error| {
             let denied = matches!(error, ProviderError::Denied { .. });
@@ -134,8 +188,7 @@ impl World {
         Ok(looked_at(containers.map_err(unobservable)?, matrix))
     }
 
-    /// Signs out what was signed in for this run.
-    pub async fn finish(&self) {
+    async fn finish(&self) {
         if let Err(error) = self.matrix.finish().await {
             let text = format!("a helper session could not be signed out: {}", crate::error::chain(&error));
             self.console.emit(fleet_apply::Event::Notice { text });
@@ -154,7 +207,7 @@ fn looked_at(containers: State, mut matrix: State) -> State {
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "used as a function for map_err")]
-fn unobservable(error: ProviderError) -> Failure {
+pub(crate) fn unobservable(error: ProviderError) -> Failure {
     let exit = match error {
         ProviderError::Unreachable { .. } => Exit::Unavailable,
         ProviderError::Denied { .. } => Exit::Denied,

@@ -12,6 +12,7 @@ use fleet_model::{
     late,
     model::{Environment, Model, Target},
 };
+use fleet_oci::Platform;
 use fleet_objects::{Desired, StackParameter, StackSpec};
 use fleet_stacks::{Homeserver, Rendered, Settings, Web, data, environment, shared};
 
@@ -46,7 +47,7 @@ fn problem(declared: &Environment, error: &dyn std::error::Error) -> Problem {
 
 /// What the stacks are rendered from; `None` when the environment is not on AWS.
 fn settings(model: &Model, declared: &Environment) -> Result<Option<Settings>, Vec<Problem>> {
-    let Target::Aws { account, region } = &declared.target else { return Ok(None) };
+    let Target::Aws { account, region, .. } = &declared.target else { return Ok(None) };
     let Network { cidr, azs, nat_gateways, .. } = &declared.network;
     let cidr = cidr.parse().map_err(|error: fleet_stacks::cidr::NotACidr| {
         vec![problem(declared, &error)]
@@ -78,6 +79,13 @@ fn settings(model: &Model, declared: &Environment) -> Result<Option<Settings>, V
 fn agents(declared: &Environment) -> u32 {
     let deployed = u32::try_from(declared.deploy.len()).unwrap_or(u32::MAX);
     declared.agent_limit.as_ref().map_or(deployed, |limit| limit.value.max(deployed))
+}
+
+/// What tasks of an environment on AWS run on; `None` when it is not there.
+#[must_use]
+pub fn platform(model: &Model, declared: &Environment) -> Option<Platform> {
+    let Target::Aws { .. } = declared.target else { return None };
+    Some(if on_arm(model, declared) { Platform::LinuxArm64 } else { Platform::LinuxAmd64 })
 }
 
 /// By what the homeserver's image is declared for, never by the machine that asks.
@@ -136,7 +144,7 @@ fn source(inputs: &Inputs<'_>, stack: &str) -> Derivation {
     let mut made = Derivation::new(Address::new(Kind::Source, format!("template.{stack}")));
     let fleet = Some(&model.fleet.origin);
     made.value("fleet", &model.fleet.name, fleet);
-    if let Target::Aws { account, region } = &declared.target {
+    if let Target::Aws { account, region, .. } = &declared.target {
         made.value("target.account", account, Some(&declared.origin));
         made.value("target.region", region, Some(&declared.origin));
     }
@@ -165,6 +173,9 @@ fn from_environment(model: &Model, declared: &Environment, made: &mut Derivation
     made.value("logs.retention", format!("{}d", declared.log_days.value), declared.log_days.origin.as_ref());
     if let Some(days) = &declared.backup_days {
         made.value("backup.retention", format!("{}d", days.value), days.origin.as_ref());
+    }
+    for (name, image) in &model.images {
+        made.value(format!("image.{name}"), "may be an agent's", Some(&image.origin));
     }
     let homeserver = &declared.homeserver;
     let service = |made: &mut Derivation, name: &str, size: fleet_model::model::Size, origin: Option<&Origin>| {

@@ -508,12 +508,15 @@ pub struct Environment {
 pub enum Target {
     /// A container engine.
     Docker,
-    /// Amazon Web Services; declared, checked and rendered, and not deployed by this version of the tool.
+    /// Amazon Web Services.
     Aws {
         /// 12 digits.
         account: String,
         /// Region.
         region: String,
+        /// `endpoint-url`: in place of AWS's own addresses, an emulator. Part of no derivation.
+        #[serde(default)]
+        endpoint: Option<String>,
     },
 }
 

@@ -6,7 +6,7 @@ use fleet_derivation::Hash;
 use fleet_model::Address;
 use serde::{Deserialize, Serialize};
 
-use crate::plan::{Action, Reason};
+use crate::plan::{Action, Change, Reason};
 
 /// What one apply did, and what every object of the environment derived from afterwards.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +48,21 @@ pub struct Entry {
     pub after: Option<Hash>,
     /// How it ended.
     pub outcome: Outcome,
+}
+
+impl Entry {
+    /// How a change of a plan ended.
+    #[must_use]
+    pub fn of(change: &Change, outcome: Outcome) -> Self {
+        Self {
+            address: change.address.clone(),
+            action: change.action,
+            reasons: change.reasons.clone(),
+            before: change.before,
+            after: change.after,
+            outcome,
+        }
+    }
 }
 
 /// How a change ended.

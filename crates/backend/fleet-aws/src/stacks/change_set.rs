@@ -8,11 +8,18 @@ use aws_sdk_cloudformation::types::{
 use fleet_apply::ProviderError;
 use fleet_derivation::Hash;
 
-use super::{Doing, read::Stood, verdict, wait::Pauses};
+use super::{
+    Doing,
+    read::{Standing, Stood},
+    verdict,
+    wait::Pauses,
+};
 use crate::error::AwsError;
 
 /// Of the hash of what a change set contains, this much is in its name.
 const SHORT: usize = 16;
+/// What begins the code of an answer about a change set that was carried out already.
+const EXECUTED: [&str; 2] = ["InvalidChangeSetStatus", "ChangeSetNotFound"];
 /// What CloudFormation says of a change set without changes.
 const NOTHING: [&str; 2] = ["didn't contain changes", "No updates are to be performed"];
 
@@ -133,14 +140,24 @@ impl Doing<'_> {
             Some(stood) => self.told_until_now(&stood.id).await?,
             None => Self::told_nothing(),
         };
-        let asked = self.account.cloudformation.execute_change_set().stack_name(&self.name).change_set_name(name);
-        asked
+        let asked = self
+            .account
+            .cloudformation
+            .execute_change_set()
+            .stack_name(&self.name)
+            .change_set_name(name)
             .client_request_token(name)
-            .send()
-            .await
-            .map_err(|error| self.aws(AwsError::of("ExecuteChangeSet", error)))?;
+            // What is kept when its stack goes is not kept when its making is rolled back: it is empty, and in the way.
+            .retain_except_on_create(true);
+        let doubtful = match asked.send().await.map_err(|error| AwsError::of("ExecuteChangeSet", error)) {
+            Ok(_) => false,
+            // An attempt whose answer was lost has begun it; or somebody else has begun another one.
+            Err(error) if EXECUTED.iter().any(|code| error.code().starts_with(code)) => true,
+            Err(error) => return Err(self.aws(error)),
+        };
         let status = self.watch(&self.name, &mut told).await?;
         match status {
+            StackStatus::CreateComplete | StackStatus::UpdateComplete if doubtful => self.check().await,
             StackStatus::CreateComplete | StackStatus::UpdateComplete => Ok(()),
             StackStatus::UpdateRollbackComplete => Err(ProviderError::RolledBack {
                 address: self.change.address.clone(),
@@ -155,6 +172,14 @@ impl Doing<'_> {
                 &format!("it ended as {}: {}", other.as_str(), told.why()),
                 Some("apply again: it is recovered, or what to do is said"),
             )),
+        }
+    }
+
+    /// Is it what it should be, after an answer that does not tell whose doing it is?
+    async fn check(&self) -> Result<(), ProviderError> {
+        match self.look().await? {
+            Standing::Stands(stood) if self.has_template(&stood) => Ok(()),
+            _ => Err(self.stale("somebody else changed it at the same time".to_owned())),
         }
     }
 }

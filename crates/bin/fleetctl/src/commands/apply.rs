@@ -21,20 +21,34 @@ use crate::{
         self,
         out::{tell, to_stderr},
     },
-    world::World,
+    world::{self, Outside},
 };
+
+/// What `apply` is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// A saved plan.
+    pub saved: Option<&'a Path>,
+    /// The environment, where there is none.
+    pub environment: &'a str,
+    /// Do not ask.
+    pub approved: bool,
+    /// Resources that hold data and may be replaced or removed: `stack/NAME/RESOURCE`.
+    pub allow_destroy: &'a [String],
+}
 
 /// `fleetctl apply`.
 ///
 /// # Errors
 /// Anything that keeps a plan from being made or begun; what happens to single changes is in the exit code.
-pub async fn apply(context: &Context, saved: Option<&Path>, environment: &str, approved: bool) -> Outcome {
-    let saved = saved.map(read_saved).transpose()?;
-    let environment = saved.as_ref().map_or(environment, |plan| plan.environment.as_str());
+pub async fn apply(context: &Context, asked: &Asked<'_>) -> Outcome {
+    let saved = asked.saved.map(read_saved).transpose()?;
+    let environment = saved.as_ref().map_or(asked.environment, |plan| plan.environment.as_str());
     let prepared = Prepared::new(context, environment)?;
     let _lease = lease(&prepared, "apply")?;
-    let world = World::connect(context, &prepared).await?;
-    let planned = pipeline::plan(&prepared, &world).await?;
+    let world = world::connect(context, &prepared, asked.allow_destroy).await?;
+    let world = &*world;
+    let planned = pipeline::plan(&prepared, world).await?;
     let (plan, refused) = match saved {
         Some(saved) => fitting(saved, &prepared, &planned)?,
         None => (planned.plan.clone(), Vec::new()),
@@ -43,18 +57,19 @@ pub async fn apply(context: &Context, saved: Option<&Path>, environment: &str, a
     for (address, why) in refused.iter().filter_map(refusal) {
         tell!("refused: {address} {why}");
     }
-    if !plan.is_empty() && !approved && !confirm("Apply this plan?")? {
+    if !plan.is_empty() && !asked.approved && !confirm("Apply this plan?")? {
         world.finish().await;
         tell!("nothing was changed");
         return Ok(Exit::Done);
     }
-    let mut report = if plan.is_empty() { Report::default() } else { run(context, &prepared, &world, &plan, &planned).await? };
+    let mut report = if plan.is_empty() { Report::default() } else { run(context, &prepared, world, &plan, &planned).await? };
     if plan.is_empty() {
         world.finish().await;
         pipeline::catch_up(&prepared, &planned)?;
     }
     report.entries.extend(refused);
-    Ok(finish(context, &plan, &report))
+    let beyond = pipeline::beyond(&plan, world);
+    Ok(finish(context, &plan, &report, &beyond))
 }
 
 /// Executes a plan with Ctrl-C handled: once finishes what runs, twice stops at once.
@@ -64,7 +79,7 @@ pub async fn apply(context: &Context, saved: Option<&Path>, environment: &str, a
 pub async fn run(
     context: &Context,
     prepared: &Prepared,
-    world: &World,
+    world: &dyn Outside,
     plan: &Plan,
     planned: &Planned,
 ) -> Result<Report, Failure> {
@@ -128,10 +143,10 @@ fn fitting(saved: Plan, prepared: &Prepared, planned: &Planned) -> Result<(Plan,
     for change in &saved.changes {
         match standing(change, planned) {
             Standing::Fits => fits.push(change.clone()),
-            Standing::Done => rest.push(entry(change, Ended::Unchanged)),
+            Standing::Done => rest.push(Entry::of(change, Ended::Unchanged)),
             Standing::Moved(why) => {
                 refused.insert(change.address.clone());
-                rest.push(entry(change, Ended::Stale { why: why.to_owned() }));
+                rest.push(Entry::of(change, Ended::Stale { why: why.to_owned() }));
             }
         }
     }
@@ -139,7 +154,7 @@ fn fitting(saved: Plan, prepared: &Prepared, planned: &Planned) -> Result<(Plan,
     while let Some(at) = fits.iter().position(|change| derives_from(change, &refused)) {
         let change = fits.remove(at);
         refused.insert(change.address.clone());
-        rest.push(entry(&change, Ended::Stale { why: "derives from something that is refused".to_owned() }));
+        rest.push(Entry::of(&change, Ended::Stale { why: "derives from something that is refused".to_owned() }));
     }
     if fits.is_empty() && !refused.is_empty() {
         let mut failure = Failure::new(Exit::Stale, "the saved plan no longer fits; nothing was changed");
@@ -183,17 +198,6 @@ fn derives_from(change: &Change, refused: &BTreeSet<Address>) -> bool {
     }).any(|address| refused.contains(address))
 }
 
-fn entry(change: &Change, outcome: Ended) -> Entry {
-    Entry {
-        address: change.address.clone(),
-        action: change.action,
-        reasons: change.reasons.clone(),
-        before: change.before,
-        after: change.after,
-        outcome,
-    }
-}
-
 fn refusal(entry: &Entry) -> Option<(&Address, &str)> {
     match &entry.outcome {
         Ended::Stale { why } => Some((&entry.address, why)),
@@ -219,8 +223,10 @@ pub fn confirm(question: &str) -> Result<bool, Failure> {
 }
 
 /// Says how it ended and decides the exit code.
-pub fn finish(context: &Context, plan: &Plan, report: &Report) -> Exit {
-    let exit = exit_of(context, report);
+///
+/// `beyond` are changes of the plan that this version does not make on its target.
+pub fn finish(context: &Context, plan: &Plan, report: &Report, beyond: &[&Change]) -> Exit {
+    let exit = exit_of(context, report, beyond.len());
     let done = report.count(|outcome| matches!(outcome, Ended::Done));
     let unchanged = report.count(|outcome| matches!(outcome, Ended::Unchanged));
     let skipped = report.count(|outcome| matches!(outcome, Ended::Skipped));
@@ -247,12 +253,23 @@ pub fn finish(context: &Context, plan: &Plan, report: &Report) -> Exit {
     match exit {
         Exit::Done => {}
         Exit::Stale => tell!("what moved was left alone: plan again to see what is due now"),
+        _ if is_rest(report, beyond.len()) => {
+            if let Some(note) = pipeline::beyond_note(beyond) {
+                tell!("{}", note.text);
+            }
+        }
         _ => tell!("run the same command again to finish: what is done stays done"),
     }
     exit
 }
 
-fn exit_of(context: &Context, report: &Report) -> Exit {
+/// Is all that was not done what this version does not do on the target?
+fn is_rest(report: &Report, beyond: usize) -> bool {
+    let undone = report.count(|outcome| !matches!(outcome, Ended::Done | Ended::Unchanged));
+    beyond > 0 && undone == beyond && report.count(|outcome| matches!(outcome, Ended::Skipped)) == beyond
+}
+
+fn exit_of(context: &Context, report: &Report, beyond: usize) -> Exit {
     let any = |which: fn(&Ended) -> bool| report.count(which) > 0;
     if report.is_complete() {
         Exit::Done
@@ -266,7 +283,7 @@ fn exit_of(context: &Context, report: &Report) -> Exit {
         Exit::Unavailable
     } else if report.interrupted && !any(|outcome| matches!(outcome, Ended::Failed { .. })) {
         context.interrupts.exit()
-    } else if any(|outcome| matches!(outcome, Ended::Done)) {
+    } else if any(|outcome| matches!(outcome, Ended::Done)) || is_rest(report, beyond) {
         Exit::PartlyApplied
     } else {
         Exit::Failed

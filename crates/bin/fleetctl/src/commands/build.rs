@@ -24,7 +24,7 @@ use crate::{
     exit::Exit,
     pipeline::{self, Prepared},
     project::Opened,
-    world::World,
+    world::{Outside as _, World},
 };
 
 /// `fleetctl build`.
@@ -134,11 +134,11 @@ async fn into_engine(context: &Context, prepared: &Prepared, names: &[String], o
         if !context.json() {
             print_out("nothing to build: every image is in the engine\n");
         }
-        return Ok(apply::finish(context, &plan, &fleet_apply::Report::default()));
+        return Ok(apply::finish(context, &plan, &fleet_apply::Report::default(), &[]));
     }
     let report = apply::run(context, prepared, &world, &plan, &planned).await?;
     let told = only || !report.is_complete();
-    Ok(if told { apply::finish(context, &plan, &report) } else { Exit::Done })
+    Ok(if told { apply::finish(context, &plan, &report, &[]) } else { Exit::Done })
 }
 
 /// `fleetctl gc`.

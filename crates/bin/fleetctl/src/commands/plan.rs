@@ -13,7 +13,7 @@ use crate::{
     exit::Exit,
     pipeline::{self, Prepared},
     ui::{self, out::tell},
-    world::World,
+    world,
 };
 
 /// `fleetctl plan`.
@@ -79,8 +79,8 @@ async fn make(context: &Context, args: &PlanArgs) -> Result<Plan, Failure> {
         plan.notes.push(fleet_plan::Note { address: None, text });
         return Ok(plan);
     }
-    let world = World::connect(context, &prepared).await?;
-    let planned = pipeline::plan(&prepared, &world).await?;
+    let world = world::connect(context, &prepared, &[]).await?;
+    let planned = pipeline::plan(&prepared, &*world).await?;
     world.finish().await;
     Ok(planned.plan)
 }
@@ -109,6 +109,9 @@ fn full(out: &mut String, change: &Change) {
     }
     let hash = |hash: &Option<fleet_derivation::Hash>| hash.map_or_else(|| "none".to_owned(), |hash| hash.short());
     let _ = writeln!(out, "  derivation: {} → {}", hash(&change.before), hash(&change.after));
+    for line in ui::plan::resources(change, true) {
+        let _ = writeln!(out, "  {line}");
+    }
     match &change.desired {
         None => {}
         Some(Desired::Container(spec)) => {

@@ -14,7 +14,7 @@ use crate::{
         self,
         out::{tell, to_stderr},
     },
-    world::{self, World},
+    world::{self, Outside as _, World},
 };
 
 /// The environment that quickstart runs.
@@ -37,7 +37,7 @@ pub async fn quickstart(context: &Context, yes: bool) -> Outcome {
     to_stderr(format_args!("{}", ui::plan::text(&planned.plan, ui::style::Style::stderr(context.global.color))));
     tell!("3/4 apply");
     let report = apply::run(context, &prepared, &world, &planned.plan, &planned).await?;
-    let exit = apply::finish(context, &planned.plan, &report);
+    let exit = apply::finish(context, &planned.plan, &report, &[]);
     if exit != Exit::Done {
         return Ok(exit);
     }

@@ -85,7 +85,7 @@ fn size(stack: &Rendered) -> String {
 
 /// For every environment of this account and region.
 fn bootstrap(model: &Model, environment: &Environment, repository: Option<&str>) -> Result<Rendered, Failure> {
-    let Target::Aws { account, region } = &environment.target else {
+    let Target::Aws { account, region, .. } = &environment.target else {
         return Err(Failure::new(Exit::Usage, format!("environment {} is not on AWS", environment.name)));
     };
     let repository = repository.filter(|name| is_repository(name)).ok_or_else(|| {
@@ -95,7 +95,9 @@ fn bootstrap(model: &Model, environment: &Environment, repository: Option<&str>)
         )
         .hint("add --repository OWNER/NAME, as GitHub writes it")
     })?;
-    let here = model.environments.values().filter(|other| other.target == environment.target);
+    let here = model.environments.values().filter(|other| {
+        matches!(&other.target, Target::Aws { account: there, region: where_, .. } if there == account && where_ == region)
+    });
     fleet_stacks::bootstrap(&Bootstrap {
         fleet: model.fleet.name.clone(),
         account: account.clone(),

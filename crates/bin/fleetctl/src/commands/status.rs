@@ -17,7 +17,7 @@ use crate::{
     exit::Exit,
     pipeline::{self, Prepared},
     ui::{out::tell, table::Table},
-    world::World,
+    world::{Outside as _, World},
 };
 
 /// A model provider and why agents cannot use it.

@@ -12,7 +12,7 @@ use crate::{
     exit::Exit,
     pipeline::Prepared,
     ui::out::tell,
-    world::World,
+    world::{Outside as _, World},
 };
 
 /// What to say.
@@ -123,6 +123,8 @@ pub async fn logs(context: &Context, environment: &str, address: &str, follow: b
 /// Somebody without an account.
 pub fn password(context: &Context, environment: &str, person: &str) -> Outcome {
     let prepared = Prepared::new(context, environment)?;
+    // Elsewhere the secret that it is derived from is not on this machine.
+    prepared.require_docker()?;
     let account = speaker(&prepared, Some(person))?;
     let secrets = context.machine.secrets(&prepared.scope, &prepared.model)?;
     let secret = secrets.fleet.password(&account.matrix_id, 0);

@@ -1,10 +1,11 @@
 //! Plans and reasons as text and as JSON.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use fleet_derivation::Input;
 use fleet_model::Kind;
-use fleet_plan::{Action, Change, Plan, Reason};
+use fleet_plan::{Action, Change, Plan, Reason, ResourceChange};
+use fleet_stacks::{Action as Does, Data, Replacement};
 use serde_json::{Value, json};
 
 use crate::ui::style::Style;
@@ -80,6 +81,61 @@ fn one(out: &mut String, change: &Change, width: usize, style: Style) {
     if more > 0 {
         let _ = writeln!(out, "{indent}{}", style.dim(&format!("and {more} more; see `fleetctl diff`")));
     }
+    for line in resources(change, false) {
+        let _ = writeln!(out, "{indent}{line}");
+    }
+}
+
+/// What happens to the resources of a stack, a line each. Unless `all` are asked for, those that are only made or changed in
+/// place are counted, and so are those of a type when there are many; what holds data always has its own line.
+#[must_use]
+pub fn resources(change: &Change, all: bool) -> Vec<String> {
+    let quiet = |resource: &ResourceChange| {
+        !resource.touches_data() && resource.replacement == Replacement::Never && resource.action != Does::Remove
+    };
+    let shown: Vec<&ResourceChange> = change.resources.iter().filter(|resource| all || !quiet(resource)).collect();
+    let (own, many): (Vec<_>, Vec<_>) =
+        shown.iter().partition(|resource| all || shown.len() <= FOLD || resource.touches_data());
+    let mut lines: Vec<String> = own.into_iter().map(|change| resource(change)).collect();
+    let mut kinds: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    for resource in many {
+        *kinds.entry((&resource.kind, fate(resource))).or_default() += 1;
+    }
+    lines.extend(kinds.into_iter().map(|((kind, fate), count)| match count {
+        1 => format!("1 {kind} {fate}"),
+        _ => format!("{count} of {kind}, each {fate}"),
+    }));
+    for (action, words) in [(Does::Add, "made"), (Does::Modify, "changed in place")] {
+        let count = change.resources.iter().filter(|one| !all && quiet(one) && one.action == action).count();
+        match count {
+            0 => {}
+            1 => lines.push(format!("1 resource is {words}")),
+            several => lines.push(format!("{several} resources are {words}")),
+        }
+    }
+    lines
+}
+
+const fn fate(change: &ResourceChange) -> &'static str {
+    match (change.action, change.replacement) {
+        (Does::Add, _) => "is made",
+        (Does::Remove, _) => "is removed",
+        (Does::Modify, Replacement::Never) => "is changed in place",
+        (Does::Modify, Replacement::Perhaps) => "is changed, perhaps replaced",
+        (Does::Modify, Replacement::Always) => "is replaced",
+    }
+}
+
+fn resource(change: &ResourceChange) -> String {
+    let what = fate(change);
+    let data = match change.data {
+        Data::Untouched => "",
+        Data::LeftBehind => "; what it holds is kept, outside of the stack",
+        Data::Lost => "; WHAT IT HOLDS IS LOST",
+    };
+    let properties: Vec<&str> = change.properties.iter().map(String::as_str).collect();
+    let because = if properties.is_empty() { String::new() } else { format!(" ({})", properties.join(", ")) };
+    format!("{} {} {what}{because}{data}", change.kind, change.id)
 }
 
 fn summary(plan: &Plan) -> String {
@@ -167,14 +223,18 @@ pub fn json(plan: &Plan) -> Value {
         .changes
         .iter()
         .map(|change| {
-            json!({
+            let mut value = json!({
                 "address": change.address,
                 "action": change.action,
                 "if_changed": change.if_changed,
                 "reasons": change.reasons.iter().map(reason_json).collect::<Vec<_>>(),
                 "before": change.before,
                 "after": change.after,
-            })
+            });
+            if !change.resources.is_empty() {
+                value["resources"] = json!(change.resources);
+            }
+            value
         })
         .collect();
     json!({

@@ -85,7 +85,7 @@ const DOCKER: Shape = Shape {
 const REGISTRY: Shape = Shape::of(Arguments::These(&["registry"]));
 const AWS: Shape = Shape {
     arguments: Arguments::These(&["target"]),
-    properties: Some(&["account", "region", "endpoint-url", "registry", "compression"]),
+    properties: Some(&["account", "region", "endpoint-url", "compression"]),
     ..Shape::EMPTY
 };
 const HOMESERVER: Shape = Shape {
@@ -209,7 +209,22 @@ fn target(ctx: &mut Context<'_>, node: Node<'_>) -> Option<Target> {
         );
     }
     let region = ctx.needed_text(node, "region", "\"us-east-1\"");
-    Some(Target::Aws { account: account?.0.to_owned(), region: region?.0.to_owned() })
+    let endpoint = endpoint(ctx, node);
+    Some(Target::Aws { account: account?.0.to_owned(), region: region?.0.to_owned(), endpoint })
+}
+
+/// `endpoint-url="http://127.0.0.1:4566"`, without a path.
+fn endpoint(ctx: &mut Context<'_>, node: Node<'_>) -> Option<String> {
+    let (text, place) = ctx.text(node, "endpoint-url")?;
+    let authority = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
+    if authority.and_then(words::host_and_port).is_none() {
+        // It may be an address with a password in it.
+        let draft = Draft::error(code::BAD_VALUE, "this is not the address of an emulator");
+        let draft = if text.contains('@') { draft.hidden_at(place) } else { draft.at(place, "this address") };
+        ctx.report(draft.help("write scheme, host and port: endpoint-url=\"http://127.0.0.1:4566\""));
+        return None;
+    }
+    Some(text.to_owned())
 }
 
 /// `host[:port][/prefix]`.

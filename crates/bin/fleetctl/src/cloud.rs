@@ -1,0 +1,195 @@
+//! [`Cloud`]: the outside systems of an environment on AWS: image repositories and stacks.
+//!
+//! Deliberately absent: agents, accounts and rooms. This version does not make them on AWS, and says so.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use async_trait::async_trait;
+use fleet_apply::{Applied, Event, Events, Provider, ProviderError, Ready, Secrets};
+use fleet_aws::{Account, AwsError, Place, Repository, StackProvider};
+use fleet_model::{Address, Kind, model::Target};
+use fleet_oci::{LayerRecipe, Upload};
+use fleet_plan::{Change, Desired, State};
+use fleet_registry::{
+    Client as Registries, Credential, Credentials, CredentialsError, RegistryConfig, StoreBlobs, Target as Pushed,
+};
+
+use crate::{
+    assembly::{Assembler, failed},
+    context::Context,
+    error::Failure,
+    exit::Exit,
+    pipeline::Prepared,
+    ui::events::Console,
+    world::{Outside, unobservable},
+};
+
+/// The outside systems of an environment on AWS.
+pub struct Cloud {
+    images: RepositoryImages,
+    stacks: StackProvider,
+    secrets: Secrets,
+    console: Arc<Console>,
+}
+
+impl Cloud {
+    /// Connects, and asks AWS who we are.
+    ///
+    /// # Errors
+    /// No credentials, those of another account, AWS out of reach.
+    pub async fn connect(context: &Context, prepared: &Prepared, allow_destroy: &[String]) -> Result<Self, Failure> {
+        let environment = prepared.environment()?;
+        let Target::Aws { account, region, endpoint } = &environment.target else {
+            return Err(Failure::new(Exit::Usage, format!("environment {} is not on aws", environment.name)));
+        };
+        let place = Place { account: account.clone(), region: region.clone(), endpoint: endpoint.clone() };
+        let events: Arc<dyn Events> = Arc::<Console>::clone(&context.console);
+        let account = Account::open(place, events).await;
+        account.check().await.map_err(|error| unusable(&error))?;
+        let registry = match &environment.registry {
+            Some(declared) => declared.value.to_string(),
+            None => account.place.registry(),
+        };
+        Ok(Self {
+            images: RepositoryImages::new(prepared, account.clone(), registry).await?,
+            stacks: StackProvider::new(account, prepared.scope.clone(), allow_destroy.iter().cloned().collect()),
+            secrets: context.machine.no_secrets()?,
+            console: Arc::clone(&context.console),
+        })
+    }
+}
+
+fn unusable(error: &AwsError) -> Failure {
+    let exit = match error {
+        AwsError::Unreachable { .. } | AwsError::Throttled { .. } => Exit::Unavailable,
+        AwsError::Refused { .. } => Exit::Failed,
+        _ => Exit::Denied,
+    };
+    Failure::caused(exit, "AWS cannot be used", error)
+}
+
+#[async_trait]
+impl Outside for Cloud {
+    fn providers(&self) -> Vec<&dyn Provider> {
+        vec![&self.images, &self.stacks]
+    }
+
+    fn secrets(&self) -> &Secrets {
+        &self.secrets
+    }
+
+    fn console(&self) -> &Console {
+        &self.console
+    }
+
+    async fn observe_images(&self) -> Result<State, Failure> {
+        self.images.observe(&[]).await.map_err(unobservable)
+    }
+
+    async fn observe(&self, wanted: &[Address]) -> Result<State, Failure> {
+        self.stacks.observe(wanted).await.map_err(unobservable)
+    }
+
+    async fn finish(&self) {}
+}
+
+/// Images in the account's repositories: made into the store, then pushed under the tag of their derivation.
+pub struct RepositoryImages {
+    account: Account,
+    assembler: Assembler,
+    /// The registry that they are pushed to: host, and what is before repositories.
+    registry: String,
+    client: Registries,
+    /// Names of all images of the fleet.
+    names: BTreeSet<String>,
+}
+
+impl RepositoryImages {
+    async fn new(prepared: &Prepared, account: Account, registry: String) -> Result<Self, Failure> {
+        // Only install scripts need an engine.
+        let engine = crate::world::engine().await.ok();
+        let login = Login { account: account.clone(), registry: registry.clone() };
+        let config = RegistryConfig { credentials: Arc::new(login), ..RegistryConfig::default() };
+        let client = Registries::new(&config)
+            .map_err(|error| Failure::caused(Exit::Failed, "container registries cannot be used", &error))?;
+        let names = prepared.model.images.keys().cloned().collect();
+        Ok(Self { account, assembler: prepared.assembler(engine)?, registry, client, names })
+    }
+
+    fn repository(&self, image: &str) -> String {
+        fleet_graph::image::repository(&self.assembler.fleet, image)
+    }
+}
+
+#[async_trait]
+impl Provider for RepositoryImages {
+    fn name(&self) -> &'static str {
+        "repositories"
+    }
+
+    fn owns(&self, address: &Address) -> bool {
+        address.kind == Kind::Image
+    }
+
+    async fn observe(&self, _: &[Address]) -> Result<State, ProviderError> {
+        let read = self.names.iter().map(|name| async move {
+            let repository = Repository { name: self.repository(name) };
+            let found = self.account.derivations_in(&repository).await;
+            found.map_err(|error| error.about(&Address::new(Kind::Image, name)))
+        });
+        let outputs = futures::future::try_join_all(read).await?.into_iter().flatten().collect();
+        Ok(State { outputs, ..State::default() })
+    }
+
+    async fn apply(&self, change: &Change, _: &Ready<'_>, events: &dyn Events) -> Result<Applied, ProviderError> {
+        let (Some(Desired::Image(spec)), Some(derivation)) = (&change.desired, &change.derivation) else {
+            return Err(failed(&change.address, "the plan has no recipe for it"));
+        };
+        if let [LayerRecipe::Containerfile { path, .. }] = spec.recipe.layers.as_slice() {
+            let why = format!("it is built by a container engine, from {path}; on aws this version needs layers for it");
+            return Err(failed(&change.address, &why));
+        }
+        let error = |error: &dyn std::error::Error| failed(&change.address, &crate::error::chain(error));
+        let repository = format!("{}/{}", self.registry, self.repository(&spec.name));
+        let tag = format!("d-{}", derivation.hash());
+        if let Some(digest) = self.client.exists(&repository, &tag).await.map_err(|e| error(&e))? {
+            return Ok(Applied::Unchanged { output: Some(digest.to_string()) });
+        }
+        let image = self.assembler.assemble(spec, derivation, events).await?;
+        let upload = Upload::of_image(&image);
+        let target = Pushed::parse(&format!("{repository}:{tag}")).map_err(|e| error(&e))?;
+        let source = StoreBlobs { store: Arc::clone(&self.assembler.store), origins: BTreeMap::new() };
+        events.emit(Event::Call { system: "registry".to_owned(), call: format!("push {repository}:{tag}"), write: true });
+        let told = |event: fleet_registry::Event| {
+            if let fleet_registry::Event::Retrying { why, pause } = event {
+                let what = format!("{why}; again in {:.1} s", pause.as_secs_f32());
+                events.emit(Event::Progress { address: change.address.clone(), what });
+            }
+        };
+        let pushed = self.client.push(&target, &upload, &source, &told).await.map_err(|e| error(&e))?;
+        let what = format!("sent {} KB, {} layers were there", pushed.sent >> 10, pushed.skipped + pushed.mounted);
+        events.emit(Event::Progress { address: change.address.clone(), what });
+        Ok(Applied::Changed { output: Some(upload.digest.to_string()) })
+    }
+}
+
+/// The account's own login to its registry, asked for when the registry is first spoken to.
+struct Login {
+    account: Account,
+    registry: String,
+}
+
+#[async_trait]
+impl Credentials for Login {
+    async fn of(&self, registry: &str) -> Result<Option<Credential>, CredentialsError> {
+        if self.registry.split('/').next() != Some(registry) {
+            return Ok(None);
+        }
+        let login = self.account.registry_login().await;
+        let login = login.map_err(|error| CredentialsError { registry: registry.to_owned(), why: error.to_string() })?;
+        Ok(Some(Credential::Password { user: login.user, password: login.password }))
+    }
+}

@@ -1,0 +1,90 @@
+//! `rehearse`: an environment on AWS, applied to an emulated account on this machine with the code that applies it to a
+//! real one. Only the endpoint differs.
+
+use std::{collections::BTreeMap, path::Path};
+
+use fleet_aws::{
+    Place,
+    emulator::{self, Emulator, EmulatorError, Request, Start},
+};
+use fleet_model::model::Target;
+
+use crate::{
+    commands::apply::{self, Asked},
+    context::Context,
+    error::{Failure, Outcome},
+    exit::Exit,
+    pipeline::Prepared,
+    ui::out::tell,
+};
+
+/// Loopback, as `endpoint-url` names it.
+const LOOPBACK: &str = "http://127.0.0.1:";
+
+/// `fleetctl rehearse`.
+///
+/// # Errors
+/// An environment that is not meant for an emulator; an emulator that does not start; whatever `apply` can answer.
+pub async fn rehearse(context: &Context, environment: &str, keep: bool) -> Outcome {
+    let prepared = Prepared::new(context, environment)?;
+    let (place, port) = emulated(&prepared)?;
+    drop(prepared);
+    let failed = |error: EmulatorError| Failure::caused(Exit::Failed, "there is no emulated account", &error);
+    let home = context.machine.cache()?.join("emulator");
+    tell!("the emulated account is installed below {} where it is not yet", home.display());
+    let python = emulator::install(&home).await.map_err(failed)?;
+    let folder = home.join(port.to_string());
+    clear(&folder.join("requests.log"))?;
+    let start = Start { python: &python, folder: &folder, port, place: &place };
+    let emulator = Emulator::start(start).await.map_err(failed)?;
+    tell!("an empty account {} answers at {}", place.account, emulator.endpoint());
+    let asked = Asked { saved: None, environment, approved: true, allow_destroy: &[] };
+    let outcome = apply::apply(context, &asked).await;
+    told(&emulator.requests().await.map_err(failed)?);
+    if keep {
+        let (endpoint, process) = (emulator.endpoint(), emulator.leave());
+        tell!("it goes on at {endpoint} as process {process}: `fleetctl plan -e {environment}` asks it; end it with `kill {process}`");
+    } else {
+        emulator.stop().await;
+    }
+    outcome
+}
+
+/// Where the environment is, and the port of its emulator.
+fn emulated(prepared: &Prepared) -> Result<(Place, u16), Failure> {
+    let environment = prepared.environment()?;
+    let refuse = |why: &str| {
+        Failure::new(Exit::Usage, format!("environment {} cannot be rehearsed: {why}", environment.name)).hint(
+            "declare one for it: environment \"rehearsal\" extends=\"dev\" { target \"aws\" account=\"111122223333\" region=\"us-east-1\" endpoint-url=\"http://127.0.0.1:4566\"; registry \"127.0.0.1:4566\" }",
+        )
+    };
+    let Target::Aws { account, region, endpoint } = &environment.target else { return Err(refuse("it is not on aws")) };
+    let Some(endpoint) = endpoint else { return Err(refuse("without endpoint-url it is in a real account")) };
+    let port = endpoint.strip_prefix(LOOPBACK).and_then(|port| port.parse().ok());
+    let port = port.ok_or_else(|| refuse("its endpoint-url is not http://127.0.0.1:PORT"))?;
+    let Some(registry) = &environment.registry else { return Err(refuse("without a registry it would push to AWS")) };
+    if registry.value.host != "127.0.0.1" || registry.value.port != Some(port) {
+        return Err(refuse(&format!("its registry is not the emulator's: registry \"127.0.0.1:{port}\"")));
+    }
+    Ok((Place { account: account.clone(), region: region.clone(), endpoint: Some(endpoint.clone()) }, port))
+}
+
+fn clear(log: &Path) -> Result<(), Failure> {
+    match std::fs::remove_file(log) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Failure::caused(Exit::Failed, format!("{} cannot be removed", log.display()), &error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What the account was asked, counted.
+fn told(requests: &[Request]) {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for request in requests {
+        let action = if request.action.contains(" /v2/") { "registry" } else { request.action.as_str() };
+        *counts.entry(action).or_default() += 1;
+    }
+    let counted: Vec<String> = counts.iter().map(|(action, count)| format!("{count} {action}")).collect();
+    tell!("the account was asked {} times: {}", requests.len(), counted.join(", "));
+}

@@ -1,0 +1,190 @@
+//! Environments on AWS, from the command line to an emulated account: the program that people run, real templates, real
+//! images in a real repository. What runs in tasks is not shown here.
+
+use std::{fs, path::PathBuf, process::Command};
+
+use fleet_aws::{
+    Place,
+    emulator::{Emulator, REQUIREMENTS, Start},
+};
+use fleet_sim::{free_port, venv};
+use fleet_tests::{
+    fleet::{Fleet, work},
+    run::{Output, Running},
+};
+use serde_json::Value;
+use tokio::runtime::Runtime;
+
+/// An account with a fleet of images made of files.
+struct Cloud {
+    fleet: Fleet,
+    runtime: Runtime,
+    emulator: Option<Emulator>,
+}
+
+impl Cloud {
+    /// An empty account.
+    fn new(story: &str) -> Self {
+        let (fleet, port) = (Fleet::of_files(story), free_port());
+        declare(&fleet, &format!(" endpoint-url=\"http://127.0.0.1:{port}\""), &format!("registry \"127.0.0.1:{port}\""));
+        let place = Place { account: "111122223333".to_owned(), region: "us-east-1".to_owned(), endpoint: None };
+        let python: PathBuf = venv("ministack", &REQUIREMENTS.join(" ")).join("python");
+        let runtime = Runtime::new().expect("threads");
+        let folder = fleet.path("../emulator");
+        let start = Start { python: &python, folder: &folder, port, place: &place };
+        let emulator = runtime.block_on(Emulator::start(start)).expect("an emulator");
+        Self { fleet, runtime, emulator: Some(emulator) }
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.fleet.run(&[arguments, &["-e", "cloud"]].concat())
+    }
+
+    fn apply(&self) -> Output {
+        self.run(&["apply", "--auto-approve", "--events", "events"])
+    }
+
+    /// Everything that the account was asked.
+    fn asked(&self) -> Vec<String> {
+        let emulator = self.emulator.as_ref().expect("it runs");
+        let requests = self.runtime.block_on(emulator.requests()).expect("a log");
+        requests.into_iter().map(|request| request.action).collect()
+    }
+
+    fn count(&self, action: &str) -> usize {
+        self.asked().iter().filter(|asked| *asked == action).count()
+    }
+
+    /// Writes that the last apply counted itself.
+    fn writes(&self) -> Vec<String> {
+        let events = fs::read_to_string(self.fleet.path("events")).expect("events");
+        let events = events.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+        let writes = events.filter(|event| event["event"] == "call" && event["write"] == true);
+        writes.map(|event| event["call"].as_str().unwrap_or_default().to_owned()).collect()
+    }
+}
+
+impl Drop for Cloud {
+    fn drop(&mut self) {
+        if let Some(emulator) = self.emulator.take() {
+            self.runtime.block_on(emulator.stop());
+        }
+    }
+}
+
+/// Adds an environment on AWS.
+fn declare(fleet: &Fleet, endpoint: &str, registry: &str) {
+    let text = fs::read_to_string(fleet.path("fleet.kdl")).expect("fleet.kdl");
+    let cloud = format!(
+        "\nenvironment \"cloud\" extends=\"local\" {{\n    target \"aws\" account=\"111122223333\" region=\"us-east-1\"{endpoint}\n    {registry}\n    logs retention=\"7d\"\n    network cidr=\"10.0.0.0/16\"\n}}\n"
+    );
+    fs::write(fleet.path("fleet.kdl"), text + &cloud).expect("fleet.kdl");
+}
+
+fn is_read(action: &str) -> bool {
+    let verb = action.split(' ').nth(1).unwrap_or_default();
+    action.starts_with("GET /v2/")
+        || action.starts_with("HEAD /v2/")
+        || ["Describe", "Get", "List", "BatchGet"].iter().any(|read| verb.starts_with(read))
+}
+
+#[test]
+fn an_environment_on_aws_comes_from_nothing_and_the_second_apply_only_reads() {
+    let cloud = Cloud::new("cloud");
+    let plan = cloud.run(&["plan"]);
+    plan.expect(0).says("stack/cloud-data").says("not there yet").says("this version does not make on aws:").says("3 of agent/…");
+
+    let applied = cloud.apply();
+    applied.expect(3).says("this version does not make on aws:").says("3 of agent/…").says("docs/reference/aws.md");
+    assert_eq!(cloud.count("cloudformation ExecuteChangeSet"), 3, "a stack each");
+    let tagged = |asked: &String| asked.starts_with("PUT /v2/") && asked.contains("/manifests/d-");
+    assert_eq!(cloud.asked().iter().filter(|asked| tagged(asked)).count(), 3, "images of agents and homeserver, and what they stand on");
+    assert_eq!(cloud.count("ssm PutParameter"), 3, "what the homeserver reads");
+    assert!(cloud.writes().iter().any(|call| call.ends_with("CreateChangeSet")), "{:?}", cloud.writes());
+
+    let before = cloud.asked().len();
+    cloud.apply().expect(3).says("0 changed, 6 were right");
+    let asked = cloud.asked().split_off(before);
+    let writes: Vec<&String> = asked.iter().filter(|asked| !is_read(asked)).collect();
+    assert!(asked.len() > 5 && writes.is_empty(), "{writes:?} of {asked:?}");
+    assert!(cloud.writes().is_empty(), "our own count says the same");
+
+    // A setting that changes resources in place.
+    cloud.fleet.edit("fleet.kdl", "logs retention=\"7d\"", "logs retention=\"14d\"");
+    cloud.run(&["plan"]).expect(0).says("logs.retention: 7d → 14d").says("resources are changed in place");
+    cloud.apply().expect(3).says("1 changed");
+    assert_eq!(cloud.count("cloudformation ExecuteChangeSet"), 4);
+
+    // One that replaces nearly all of them is shown as such.
+    cloud.fleet.edit("fleet.kdl", "cidr=\"10.0.0.0/16\"", "cidr=\"10.1.0.0/16\"");
+    let plan = cloud.run(&["plan", "--format", "json"]).expect(0).json();
+    let changes = plan["changes"].as_array().expect("changes").clone();
+    let stack = changes.iter().find(|change| change["address"] == "stack/cloud").expect("the stack");
+    let resources = stack["resources"].as_array().expect("resources");
+    let vpc = resources.iter().find(|resource| resource["id"] == "Vpc").expect("the VPC");
+    assert_eq!((vpc["action"].as_str(), vpc["replacement"].as_str()), (Some("modify"), Some("always")));
+    cloud.run(&["plan"]).expect(0).says("1 AWS::EC2::VPC is replaced").says("of AWS::EC2::Subnet, each is replaced");
+    cloud.run(&["diff"]).expect(0).says("AWS::EC2::Subnet PrivateSubnetA is replaced");
+}
+
+#[test]
+fn a_new_image_changes_the_stack_that_runs_it() {
+    let cloud = Cloud::new("new-image");
+    cloud.apply().expect(3);
+    fs::write(cloud.fleet.path("images/app/deep/words.txt"), "other words\n").expect("a file");
+    // What it will be is known only once it was pushed.
+    cloud.run(&["plan"]).expect(0).says("image/homeserver").says("stack/cloud").says("AWS::ECS::TaskDefinition HomeserverTask is replaced");
+    let before = cloud.asked().len();
+    cloud.apply().expect(3);
+    let asked = cloud.asked().split_off(before);
+    let executed = asked.iter().filter(|asked| *asked == "cloudformation ExecuteChangeSet").count();
+    assert_eq!(executed, 1, "only the one that runs it: {asked:?}");
+    cloud.run(&["why", "stack/cloud"]).expect(0).says("words.txt");
+}
+
+#[test]
+fn what_holds_data_is_not_replaced_without_leave() {
+    let cloud = Cloud::new("leave");
+    cloud.apply().expect(3);
+    // An image that nobody declares any more has a repository that is kept, and left behind.
+    let images = "    image \"spare\" {\n        copy \"images/app\" to=\"/spare\"\n    }\n";
+    cloud.fleet.edit("fleet.kdl", "images {\n", &format!("images {{\n{images}"));
+    cloud.apply().expect(3);
+    cloud.fleet.edit("fleet.kdl", images, "");
+    cloud.run(&["plan"]).expect(0).says("AWS::ECR::Repository RepositorySpare is removed; what it holds is kept");
+    cloud.apply().expect(1).says("--allow-destroy stack/shared/RepositorySpare");
+    cloud.run(&["plan"]).expect(0).says("RepositorySpare is removed");
+    let allowed = cloud.run(&["apply", "--auto-approve", "--allow-destroy", "stack/shared/RepositorySpare"]);
+    // The role that starts agents may pull one image less.
+    allowed.expect(3).says("2 changed").says("image.spare removed");
+    cloud.fleet.run(&["apply", "--auto-approve", "--allow-destroy", "stack/shared/X"]).expect(64).says("aws");
+}
+
+#[test]
+fn a_rehearsal_needs_no_account_and_leaves_nothing_running() {
+    let (fleet, port) = (Fleet::of_files("rehearsal"), free_port());
+    declare(&fleet, &format!(" endpoint-url=\"http://127.0.0.1:{port}\""), &format!("registry \"127.0.0.1:{port}\""));
+    let mut command = fleet.command(&["rehearse", "-e", "cloud"]);
+    // Installed once for all tests of this machine.
+    command.env("XDG_CACHE_HOME", work().join("cache"));
+    let rehearsed = fleet.finish(Running::start(&mut command));
+    rehearsed.expect(3).says("an empty account 111122223333").says("3 cloudformation ExecuteChangeSet").says("does not make on aws");
+    std::net::TcpListener::bind(("127.0.0.1", port)).expect("nobody listens there any more");
+
+    fleet.run(&["rehearse", "-e", "local"]).expect(64).says("it is not on aws").says("endpoint-url");
+    fleet.edit("fleet.kdl", &format!(" endpoint-url=\"http://127.0.0.1:{port}\""), "");
+    fleet.run(&["rehearse", "-e", "cloud"]).expect(64).says("it is in a real account");
+}
+
+#[test]
+fn without_credentials_nothing_is_tried() {
+    let fleet = Fleet::of_files("nobody");
+    declare(&fleet, "", "registry \"127.0.0.1:1\"");
+    let mut command: Command = fleet.command(&["apply", "-e", "cloud", "--auto-approve"]);
+    command.env("AWS_EC2_METADATA_DISABLED", "true");
+    for variable in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE"] {
+        command.env_remove(variable);
+    }
+    fleet.finish(Running::start(&mut command)).expect(77).says("no AWS credentials were found").says("aws sso login");
+    fleet.run(&["status", "-e", "cloud"]).expect(1).says("this version does not do this");
+}
