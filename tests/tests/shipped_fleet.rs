@@ -209,16 +209,16 @@ fn the_shipped_environment_on_aws_has_the_network_of_the_architecture() {
     assert!(fleet_graph::stacks::render(&model, &model.environments["local"]).expect("none").is_empty());
 }
 
-/// The graph of environment `local`, with an agent runtime of these bytes, after every image gave what it last gave.
-fn derived(tree: &SourceTree, lock: &str, runtime: &[u8]) -> Result<DerivationGraph, Vec<Problem>> {
+/// The graph of an environment, with an agent runtime of these bytes, after every image gave what it last gave.
+fn derived(tree: &SourceTree, lock: &str, runtime: &[u8], name: &str) -> Result<DerivationGraph, Vec<Problem>> {
     let model = sound(tree);
-    let (lock, resolved) = (Lock::parse(lock).expect("a lock"), environment(&model, "local"));
+    let (lock, resolved) = (Lock::parse(lock).expect("a lock"), environment(&model, name));
     let binaries = [Platform::LinuxAmd64, Platform::LinuxArm64].map(|one| (one, Hash::of(runtime))).into();
     let mut outputs = BTreeMap::new();
     loop {
         let inputs = Inputs {
             model: &model,
-            environment: &model.environments["local"],
+            environment: &model.environments[name],
             resolved: &resolved,
             sources: tree,
             lock: &lock,
@@ -238,10 +238,19 @@ fn derived(tree: &SourceTree, lock: &str, runtime: &[u8]) -> Result<DerivationGr
 }
 
 #[test]
+fn every_shipped_environment_derives_from_what_is_locked() {
+    let (tree, lock) = (project(None), fs::read_to_string("../fleet.lock").expect("fleet.lock"));
+    for (name, object) in [("local", "service/homeserver"), ("dev", "stack/dev"), ("rehearsal", "stack/rehearsal")] {
+        let graph = derived(&tree, &lock, b"runtime", name).unwrap_or_else(|problems| panic!("{name}: {problems:#?}"));
+        assert!(graph.iter().any(|one| one.address.to_string() == object), "{name} has no {object}");
+    }
+}
+
+#[test]
 fn another_agent_runtime_is_another_agent_image_and_no_other_derivation() {
     let (tree, lock) = (project(None), fs::read_to_string("../fleet.lock").expect("fleet.lock"));
     let hashes = |runtime: &[u8]| -> BTreeMap<String, Hash> {
-        let graph = derived(&tree, &lock, runtime).expect("it derives");
+        let graph = derived(&tree, &lock, runtime, "local").expect("it derives");
         graph.iter().map(|one| (one.address.to_string(), one.hash())).collect()
     };
     let (one, other) = (hashes(b"one"), hashes(b"other"));
@@ -259,7 +268,7 @@ fn a_node_on_which_openclaw_does_not_run_is_refused_before_anything_is_built() {
     let mut lock: serde_json::Value =
         serde_json::from_str(&fs::read_to_string("../fleet.lock").expect("fleet.lock")).expect("JSON");
     lock["node"]["agent"]["version"] = json!("22.12.0");
-    let problems = derived(&tree, &lock.to_string(), b"runtime").expect_err("it is refused");
+    let problems = derived(&tree, &lock.to_string(), b"runtime", "local").expect_err("it is refused");
     let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
     assert!(told.len() == 1 && told[0].contains("openclaw 2026.9.6 needs Node >=24.16.0"), "{told:?}");
     assert!(told[0].contains("the image has 22.12.0") && problems[0].help.contains("`node` layer"), "{problems:?}");

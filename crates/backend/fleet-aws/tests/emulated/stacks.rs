@@ -123,15 +123,11 @@ async fn what_holds_data_goes_only_with_leave() {
 #[tokio::test]
 async fn a_stack_of_another_fleet_is_left_alone() {
     let mut world = World::new().await;
+    // `shared` of the fleet `a-b`, and `b-shared` of the fleet `a`: one name.
+    world.fleet = "a-b".to_owned();
     let theirs = shared(&world.settings()).unwrap();
     world.apply(&theirs).await.unwrap();
-    // The fleet `any` with an environment `company-…` could take the same name; here it is the tag that tells.
-    let mine = fleet_stacks::Rendered { name: "company-shared".to_owned(), ..theirs };
-    world.fleet = "any".to_owned();
-    let stack = fleet_stacks::Rendered { name: "shared".to_owned(), ..mine.clone() };
-    assert_eq!(world.apply(&stack).await.unwrap(), CHANGED, "its own name is free");
-    world.fleet = "anyc".to_owned();
-    let provider = world.provider(&[]);
-    let error = provider.observe(&[address("ompany-shared")]).await;
-    assert!(error.unwrap().objects.is_empty(), "`anyc-ompany-shared` is no stack");
+    world.fleet = "a".to_owned();
+    let error = world.provider(&[]).observe(&[address("b-shared")]).await.unwrap_err();
+    assert!(error.to_string().contains("a-b-shared is of another fleet"), "{error}");
 }
