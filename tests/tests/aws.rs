@@ -109,6 +109,8 @@ fn an_environment_on_aws_comes_from_nothing_and_the_second_apply_only_reads() {
     assert!(asked.len() > 5 && writes.is_empty(), "{writes:?} of {asked:?}");
     assert!(cloud.writes().is_empty(), "our own count says the same");
 
+    cloud.run(&["status"]).expect(0).says("stack/cloud").says("present").says("missing");
+
     // A setting that changes resources in place.
     cloud.fleet.edit("fleet.kdl", "logs retention=\"7d\"", "logs retention=\"14d\"");
     cloud.run(&["plan"]).expect(0).says("logs.retention: 7d → 14d").says("resources are changed in place");
@@ -186,5 +188,5 @@ fn without_credentials_nothing_is_tried() {
         command.env_remove(variable);
     }
     fleet.finish(Running::start(&mut command)).expect(77).says("no AWS credentials were found").says("aws sso login");
-    fleet.run(&["status", "-e", "cloud"]).expect(1).says("this version does not do this");
+    fleet.run(&["destroy", "-e", "cloud", "--auto-approve"]).expect(1).says("this version does not do this");
 }

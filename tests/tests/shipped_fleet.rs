@@ -279,7 +279,7 @@ const FIXED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/hashed");
 
 fn hashes_of_the_fixed_fleet(edit: Option<Edit<'_>>) -> BTreeMap<String, Hash> {
     let lock = fs::read_to_string(Path::new(FIXED).join("fleet.lock")).expect("its lock");
-    let graph = derived(&files_of(Path::new(FIXED), edit), &lock, b"runtime").expect("it derives");
+    let graph = derived(&files_of(Path::new(FIXED), edit), &lock, b"runtime", "local").expect("it derives");
     graph.iter().map(|one| (one.address.to_string(), one.hash())).collect()
 }
 

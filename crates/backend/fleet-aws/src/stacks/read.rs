@@ -53,7 +53,8 @@ impl Standing {
             actual: None,
             run: RunState::Present,
             health: Health::None,
-            id: stood.id.clone(),
+            // Of the ARN, what tells it from one of the same name that was made later.
+            id: stood.id.rsplit('/').next().unwrap_or_default().to_owned(),
             version: stood.version.clone(),
             unfinished,
         })

@@ -175,10 +175,10 @@ impl Doing<'_> {
         }
     }
 
-    /// Events so far: they belong to earlier operations.
+    /// The newest events so far, which belong to earlier operations: reading stops where they begin.
     pub(super) async fn told_until_now(&self, id: &str) -> Result<Told, ProviderError> {
-        let mut told = Told { seen: BTreeSet::new(), failures: Vec::new() };
-        self.new_events(id, &mut told).await?;
+        let mut told = Self::told_nothing();
+        self.new_events(id, &mut told, 1).await?;
         Ok(told)
     }
 
@@ -188,7 +188,7 @@ impl Doing<'_> {
     }
 
     async fn tell(&self, id: &str, told: &mut Told) -> Result<(), ProviderError> {
-        for event in self.new_events(id, told).await? {
+        for event in self.new_events(id, told, PAGES_AT_ONCE).await? {
             let resource = event.logical_resource_id().unwrap_or_default();
             let status = event.resource_status().map_or("", ResourceStatus::as_str);
             let reason = event.resource_status_reason().unwrap_or_default();
@@ -202,10 +202,10 @@ impl Doing<'_> {
     }
 
     /// Events that were not seen before, oldest first. AWS gives the newest first.
-    async fn new_events(&self, id: &str, told: &mut Told) -> Result<Vec<StackEvent>, ProviderError> {
+    async fn new_events(&self, id: &str, told: &mut Told, most: usize) -> Result<Vec<StackEvent>, ProviderError> {
         let mut pages = self.account.cloudformation.describe_stack_events().stack_name(id).into_paginator().send();
         let mut found = Vec::new();
-        for _ in 0..PAGES_AT_ONCE {
+        for _ in 0..most {
             let Some(page) = pages.next().await else { break };
             let page = match page.map_err(|error| AwsError::of("DescribeStackEvents", error)) {
                 Ok(page) => page,

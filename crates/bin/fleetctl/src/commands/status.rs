@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use fleet_model::{
     Address, Kind,
-    model::{Model, ModelProviderKind, SecretName},
+    model::{Model, ModelProviderKind, SecretName, Target},
     resolved::Resolved,
 };
 use fleet_plan::{Health, Observed, RunState, State};
@@ -17,7 +17,7 @@ use crate::{
     exit::Exit,
     pipeline::{self, Prepared},
     ui::{out::tell, table::Table},
-    world::{Outside as _, World},
+    world::{self, Outside as _, World},
 };
 
 /// A model provider and why agents cannot use it.
@@ -32,13 +32,22 @@ pub struct ModelProblem {
 /// `fleetctl status`.
 ///
 /// # Errors
-/// An engine that does not answer.
+/// An engine or an account that does not answer.
 pub async fn status(context: &Context, environment: &str) -> Outcome {
     let prepared = Prepared::new(context, environment)?;
-    let world = World::connect(context, &prepared).await?;
-    let planned = pipeline::plan(&prepared, &world).await?;
-    world.finish().await;
-    let problems = model_problems(&prepared.model, &prepared.resolved, &world).await;
+    let (planned, problems) = match prepared.environment()?.target {
+        Target::Docker => {
+            let world = World::connect(context, &prepared).await?;
+            let planned = pipeline::plan(&prepared, &world).await?;
+            world.finish().await;
+            let problems = model_problems(&prepared.model, &prepared.resolved, &world).await;
+            (planned, problems)
+        }
+        Target::Aws { .. } => {
+            let world = world::connect(context, &prepared, &[]).await?;
+            (pipeline::plan(&prepared, &*world).await?, Vec::new())
+        }
+    };
     if context.json() {
         let objects: Vec<_> = planned.instance.desired.keys().map(|address| one_json(address, &planned)).collect();
         print_json(&json!({
@@ -52,6 +61,10 @@ pub async fn status(context: &Context, environment: &str) -> Outcome {
         tell!("warning: model provider {}: {}", problem.provider, problem.what);
     }
     let due = planned.plan.changes.len();
+    // What this version does not make there is missing for good.
+    if matches!(prepared.environment()?.target, Target::Aws { .. }) {
+        planned.plan.notes.iter().for_each(|note| tell!("note: {}", note.text));
+    }
     let verdict = if due == 0 { "all as declared".to_owned() } else { format!("{due} changes are due: fleetctl plan -e {environment}") };
     print_out(&format!("{environment}: {verdict}\n"));
     Ok(Exit::Done)
