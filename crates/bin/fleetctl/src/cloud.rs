@@ -159,19 +159,35 @@ impl Provider for RepositoryImages {
             return Ok(Applied::Unchanged { output: Some(digest.to_string()) });
         }
         let image = self.assembler.assemble(spec, derivation, events).await?;
-        let upload = Upload::of_image(&image);
-        let target = Pushed::parse(&format!("{repository}:{tag}")).map_err(|e| error(&e))?;
-        let source = StoreBlobs { store: Arc::clone(&self.assembler.store), origins: BTreeMap::new() };
-        events.emit(Event::Call { system: "registry".to_owned(), call: format!("push {repository}:{tag}"), write: true });
+        let written = format!("{repository}:{tag}");
+        let target = Pushed::parse(&written).map_err(|e| error(&e))?;
+        events.emit(Event::Call { system: "registry".to_owned(), call: format!("push {written}"), write: true });
+        self.push(&target, &Upload::of_image(&image), &change.address, events)
+    }
+}
+
+impl RepositoryImages {
+    /// Pushes an image. Driven to its end on this thread: the future of a push borrows too much to move to another one.
+    /// Images are made one after the other, so nobody waits for that.
+    fn push(
+        &self,
+        target: &Pushed,
+        upload: &Upload,
+        address: &Address,
+        events: &dyn Events,
+    ) -> Result<Applied, ProviderError> {
+        let progress = |what: String| events.emit(Event::Progress { address: address.clone(), what });
         let told = |event: fleet_registry::Event| {
             if let fleet_registry::Event::Retrying { why, pause } = event {
-                let what = format!("{why}; again in {:.1} s", pause.as_secs_f32());
-                events.emit(Event::Progress { address: change.address.clone(), what });
+                progress(format!("{why}; again in {:.1} s", pause.as_secs_f32()));
             }
         };
-        let pushed = self.client.push(&target, &upload, &source, &told).await.map_err(|e| error(&e))?;
-        let what = format!("sent {} KB, {} layers were there", pushed.sent >> 10, pushed.skipped + pushed.mounted);
-        events.emit(Event::Progress { address: change.address.clone(), what });
+        let source = StoreBlobs { store: Arc::clone(&self.assembler.store), origins: BTreeMap::new() };
+        let pushed = tokio::task::block_in_place(|| {
+            tokio::runtime::Handle::current().block_on(self.client.push(target, upload, &source, &told))
+        });
+        let pushed = pushed.map_err(|error| failed(address, &crate::error::chain(&error)))?;
+        progress(format!("sent {} KB, {} layers were there", pushed.sent >> 10, pushed.skipped + pushed.mounted));
         Ok(Applied::Changed { output: Some(upload.digest.to_string()) })
     }
 }
