@@ -85,8 +85,8 @@ impl Outside for Cloud {
         &self.console
     }
 
-    async fn observe_images(&self) -> Result<State, Failure> {
-        self.images.observe(&[]).await.map_err(unobservable)
+    fn images(&self) -> &dyn Provider {
+        &self.images
     }
 
     async fn observe(&self, wanted: &[Address]) -> Result<State, Failure> {

@@ -36,11 +36,16 @@ pub trait Outside: Send + Sync {
     /// Where events go.
     fn console(&self) -> &Console;
 
+    /// Who makes images.
+    fn images(&self) -> &dyn Provider;
+
     /// Images at the target: what derivations are known to give.
     ///
     /// # Errors
     /// A target that does not answer.
-    async fn observe_images(&self) -> Result<State, Failure>;
+    async fn observe_images(&self) -> Result<State, Failure> {
+        self.images().observe(&[]).await.map_err(unobservable)
+    }
 
     /// Everything but images.
     ///
@@ -173,8 +178,8 @@ impl Outside for World {
         &self.console
     }
 
-    async fn observe_images(&self) -> Result<State, Failure> {
-        self.images.observe(&[]).await.map_err(unobservable)
+    fn images(&self) -> &dyn Provider {
+        &self.images
     }
 
     async fn observe(&self, wanted: &[Address]) -> Result<State, Failure> {
