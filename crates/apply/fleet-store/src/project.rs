@@ -115,7 +115,7 @@ impl Project {
             Place::Missing => Ok(Listing::Missing),
             Place::File(real) => listed(&real, None).map(Listing::File),
             Place::Folder(real) => walk::walk(&self.root, &real, links).map(|found| {
-                let entries: Vec<(String, ListedEntry)> = Vec::from_iter(found)
+                let entries: Vec<(String, ListedEntry)> = found
                     .into_par_iter()
                     .with_min_len(HASHED_AT_A_TIME)
                     .map(|(name, found)| {
@@ -204,7 +204,7 @@ enum Place {
 
 fn add_folder(
     path: &RelPath,
-    found: BTreeMap<String, Found>,
+    found: Vec<(String, Found)>,
     tree: &mut SourceTree,
     files: &mut Vec<(RelPath, PathBuf)>,
 ) {

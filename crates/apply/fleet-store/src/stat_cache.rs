@@ -31,6 +31,8 @@ use crate::{Store, WriteError, atomic::{Temporary, write_unsynced}, blob::copy, 
 const MAGIC: &[u8] = b"fleetctl stat cache 1\n";
 /// Twice the coarsest file times in use (FAT and HFS+: 2 s and 1 s; kernel clocks: 10 ms).
 const GRANULARITY: i128 = 2_000_000_000;
+/// Bytes of an entry that has a path of some length.
+const ENTRY_SIZE: usize = 160;
 /// How often a file that changes while it is read is read again before its last reading is taken.
 const ATTEMPTS: usize = 3;
 
@@ -324,13 +326,13 @@ fn encode(entries: &BTreeMap<&OsStr, &Entry>) -> Vec<u8> {
     bytes
 }
 
-fn decode(bytes: &[u8]) -> Option<BTreeMap<OsString, Entry>> {
+fn decode(bytes: &[u8]) -> Option<Vec<(OsString, Entry)>> {
     let (body, sum) = bytes.split_last_chunk::<32>()?;
     if blake3::hash(body).as_bytes() != sum {
         return None;
     }
     let mut rest = body.strip_prefix(MAGIC)?;
-    let mut entries = BTreeMap::new();
+    let mut entries = Vec::with_capacity(rest.len() / ENTRY_SIZE);
     while !rest.is_empty() {
         let length = usize::try_from(u32::from_le_bytes(take(&mut rest)?)).ok()?;
         let (path, after) = rest.split_at_checked(length)?;
@@ -343,7 +345,7 @@ fn decode(bytes: &[u8]) -> Option<BTreeMap<OsString, Entry>> {
             device: u64::from_le_bytes(take(&mut rest)?),
             executable: take::<1>(&mut rest)? == [1],
         };
-        entries.insert(OsStr::from_bytes(path).to_owned(), Entry { stamp, hash: take(&mut rest)? });
+        entries.push((OsStr::from_bytes(path).to_owned(), Entry { stamp, hash: take(&mut rest)? }));
     }
     Some(entries)
 }

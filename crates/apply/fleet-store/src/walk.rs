@@ -13,7 +13,11 @@ use std::{
 
 use fleet_model::source::Links;
 use rayon::prelude::*;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, Stat};
+use rustix::{
+    fd::{AsFd, OwnedFd},
+    fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, Stat},
+    path::Arg,
+};
 
 use crate::ignore::IgnoreRules;
 use crate::stat_cache::Stamp;
@@ -45,19 +49,27 @@ const FILES_AT_A_TIME: usize = 64;
 /// Names read from a folder at a time, in bytes.
 const NAMES: usize = 32 << 10;
 
-/// Everything below `folder` (a real path within `boundary`, a real path too) by path relative to it.
+/// Everything below `folder` (a real path within `boundary`, a real path too) by path relative to it, in byte order.
 /// Links are followed as long as they stay within `boundary`, or kept as long as they lead to something that was found.
 ///
 /// # Errors
 /// When the folder cannot be read, or an ignore file cannot be understood; for people.
-pub(crate) fn walk(boundary: &Path, folder: &Path, links: Links) -> Result<BTreeMap<String, Found>, String> {
+pub(crate) fn walk(boundary: &Path, folder: &Path, links: Links) -> Result<Vec<(String, Found)>, String> {
     let walker = Walker { boundary, root: folder, links, rules: rules_of(folder)? };
-    let found = walker.enter(folder, "", &[folder.to_owned()]).map_err(|error| error.to_string())?;
-    let mut found: BTreeMap<String, Found> = found.into_iter().collect();
-    if links == Links::Kept {
-        refuse_bad_links(&mut found);
+    let handle = open_folder(CWD, folder).map_err(|error| error.to_string())?;
+    let mut found = walker.enter(handle, "", &Inside { real: folder, outer: None, depth: 1 }).map_err(|error| error.to_string())?;
+    found.par_sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+    if found.iter().any(|(_, found)| matches!(found, Found::Link(_))) {
+        let mut all: BTreeMap<String, Found> = found.into_iter().collect();
+        refuse_bad_links(&mut all);
+        return Ok(all.into_iter().collect());
     }
     Ok(found)
+}
+
+/// Opens a folder to read its names; `path` is relative to `folder` unless it is absolute.
+fn open_folder(folder: impl AsFd, path: impl Arg) -> io::Result<OwnedFd> {
+    Ok(rustix::fs::openat(folder, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
 /// Kept links must lead to what is kept: the image has nothing else of the folder.
@@ -173,17 +185,27 @@ struct Name {
 
 /// A folder that is open.
 struct Open<'a> {
+    handle: OwnedFd,
+    at: &'a Inside<'a>,
+}
+
+/// A real folder, and those that we came through, so that a link back to one of them is seen.
+struct Inside<'a> {
     real: &'a Path,
-    handle: rustix::fd::OwnedFd,
-    /// The real folders that we are in, so that a link back to one of them is seen.
-    inside: &'a [PathBuf],
+    outer: Option<&'a Self>,
+    depth: usize,
+}
+
+impl Inside<'_> {
+    fn holds(&self, real: &Path) -> bool {
+        self.real == real || self.outer.is_some_and(|outer| outer.holds(real))
+    }
 }
 
 impl Walker<'_> {
-    /// What is in the real folder `real`, whose name below the root is `name`.
-    fn enter(&self, real: &Path, name: &str, inside: &[PathBuf]) -> io::Result<All> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let open = Open { real, handle: rustix::fs::open(real, flags, Mode::empty())?, inside };
+    /// What is in the folder `at`, which is open and whose name below the root is `name`.
+    fn enter(&self, handle: OwnedFd, name: &str, at: &Inside<'_>) -> io::Result<All> {
+        let open = Open { handle, at };
         let mut found = Vec::new();
         let names = self.names(&open, name, &mut found)?;
         let (folders, files): (Vec<Name>, Vec<Name>) =
@@ -198,7 +220,7 @@ impl Walker<'_> {
 
     /// The names in a folder that can be part of anything; those that are refused for their name go to `found`.
     fn names(&self, open: &Open<'_>, name: &str, found: &mut All) -> io::Result<Vec<Name>> {
-        let at_top = open.real == self.boundary;
+        let at_top = open.at.real == self.boundary;
         let mut buffer = [MaybeUninit::uninit(); NAMES];
         let mut names = Vec::new();
         let mut folder = RawDir::new(&open.handle, &mut buffer);
@@ -230,14 +252,14 @@ impl Walker<'_> {
         if ignored && (name.kind == FileType::RegularFile || self.rules.prunes(&name.below)) {
             return Vec::new();
         }
-        let path = open.real.join(&name.file);
+        let path = open.at.real.join(&name.file);
         let found = match name.kind {
-            FileType::Directory => return self.add_folder(&path, name.below, ignored, open.inside),
+            FileType::Directory => return self.add_folder((open, &name.file), &path, name.below, ignored),
             FileType::Symlink => match self.links {
                 Links::Kept => self.keep(open, &name.file),
                 Links::Followed => match self.follow(&path) {
                     Ok(Some((real, FileType::Directory, _))) => {
-                        return self.add_folder(&real, name.below, ignored, open.inside);
+                        return self.add_folder((open, real.as_os_str()), &real, name.below, ignored);
                     }
                     Ok(Some((real, kind, stamp))) => here(real, kind, stamp),
                     Ok(None) => return Vec::new(),
@@ -279,17 +301,18 @@ impl Walker<'_> {
         }
     }
 
-    fn add_folder(&self, real: &Path, name: String, ignored: bool, inside: &[PathBuf]) -> All {
+    /// The folder `real`, which is found by this name from the open one.
+    fn add_folder(&self, (open, found_as): (&Open<'_>, &OsStr), real: &Path, name: String, ignored: bool) -> All {
         if self.rules.prunes(&name) {
             return Vec::new();
         }
-        let why = if inside.iter().any(|folder| folder == real) {
+        let why = if open.at.holds(real) {
             "it is a link that leads back to a folder it is in".to_owned()
-        } else if inside.len() > DEPTH_MAX {
+        } else if open.at.depth > DEPTH_MAX {
             format!("it is more than {DEPTH_MAX} folders below {}", self.root.display())
         } else {
-            let inside: Vec<PathBuf> = inside.iter().cloned().chain([real.to_owned()]).collect();
-            match self.enter(real, &name, &inside) {
+            let at = Inside { real, outer: Some(open.at), depth: open.at.depth + 1 };
+            match open_folder(&open.handle, found_as).and_then(|handle| self.enter(handle, &name, &at)) {
                 Ok(mut found) => {
                     if !ignored {
                         found.push((name, Found::Folder));

@@ -16,6 +16,7 @@ use reqwest::{
     Body, Method, Response, StatusCode, Url,
     header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue},
 };
+use serde::{Deserialize, Serialize};
 use tokio_util::io::ReaderStream;
 
 use crate::{
@@ -63,14 +64,22 @@ pub trait Source: Send + Sync {
         Vec::new()
     }
 
-    /// Blobs that an earlier push left in a repository (`registry/repository`), as far as anybody remembers. They are
-    /// not looked for; where the registry then misses one, all are.
-    fn kept(&self, _repository: &str) -> Vec<Digest> {
-        Vec::new()
+    /// What an earlier push left in a repository (`registry/repository`), as far as anybody remembers.
+    fn kept(&self, _repository: &str) -> Left {
+        Left::default()
     }
 
     /// Takes note of what this push left there.
-    fn keep(&self, _repository: &str, _blobs: &[Digest]) {}
+    fn keep(&self, _repository: &str, _left: &Left) {}
+}
+
+/// What a push left in a repository: it saves the next one from looking, and is never relied upon.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Left {
+    /// Blobs. They are not looked for; where the registry then misses one, all are.
+    pub blobs: Vec<Digest>,
+    /// Statements had to be listed under a tag, as there is no API for them: the list is read before it is needed.
+    pub lists: bool,
 }
 
 /// Blobs of a store, and of the bases that images stand on.
@@ -100,12 +109,12 @@ impl Source for StoreBlobs {
     }
 
     // A note that cannot be read or written costs requests, nothing else.
-    fn kept(&self, repository: &str) -> Vec<Digest> {
+    fn kept(&self, repository: &str) -> Left {
         self.store.get_record(&Self::record(repository)).ok().flatten().unwrap_or_default()
     }
 
-    fn keep(&self, repository: &str, blobs: &[Digest]) {
-        drop(self.store.put_record(&Self::record(repository), &blobs, &[]));
+    fn keep(&self, repository: &str, left: &Left) {
+        drop(self.store.put_record(&Self::record(repository), left, &[]));
     }
 }
 

@@ -42,7 +42,7 @@ mod reference;
 mod referrers;
 mod transport;
 
-pub use blob::{Origin, Source, StoreBlobs};
+pub use blob::{Left, Origin, Source, StoreBlobs};
 pub use client::Client;
 pub use config::RegistryConfig;
 pub use credentials::{Credential, Credentials, CredentialsError, DockerConfig, Nobody};

@@ -2,7 +2,10 @@
 //! then manifests that others name and statements with their list, then the manifest that has the tag. Until that last
 //! request nothing is visible, and whoever sees the tag finds the statements, too.
 
-use std::sync::{Mutex, PoisonError, atomic::AtomicUsize};
+use std::sync::{
+    Mutex, PoisonError,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+};
 
 use fleet_oci::{
     Digest,
@@ -13,9 +16,10 @@ use reqwest::{
     Method, Response, StatusCode,
     header::{CONTENT_TYPE, HeaderValue},
 };
+use tokio::sync::OnceCell;
 
 use crate::{
-    blob::Source,
+    blob::{Left, Source},
     client::{Client, Inner, content_digest, scope},
     error::RegistryError,
     events::{Event, Events, Pushed},
@@ -71,6 +75,10 @@ pub(crate) struct Pushing<'a> {
     pub source: &'a dyn Source,
     pub session: Session<'a>,
     pushed: Mutex<Pushed>,
+    /// What is said about the image, once somebody asked.
+    statements: OnceCell<Vec<Upload>>,
+    /// The repository's statements are listed under tags.
+    pub lists: AtomicBool,
 }
 
 impl<'a> Pushing<'a> {
@@ -102,7 +110,8 @@ impl<'a> Pushing<'a> {
             requests: 0,
             notices: Vec::new(),
         };
-        Self { client, target, source, session, pushed: Mutex::new(pushed) }
+        let (pushed, statements, lists) = (Mutex::new(pushed), OnceCell::new(), AtomicBool::new(false));
+        Self { client, target, source, session, pushed, statements, lists }
     }
 
     pub fn tally(&self, change: impl FnOnce(&mut Pushed)) {
@@ -121,24 +130,24 @@ impl<'a> Pushing<'a> {
         }
         let place = &self.session.place;
         let kept = self.source.kept(&place.shown());
-        kept.iter().for_each(|blob| self.client.remember(place, blob));
-        let statements = async { Ok(self.source.statements().await) };
-        let (missing, statements) = try_join(self.missing(upload), statements).await?;
+        kept.blobs.iter().for_each(|blob| self.client.remember(place, blob));
+        self.lists.store(kept.lists, Ordering::Relaxed);
+        let missing = self.missing(upload).await?;
         // A moving tag's own image is the best guess at what is needed again.
         if let Some(former) = self.target.former.as_ref().or(there.as_ref()) {
             self.learn_from(former, &missing).await?;
         }
-        let answer = match self.send_all(&missing, &statements, &version).await {
+        let answer = match self.send_all(&missing, &version).await {
             // Something that was known to be there may no longer be: then nothing is known.
-            Err(trouble) if lacks_blobs(&trouble, !kept.is_empty()) && self.client.forget(place) => {
-                self.send_all(&missing, &statements, &version).await
+            Err(trouble) if lacks_blobs(&trouble, !kept.blobs.is_empty()) && self.client.forget(place) => {
+                self.send_all(&missing, &version).await
             }
             answer => answer,
         };
         self.finish(upload, &version, answer).await?;
-        let all: Vec<&Upload> = missing.into_iter().chain(&statements).collect();
+        let all: Vec<&Upload> = missing.into_iter().chain(self.statements.get().into_iter().flatten()).collect();
         let blobs: Vec<Digest> = blobs(&all).into_iter().map(|blob| blob.digest.clone()).collect();
-        self.source.keep(&place.shown(), &blobs);
+        self.source.keep(&place.shown(), &Left { blobs, lists: self.lists.load(Ordering::Relaxed) });
         Ok(())
     }
 
@@ -204,7 +213,7 @@ impl<'a> Pushing<'a> {
 
     /// The image's blobs and manifests, and beside them the statements; when all of that is there, the manifest that has
     /// the tag.
-    async fn send_all(&self, missing: &[&Upload], statements: &[Upload], version: &str) -> Result<(), Trouble> {
+    async fn send_all(&self, missing: &[&Upload], version: &str) -> Result<(), Trouble> {
         let Some((last, children)) = missing.split_last() else { return Ok(()) };
         let image = async {
             self.send_blobs(missing).await?;
@@ -213,7 +222,9 @@ impl<'a> Pushing<'a> {
             }
             Ok(())
         };
-        try_join(image, self.attach(statements)).await?;
+        // Statements are made while the image is on its way.
+        let statements = async { self.attach(self.statements.get_or_init(|| self.source.statements()).await).await };
+        try_join(image, statements).await?;
         self.put(last, version).await.map(drop)
     }
 

@@ -1,10 +1,17 @@
 //! [`Pushing::attach`]: statements about an image that are found from the image (OCI distribution 1.1, "referrers").
 //! Where a registry has no API for them, an index under the tag `sha256-<hex>` lists them, as the specification says.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::atomic::Ordering,
+};
 
 use fleet_oci::{Digest, index::INDEX_TYPE, upload::Upload};
-use futures::{StreamExt as _, TryStreamExt as _, stream};
+use futures::{
+    StreamExt as _, TryStreamExt as _,
+    future::{try_join, try_join_all},
+    stream,
+};
 use reqwest::{Method, StatusCode, header::HeaderName};
 use serde_json::{Value, json};
 
@@ -22,6 +29,32 @@ impl Pushing<'_> {
     /// Has statements in the target's repository and sees to it that they are listed: what is not is written into the
     /// list of its subject, once for all. Where the list cannot be written a notice says so.
     pub async fn attach(&self, statements: &[Upload]) -> Result<(), Trouble> {
+        let subjects: BTreeSet<&Digest> = statements.iter().filter_map(|statement| statement.subject.as_ref()).collect();
+        // A list is read, changed and written by one push of this process at a time.
+        let _alone = self.client.listing.lock().await;
+        let known = async {
+            // Where lists were needed last time they are read now, beside what else is sent.
+            let early = subjects.into_iter().filter(|_| self.lists.load(Ordering::Relaxed));
+            let read = early.map(|subject| async move { Ok((subject, self.listed_under(&list_of(subject)).await?)) });
+            try_join_all(read).await
+        };
+        let (unlisted, known) = try_join(self.send_statements(statements), known).await?;
+        let mut known: BTreeMap<&Digest, Vec<Value>> = known.into_iter().collect();
+        for (subject, statements) in unlisted {
+            let former = match known.remove(subject) {
+                Some(former) => former,
+                None => self.listed_under(&list_of(subject)).await?,
+            };
+            self.list(subject, former, &statements).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends statements. Those that the registry does not list by itself are given back, by what they are about.
+    async fn send_statements<'u>(
+        &self,
+        statements: &'u [Upload],
+    ) -> Result<BTreeMap<&'u Digest, Vec<&'u Upload>>, Trouble> {
         let all: Vec<&Upload> = statements.iter().collect();
         self.send_blobs(&all).await?;
         let puts = statements.iter().map(|statement| async move {
@@ -36,16 +69,13 @@ impl Pushing<'_> {
                 unlisted.entry(subject).or_default().push(statement);
             }
         }
-        for (subject, statements) in unlisted {
-            self.list(subject, &statements).await?;
-        }
-        Ok(())
+        Ok(unlisted)
     }
 
-    async fn list(&self, subject: &Digest, statements: &[&Upload]) -> Result<(), Trouble> {
-        let _alone = self.client.listing.lock().await;
-        let tag = format!("{}-{}", subject.algorithm().name(), subject.hex());
-        let mut manifests = self.listed_under(&tag).await?;
+    /// Adds statements to what the list of their subject has.
+    async fn list(&self, subject: &Digest, mut manifests: Vec<Value>, statements: &[&Upload]) -> Result<(), Trouble> {
+        self.lists.store(true, Ordering::Relaxed);
+        let tag = list_of(subject);
         let before = manifests.len();
         for statement in statements {
             let own = statement.digest.to_string();
@@ -90,6 +120,11 @@ impl Pushing<'_> {
         let listed = index["manifests"].as_array().cloned();
         Ok(listed.ok_or_else(|| self.session.malformed(format!("{tag} is not a list of referrers")))?)
     }
+}
+
+/// The tag that lists what is said about something.
+fn list_of(subject: &Digest) -> String {
+    format!("{}-{}", subject.algorithm().name(), subject.hex())
 }
 
 /// How an index names a referrer.

@@ -67,7 +67,10 @@ impl RelPath {
     /// # Errors
     /// [`BadPath`] when the result would leave the project.
     pub fn join(&self, more: &str) -> Result<Self, BadPath> {
-        Self::new(&format!("{}/{more}", self.0))
+        let joined = [&self.0, "/", more].concat();
+        // What stands for itself already, as every name of a listing does, is not taken apart.
+        let plain = |part: &str| !matches!(part, "" | "." | "..") && !part.contains(['\0', '\\']);
+        if more.split('/').all(plain) { Ok(Self(joined)) } else { Self::new(&joined) }
     }
 
     /// Everything below this folder starts with this text.

@@ -13,13 +13,13 @@ use std::{
 use async_trait::async_trait;
 use fleet_apply::Clock;
 use fleet_oci::{
-    Compression, Digest, Image, ImageConfig, LayerDescriptor, Node, Platform, Tree,
+    Compression, Image, ImageConfig, LayerDescriptor, Node, Platform, Tree,
     image::{Base, assemble},
     layer::write_layer,
     upload::{BlobRef, Upload},
 };
 use fleet_registry::{
-    Client, Credential, Credentials, CredentialsError, Event, Origin, Pushed, RegistryConfig, RegistryError, Source,
+    Client, Credential, Credentials, CredentialsError, Event, Left, Origin, Pushed, RegistryConfig, RegistryError, Source,
     StoreBlobs, Target,
 };
 use fleet_secret::Secret;
@@ -154,12 +154,12 @@ impl Source for Saying<'_> {
         self.statements.to_vec()
     }
 
-    fn kept(&self, repository: &str) -> Vec<Digest> {
+    fn kept(&self, repository: &str) -> Left {
         self.blobs.kept(repository)
     }
 
-    fn keep(&self, repository: &str, blobs: &[Digest]) {
-        self.blobs.keep(repository, blobs);
+    fn keep(&self, repository: &str, left: &Left) {
+        self.blobs.keep(repository, left);
     }
 }
 

@@ -1,6 +1,6 @@
 //! `copy` and `tree`: files of the project as parts of an image, read when their layers are made.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use fleet_derivation::{Hash, Input};
 use fleet_model::{Links, ListedEntry, ListedFile, Listing, Looked, RelPath, SourceFile, late};
@@ -99,27 +99,28 @@ impl Maker<'_> {
         })
     }
 
-    fn shared_out(&self, to: &str, mut placed: BTreeMap<&str, Placed>) -> Vec<Part> {
+    fn shared_out(&self, to: &str, placed: BTreeMap<&str, Placed>) -> Vec<Part> {
         let sizes: Vec<(&str, u64)> = placed.iter().map(|(path, one)| (*path, one.size)).collect();
         let units = split::folder_units(&sizes, split::BYTES);
-        let mut parts = Vec::new();
-        for bucket in split::buckets(&units, split::BYTES) {
-            let names: BTreeSet<&str> = bucket.units.iter().copied().collect();
-            let mine: Vec<&str> = placed
-                .keys()
-                .copied()
-                .filter(|path| split::unit_of(path, |name| names.contains(name)).is_some())
-                .collect();
-            let (mut entries, mut inputs) = (Vec::new(), Vec::new());
-            for one in mine.iter().filter_map(|path| placed.remove(path)) {
+        let buckets = split::buckets(&units, split::BYTES);
+        let homes = buckets.iter().enumerate().flat_map(|(at, bucket)| bucket.units.iter().map(move |unit| (*unit, at)));
+        let homes: BTreeMap<&str, usize> = homes.collect();
+        let mut shares: Vec<(Vec<FileEntry>, Vec<(String, Input)>)> = buckets.iter().map(|_| <_>::default()).collect();
+        for (path, one) in placed {
+            let unit = split::unit_of(path, |name| homes.contains_key(name));
+            if let Some((entries, inputs)) = unit.and_then(|unit| shares.get_mut(*homes.get(unit)?)) {
                 entries.push(one.entry);
                 inputs.push(one.input);
             }
-            entries.sort();
-            let name = (!bucket.bits.is_empty()).then_some(bucket.bits);
-            parts.push(part(name, to, entries, inputs, self.packing()));
         }
-        parts
+        let named = buckets.into_iter().map(|bucket| (!bucket.bits.is_empty()).then_some(bucket.bits));
+        named
+            .zip(shares)
+            .map(|(name, (mut entries, inputs))| {
+                entries.sort();
+                part(name, to, entries, inputs, self.packing())
+            })
+            .collect()
     }
 
     fn nothing(&self, from: &RelPath) -> Problem {

@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, fs::File, io, sync::Arc};
 
 use async_trait::async_trait;
 use fleet_apply::{Event as Told, Events as _};
-use fleet_oci::{Digest, Upload, upload::BlobRef};
-use fleet_registry::{Event, Origin, RegistryError, Source, StoreBlobs, Target};
+use fleet_oci::{Upload, upload::BlobRef};
+use fleet_registry::{Event, Left, Origin, RegistryError, Source, StoreBlobs, Target};
 
 use super::make::Made;
 use crate::{context::Context, error::Failure, exit::Exit, pipeline::Prepared};
@@ -30,12 +30,12 @@ impl Source for Outgoing<'_> {
         self.made.statements().await.iter().map(Upload::of_referrer).collect()
     }
 
-    fn kept(&self, repository: &str) -> Vec<Digest> {
+    fn kept(&self, repository: &str) -> Left {
         self.blobs.kept(repository)
     }
 
-    fn keep(&self, repository: &str, blobs: &[Digest]) {
-        self.blobs.keep(repository, blobs);
+    fn keep(&self, repository: &str, left: &Left) {
+        self.blobs.keep(repository, left);
     }
 }
 
