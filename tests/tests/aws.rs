@@ -83,8 +83,8 @@ fn declare(fleet: &Fleet, endpoint: &str, registry: &str) {
 
 fn is_read(action: &str) -> bool {
     let verb = action.split(' ').nth(1).unwrap_or_default();
-    action.starts_with("GET /v2/")
-        || action.starts_with("HEAD /v2/")
+    action.starts_with("GET /")
+        || action.starts_with("HEAD /")
         || ["Describe", "Get", "List", "BatchGet"].iter().any(|read| verb.starts_with(read))
 }
 
@@ -92,24 +92,28 @@ fn is_read(action: &str) -> bool {
 fn an_environment_on_aws_comes_from_nothing_and_the_second_apply_only_reads() {
     let cloud = Cloud::new("cloud");
     let plan = cloud.run(&["plan"]);
-    plan.expect(0).says("stack/cloud-data").says("not there yet").says("this version does not make on aws:").says("3 of agent/…");
+    plan.expect(0).says("stack/cloud-data").says("not there yet").says("this version does not make on aws:").says("of account/…").says("agent/");
 
     let applied = cloud.apply();
-    applied.expect(3).says("this version does not make on aws:").says("3 of agent/…").says("docs/reference/aws.md");
+    applied.expect(3).says("this version does not make on aws:").says("of account/…").says("docs/reference/aws.md");
     assert_eq!(cloud.count("cloudformation ExecuteChangeSet"), 3, "a stack each");
     let tagged = |asked: &String| asked.starts_with("PUT /v2/") && asked.contains("/manifests/d-");
     assert_eq!(cloud.asked().iter().filter(|asked| tagged(asked)).count(), 3, "images of agents and homeserver, and what they stand on");
-    assert_eq!(cloud.count("ssm PutParameter"), 3, "what the homeserver reads");
+    assert_eq!(cloud.count("ssm PutParameter"), 6, "what the homeserver reads, and a password each");
+    for action in ["ecs RegisterTaskDefinition", "ecs CreateService", "POST /2015-02-01/access-points"] {
+        // Two of them are the homeserver's, by its stack.
+        assert_eq!(cloud.count(action), 3, "{action}");
+    }
     assert!(cloud.writes().iter().any(|call| call.ends_with("CreateChangeSet")), "{:?}", cloud.writes());
 
     let before = cloud.asked().len();
-    cloud.apply().expect(3).says("0 changed, 6 were right");
+    cloud.apply().expect(3).says("0 changed, 9 were right");
     let asked = cloud.asked().split_off(before);
     let writes: Vec<&String> = asked.iter().filter(|asked| !is_read(asked)).collect();
     assert!(asked.len() > 5 && writes.is_empty(), "{writes:?} of {asked:?}");
     assert!(cloud.writes().is_empty(), "our own count says the same");
 
-    cloud.run(&["status"]).expect(0).says("stack/cloud").says("present").says("missing");
+    cloud.run(&["status"]).expect(0).says("stack/cloud").says("present").says("missing").says("healthy");
 
     // A setting that changes resources in place.
     cloud.fleet.edit("fleet.kdl", "logs retention=\"7d\"", "logs retention=\"14d\"");
@@ -127,6 +131,20 @@ fn an_environment_on_aws_comes_from_nothing_and_the_second_apply_only_reads() {
     assert_eq!((vpc["action"].as_str(), vpc["replacement"].as_str()), (Some("modify"), Some("always")));
     cloud.run(&["plan"]).expect(0).says("1 AWS::EC2::VPC is replaced").says("of AWS::EC2::Subnet, each is replaced");
     cloud.run(&["diff"]).expect(0).says("AWS::EC2::Subnet PrivateSubnetA is replaced");
+}
+
+#[test]
+fn a_changed_agent_is_rolled_and_a_removed_one_keeps_its_memory() {
+    let cloud = Cloud::new("agents");
+    cloud.apply().expect(3);
+    let before = cloud.asked().len();
+    cloud.fleet.edit("fleet.kdl", "\"dora.director\" \"sam.seller\"", "\"dora.director\"");
+    cloud.run(&["plan"]).expect(0).says("agent/sam.seller").says("delete");
+    cloud.apply().expect(3).says("1 changed");
+    let asked = cloud.asked().split_off(before);
+    let count = |action: &str| asked.iter().filter(|asked| *asked == action).count();
+    assert_eq!((count("ecs DeleteService"), count("ecs CreateService")), (1, 0), "{asked:?}");
+    cloud.run(&["plan"]).expect(0).says("its memory is kept, in access point");
 }
 
 #[test]

@@ -21,7 +21,7 @@ import string
 import urllib.parse
 
 from ministack import app as gateway
-from ministack.services import backup, ec2, iam, secretsmanager
+from ministack.services import backup, ec2, efs, iam, secretsmanager
 from ministack.services.cloudformation import provisioners, stacks
 
 HANDLERS = provisioners._RESOURCE_HANDLERS
@@ -251,6 +251,25 @@ def secrets_without_punctuation():
 
 secrets_have_arns()
 secrets_without_punctuation()
+
+
+# ── access points ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def access_points_by_token():
+    """A creation token makes one access point, however often it is sent; MiniStack ignores it."""
+    create = efs._create_access_point
+
+    def created(body):
+        token = body.get("ClientToken")
+        if token and any(point["ClientToken"] == token for point in efs._access_points.values()):
+            return efs._error(409, "AccessPointAlreadyExists", f"there is one by the token {token}")
+        return create(body)
+
+    efs._create_access_point = created
+
+
+access_points_by_token()
 
 
 # ── replacement ─────────────────────────────────────────────────────────────────────────────────────────────────────

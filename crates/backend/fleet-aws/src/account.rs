@@ -6,17 +6,17 @@ use aws_config::{BehaviorVersion, Region, SdkConfig, retry::RetryConfig, timeout
 use aws_credential_types::Credentials;
 use fleet_apply::Events;
 
-use crate::{calls::CallLog, error::AwsError};
+use crate::{calls::CallLog, error::AwsError, signed::Signed};
 
 /// Attempts of one call in all. The SDK pauses between them, longer each time, and slows down all of a client's calls
 /// when AWS throttles (adaptive mode).
-const ATTEMPTS: u32 = 6;
+pub(crate) const ATTEMPTS: u32 = 6;
 /// The longest pause between two attempts.
-const LONGEST_PAUSE: Duration = Duration::from_secs(20);
+pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(20);
 /// How long a connection may take to be made.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long one attempt may take until its answer begins.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(60);
+pub(crate) const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Where an environment is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +47,8 @@ pub struct Account {
     pub(crate) ecr: aws_sdk_ecr::Client,
     pub(crate) secrets: aws_sdk_secretsmanager::Client,
     pub(crate) parameters: aws_sdk_ssm::Client,
+    /// For services of which few calls are needed.
+    pub(crate) signed: Arc<Signed>,
     identity: aws_sdk_sts::Client,
 }
 
@@ -66,6 +68,7 @@ impl Account {
             loader = loader.endpoint_url(endpoint).credentials_provider(nobody);
         }
         let shared: SdkConfig = loader.load().await;
+        let signed = Signed::new(place.clone(), shared.credentials_provider(), Arc::clone(&events));
         let log = CallLog::new(events);
         Self {
             cloudformation: aws_sdk_cloudformation::Client::from_conf(
@@ -83,6 +86,7 @@ impl Account {
             identity: aws_sdk_sts::Client::from_conf(
                 aws_sdk_sts::config::Builder::from(&shared).interceptor(log).build(),
             ),
+            signed: Arc::new(signed),
             place,
         }
     }

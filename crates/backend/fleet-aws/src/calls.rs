@@ -14,7 +14,7 @@ use aws_smithy_types::config_bag::ConfigBag;
 use fleet_apply::{Event, Events};
 
 /// Names of operations that only read begin so. Everything else counts as a write.
-const READS: [&str; 6] = ["Describe", "Get", "List", "BatchGet", "BatchCheck", "Validate"];
+const READS: [&str; 7] = ["Describe", "Get", "Head", "List", "BatchGet", "BatchCheck", "Validate"];
 
 /// Tells of every request.
 #[derive(Clone)]
@@ -54,7 +54,8 @@ impl Intercept for CallLog {
     }
 }
 
-fn is_write(operation: &str) -> bool {
+/// Does an operation of this name write?
+pub(crate) fn is_write(operation: &str) -> bool {
     !READS.iter().any(|read| operation.starts_with(read))
 }
 

@@ -23,6 +23,9 @@ const BAD_CLOCK: [&str; 2] = ["RequestExpired", "RequestTimeTooSkewed"];
 const THROTTLED: [&str; 5] =
     ["RequestLimitExceeded", "ServiceUnavailable", "SlowDown", "Throttling", "ThrottlingException"];
 
+/// Errors of a service itself.
+const INTERNAL: [&str; 4] = ["InternalError", "InternalFailure", "InternalServerError", "ServerException"];
+
 /// Why a call to AWS failed.
 #[derive(Debug, thiserror::Error)]
 pub enum AwsError {
@@ -109,7 +112,11 @@ impl AwsError {
                 Self::Unreachable { call, why: last_cause(&error) }
             };
         };
-        let why = why.unwrap_or_else(|| "without a reason".to_owned());
+        Self::by_code(call, code, why.unwrap_or_else(|| "without a reason".to_owned()))
+    }
+
+    /// What an error of AWS means, by its code.
+    pub(crate) fn by_code(call: &'static str, code: String, why: String) -> Self {
         let is = |codes: &[&str]| codes.contains(&code.as_str());
         match () {
             () if is(&BAD_CREDENTIALS) => Self::BadCredentials { why },
@@ -117,6 +124,15 @@ impl AwsError {
             () if is(&THROTTLED) => Self::Throttled { call, why },
             () if code.starts_with("AccessDenied") || code == "UnauthorizedOperation" => Self::Denied { call, why },
             () => Self::Refused { call, code, why },
+        }
+    }
+
+    /// Nobody knows whether it was done: no answer, or an error of the service itself.
+    pub(crate) fn may_be_done(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } => true,
+            Self::Refused { code, .. } => INTERNAL.contains(&code.as_str()) || code.starts_with("50"),
+            _ => false,
         }
     }
 
@@ -160,8 +176,8 @@ impl AwsError {
 }
 
 /// The innermost cause: what really happened.
-fn last_cause(error: &dyn std::error::Error) -> String {
-    let mut at = error;
+pub(crate) fn last_cause(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut at: &dyn std::error::Error = error;
     while let Some(next) = at.source() {
         at = next;
     }

@@ -1,19 +1,29 @@
 //! AWS: one account in one region, its CloudFormation stacks and its image registry.
 //!
 //! [`Account`] is the way in: the SDK's clients, checked to be the account that `fleet.kdl` names. [`StackProvider`] makes
-//! stacks through change sets. [`emulator`] starts an account on loopback that answers the same calls.
-//! Deliberately absent: rendering of templates (fleet-stacks), planning, agents (not yet), and the pushing of layers, which
-//! is the registry's own protocol (fleet-registry).
+//! stacks through change sets, [`AgentProvider`] makes agents as services of their own. [`emulator`] starts an account on
+//! loopback that answers the same calls.
+//! Deliberately absent: rendering of templates and task definitions (fleet-stacks), planning, and the pushing of layers,
+//! which is the registry's own protocol (fleet-registry).
 
 mod account;
+mod agents;
+mod bundles;
 mod calls;
 pub mod emulator;
 mod error;
+mod files;
+mod pauses;
+mod rates;
 mod repositories;
+mod roles;
 mod secrets;
+mod services;
+mod signed;
 mod stacks;
 
 pub use account::{Account, Place};
+pub use agents::AgentProvider;
 pub use error::AwsError;
 pub use repositories::{Login, Repository};
 pub use stacks::StackProvider;

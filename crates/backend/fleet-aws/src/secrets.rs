@@ -23,6 +23,9 @@ pub(crate) enum SecretError {
     /// It is not what the data stack makes.
     #[error("the fleet secret {0} is not JSON of the form {{\"secret\": …}} with at least 16 characters")]
     Shape(String),
+    /// What is to be written is not text.
+    #[error("the value of {0} is not text")]
+    NoText(String),
 }
 
 impl Account {
@@ -32,32 +35,72 @@ impl Account {
         keys: &BTreeMap<String, String>,
         secret_arn: &str,
     ) -> Result<usize, SecretError> {
-        let mut missing = Vec::new();
-        for names in keys.keys().cloned().collect::<Vec<_>>().chunks(NAMES_AT_ONCE) {
-            // Without decryption: that they are there is all we ask.
-            let answer = self.parameters.get_parameters().set_names(Some(names.to_vec())).send().await;
-            let answer = answer.map_err(|error| AwsError::of("GetParameters", error))?;
-            missing.extend(answer.invalid_parameters().to_vec());
-        }
+        let missing = self.missing_parameters(keys.keys().cloned().collect()).await?;
         if missing.is_empty() {
             return Ok(0);
         }
         let secret = self.fleet_secret(secret_arn).await?;
         for (name, label) in keys.iter().filter(|(name, _)| missing.contains(name)) {
-            let value = secret.key_for(label);
-            let value = value.expose_str().map_err(|_| SecretError::Shape(secret_arn.to_owned()))?;
-            let put = self.parameters.put_parameter().name(name).value(value).r#type(ParameterType::SecureString);
-            match put.overwrite(false).send().await.map_err(|error| AwsError::of("PutParameter", error)) {
-                Ok(_) => {}
-                // A lost answer, or somebody else: the value is the same.
-                Err(error) if error.code() == "ParameterAlreadyExists" => {}
-                Err(error) => return Err(error.into()),
-            }
+            self.put_parameter(name, &secret.key_for(label)).await?;
         }
         Ok(missing.len())
     }
 
-    async fn fleet_secret(&self, arn: &str) -> Result<FleetSecret, SecretError> {
+    /// Which of these parameters are not there.
+    pub(crate) async fn missing_parameters(&self, names: Vec<String>) -> Result<Vec<String>, AwsError> {
+        let mut missing = Vec::new();
+        for names in names.chunks(NAMES_AT_ONCE) {
+            // Without decryption: that they are there is all we ask.
+            let answer = self.parameters.get_parameters().set_names(Some(names.to_vec())).send().await;
+            let answer = answer.map_err(|error| AwsError::of("GetParameters", error))?;
+            missing.extend(answer.invalid_parameters().to_vec());
+        }
+        Ok(missing)
+    }
+
+    /// Writes a parameter that is not there.
+    pub(crate) async fn put_parameter(&self, name: &str, value: &Secret) -> Result<(), SecretError> {
+        let value = value.expose_str().map_err(|_| SecretError::NoText(name.to_owned()))?;
+        let put = self.parameters.put_parameter().name(name).value(value).r#type(ParameterType::SecureString);
+        match put.overwrite(false).send().await.map_err(|error| AwsError::of("PutParameter", error)) {
+            // A lost answer, or somebody else: the value is the same.
+            Err(error) if error.code() == "ParameterAlreadyExists" => Ok(()),
+            done => Ok(done.map(drop)?),
+        }
+    }
+
+    /// Gives a parameter this value, unless it has it. Returns whether it was written.
+    pub(crate) async fn set_parameter(&self, name: &str, value: &Secret) -> Result<bool, SecretError> {
+        let wanted = value.expose_str().map_err(|_| SecretError::NoText(name.to_owned()))?;
+        let answer = self.parameters.get_parameter().name(name).with_decryption(true).send().await;
+        match answer.map_err(|error| AwsError::of("GetParameter", error)) {
+            Ok(answer) if answer.parameter().and_then(|found| found.value()) == Some(wanted) => return Ok(false),
+            Ok(_) => {}
+            Err(error) if error.code() == "ParameterNotFound" => {}
+            Err(error) => return Err(error.into()),
+        }
+        let put = self.parameters.put_parameter().name(name).value(wanted).r#type(ParameterType::SecureString);
+        put.overwrite(true).send().await.map_err(|error| AwsError::of("PutParameter", error))?;
+        Ok(true)
+    }
+
+    /// Removes every parameter below a path. Returns how many there were.
+    pub(crate) async fn remove_parameters_below(&self, path: &str) -> Result<usize, AwsError> {
+        let mut pages = self.parameters.get_parameters_by_path().path(path).recursive(true).into_paginator().send();
+        let mut names = Vec::new();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|error| AwsError::of("GetParametersByPath", error))?;
+            names.extend(page.parameters().iter().filter_map(|found| found.name()).map(str::to_owned));
+        }
+        for names in names.chunks(NAMES_AT_ONCE) {
+            let asked = self.parameters.delete_parameters().set_names(Some(names.to_vec())).send().await;
+            asked.map_err(|error| AwsError::of("DeleteParameters", error))?;
+        }
+        Ok(names.len())
+    }
+
+    /// The fleet secret, to derive from.
+    pub(crate) async fn fleet_secret(&self, arn: &str) -> Result<FleetSecret, SecretError> {
         let answer = self.secrets.get_secret_value().secret_id(arn).send().await;
         let answer = answer.map_err(|error| AwsError::of("GetSecretValue", error))?;
         let shape = || SecretError::Shape(arn.to_owned());

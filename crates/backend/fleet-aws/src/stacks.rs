@@ -113,7 +113,7 @@ impl StackProvider {
         };
         let written = self.account.ensure_keys(&doing.spec.keys, secret).await.map_err(|error| match error {
             SecretError::Aws(error) => doing.aws(error),
-            error @ SecretError::Shape(_) => doing.failed(&error.to_string(), None),
+            error @ (SecretError::Shape(_) | SecretError::NoText(_)) => doing.failed(&error.to_string(), None),
         })?;
         if written > 0 {
             doing.progress(format!("wrote {written} of {} parameters", doing.spec.keys.len()));

@@ -1,6 +1,6 @@
-//! Plain HTTP/1.1 inside the fleet's network and on loopback: [`send`] and [`serve`].
+//! HTTP/1.1: plain inside the fleet's network and on loopback, by TLS to AWS: [`send`] and [`serve`].
 //!
-//! Deliberately absent: TLS (nothing that this program talks to has it), redirects, proxies, connection reuse.
+//! Deliberately absent: redirects, proxies, connection reuse.
 
 use std::{convert::Infallible, io, net::Ipv4Addr, sync::Arc, time::Duration};
 
@@ -8,7 +8,15 @@ use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::TokioIo;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+};
+use tokio_rustls::{
+    TlsConnector,
+    client::TlsStream,
+    rustls::{ClientConfig, RootCertStore, pki_types::ServerName},
+};
 
 /// Larger requests to our own endpoints are refused.
 const LARGEST_REQUEST: usize = 64 * 1024;
@@ -48,21 +56,44 @@ async fn exchange(request: Request<Vec<u8>>) -> Result<Response<Bytes>, SendErro
     let protocol = |e: &dyn std::fmt::Display| SendError::Protocol(e.to_string());
     let (mut parts, body) = request.into_parts();
     let authority = parts.uri.authority().ok_or_else(|| protocol(&"the URL names no host"))?.clone();
-    let (host, port) = (authority.host().trim_matches(['[', ']']).to_owned(), authority.port_u16().unwrap_or(80));
-    let stream = TcpStream::connect((host.as_str(), port))
-        .await
-        .map_err(|source| SendError::Connect { host, port, source })?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| protocol(&e))?;
-    let task = tokio::spawn(connection);
+    let secure = parts.uri.scheme_str() == Some("https");
+    let port = authority.port_u16().unwrap_or(if secure { 443 } else { 80 });
+    let host = authority.host().trim_matches(['[', ']']).to_owned();
+    let failed = |source| SendError::Connect { host: host.clone(), port, source };
+    let stream = TcpStream::connect((host.as_str(), port)).await.map_err(failed)?;
     let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
     parts.headers.insert(header::HOST, authority.as_str().parse().map_err(|e| protocol(&e))?);
     parts.uri = target.parse().map_err(|e| protocol(&e))?;
-    let answer = sender.send_request(Request::from_parts(parts, Full::new(Bytes::from(body)))).await;
-    let (parts, body) = answer.map_err(|e| protocol(&e))?.into_parts();
+    let request = Request::from_parts(parts, Full::new(Bytes::from(body)));
+    if secure { ask(tls(&host, stream).await.map_err(failed)?, request).await } else { ask(stream, request).await }
+}
+
+async fn ask(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    request: Request<Full<Bytes>>,
+) -> Result<Response<Bytes>, SendError> {
+    let protocol = |e: &dyn std::fmt::Display| SendError::Protocol(e.to_string());
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| protocol(&e))?;
+    let task = tokio::spawn(connection);
+    let (parts, body) = sender.send_request(request).await.map_err(|e| protocol(&e))?.into_parts();
     let bytes = Limited::new(body, LARGEST_ANSWER).collect().await.map_err(|e| protocol(&e))?.to_bytes();
     task.abort();
     Ok(Response::from_parts(parts, bytes))
+}
+
+/// TLS to a host, believed if one of the image's authorities vouches for it (`SSL_CERT_FILE`, else `/etc/ssl/certs`).
+async fn tls(host: &str, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let provider = Arc::new(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(io::Error::other)?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+    TlsConnector::from(Arc::new(config)).connect(name, stream).await
 }
 
 /// `GET` of a URL.

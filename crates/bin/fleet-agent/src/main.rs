@@ -4,10 +4,12 @@
 //! configuration, and supervises `openclaw gateway run` under another user. Deliberately absent: everything that
 //! concerns more than one agent.
 
+mod aws;
 mod backoff;
 mod bundle;
 mod child;
 mod configuration;
+mod delivery;
 mod directory;
 mod folder;
 mod homeserver;
@@ -95,6 +97,11 @@ fn main() -> ExitCode {
             return EXIT_IO.into();
         }
     };
+    if verb == Verb::Run
+        && let Err(error) = runtime.block_on(delivery::take(path.parent().unwrap_or(&path)))
+    {
+        return refuse(&error);
+    }
     let settings = match Settings::read(&path) {
         Ok(settings) => settings,
         Err(error) => return refuse(&error),

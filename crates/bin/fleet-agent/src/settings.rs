@@ -127,6 +127,14 @@ pub enum InputError {
         /// The system's words.
         why: String,
     },
+    /// What the task definition names did not come.
+    #[error("the files of this agent were not delivered: {what}: {why}")]
+    Undelivered {
+        /// Where they should come from.
+        what: String,
+        /// Why not.
+        why: String,
+    },
     /// A file is there and wrong.
     #[error("{path} is not usable: {why}")]
     Wrong {

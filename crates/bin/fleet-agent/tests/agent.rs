@@ -18,10 +18,15 @@ use serde_json::{Value, json};
 const PASSWORD: &str = "0123456789abcdef0123456789abcdef";
 const TOKEN: &str = "syt_token_that_nobody_may_see";
 
-/// Answers like a homeserver with one account, and like OpenClaw's `/readyz`; remembers what it was asked.
+/// What ECS says of a task's role.
+const SESSION: &str = "a session token that nobody may see";
+
+/// Answers like a homeserver with one account, like OpenClaw's `/readyz`, like ECS and like a bucket with one object;
+/// remembers what it was asked.
 struct Stub {
     port: u16,
     asked: Arc<Mutex<Vec<String>>>,
+    object: Arc<Mutex<String>>,
 }
 
 impl Stub {
@@ -29,14 +34,15 @@ impl Stub {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let asked = Arc::new(Mutex::new(Vec::new()));
-        let log = Arc::clone(&asked);
+        let object = Arc::new(Mutex::new(String::new()));
+        let (log, held) = (Arc::clone(&asked), Arc::clone(&object));
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let log = Arc::clone(&log);
-                std::thread::spawn(move || converse(stream, &log));
+                let (log, held) = (Arc::clone(&log), Arc::clone(&held));
+                std::thread::spawn(move || converse(stream, &log, &held));
             }
         });
-        Self { port, asked }
+        Self { port, asked, object }
     }
 
     fn count(&self, path: &str) -> usize {
@@ -44,16 +50,22 @@ impl Stub {
     }
 }
 
-fn converse(stream: TcpStream, log: &Mutex<Vec<String>>) {
+fn converse(stream: TcpStream, log: &Mutex<Vec<String>>, object: &Mutex<String>) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     let mut head = String::new();
     while reader.read_line(&mut head).is_ok_and(|read| read > 0) && !head.ends_with("\r\n\r\n") {}
     let length = head.to_lowercase().lines().find_map(|l| l.strip_prefix("content-length: ")?.trim().parse().ok()).unwrap_or(0);
     let mut body = vec![0; length];
     reader.read_exact(&mut body).unwrap_or_default();
-    let (status, answer) = answer(&head, &String::from_utf8_lossy(&body));
+    let (status, answer) = match head.starts_with("GET /bucket/bundles/a/1.json ") {
+        true if is_signed(&head) => (200, object.lock().unwrap().clone()),
+        true => (403, String::new()),
+        false => {
+            let (status, answer) = answer(&head, &String::from_utf8_lossy(&body));
+            (status, answer.to_string())
+        }
+    };
     log.lock().unwrap().push(head.lines().next().unwrap_or_default().to_owned());
-    let answer = answer.to_string();
     let mut stream = stream;
     let _ = write!(
         stream,
@@ -62,8 +74,19 @@ fn converse(stream: TcpStream, log: &Mutex<Vec<String>>) {
     );
 }
 
+/// By the key and the session that the stub gave, for S3 in the region that it was told.
+fn is_signed(head: &str) -> bool {
+    let head = head.to_lowercase();
+    head.contains("authorization: aws4-hmac-sha256 credential=akid/")
+        && head.contains("/eu-west-1/s3/aws4_request")
+        && head.contains(&format!("x-amz-security-token: {SESSION}"))
+}
+
 fn answer(head: &str, body: &str) -> (u16, Value) {
     let path = head.split(' ').nth(1).unwrap_or_default();
+    if path == "/credentials" {
+        return (200, json!({"AccessKeyId": "AKID", "SecretAccessKey": "never shown", "Token": SESSION}));
+    }
     if path.ends_with("/versions") {
         return (200, json!({"versions": ["v1.5"]}));
     }
@@ -253,6 +276,63 @@ fn an_agent_whose_key_was_not_given_runs_without_it_and_says_which() {
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(out.contains("later=unset given=16"), "{out}");
     assert!(err.contains("was not given") && err.contains("LATER_KEY") && !err.contains("GIVEN_KEY was"), "{err}");
+}
+
+/// The same container as ECS starts it: its files are in the bucket, its secrets in variables.
+fn delivered(world: &World, hash_of: &str) -> Command {
+    let container = world.container("agent", WAITS);
+    let mut files = serde_json::Map::new();
+    for path in ["agent.json", "bundle/files/SOUL.md", "bundle/manifest.json", "bundle/openclaw.json"] {
+        files.insert(path.to_owned(), json!(fs::read_to_string(world.path(path)).unwrap()));
+    }
+    for path in ["agent.json", "bundle", "secrets"] {
+        let path = world.path(path);
+        if path.is_dir() { fs::remove_dir_all(path).unwrap() } else { fs::remove_file(path).unwrap() }
+    }
+    let document = json!({"schema": 1, "files": files}).to_string();
+    let hash = if hash_of.is_empty() { blake3::hash(document.as_bytes()) } else { blake3::hash(hash_of.as_bytes()) };
+    *world.stub.object.lock().unwrap() = document;
+    let stub = format!("http://127.0.0.1:{}", world.stub.port);
+    let mut command = container.command("run");
+    command
+        .env("FLEET_BUNDLE", "s3://bucket/bundles/a/1.json")
+        .env("FLEET_BUNDLE_HASH", hash.to_hex().as_str())
+        .env("FLEET_FILE_password", PASSWORD)
+        .env("FLEET_FILE_LATER_KEY", "unset")
+        .env("AWS_REGION", "eu-west-1")
+        .env("AWS_ENDPOINT_URL", &stub)
+        .env("AWS_CONTAINER_CREDENTIALS_FULL_URI", format!("{stub}/credentials"))
+        .env_remove("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI");
+    command
+}
+
+#[test]
+fn on_ecs_files_come_from_the_bucket_and_secrets_from_variables() {
+    let world = World::new();
+    let mut command = delivered(&world, "");
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let agent = Container { world: &world, settings: world.path("agent.json"), child: Some(child) };
+    agent.wait_for("healthy");
+    assert_eq!(fs::read_to_string(world.path("data/workspace/SOUL.md")).unwrap(), "kind");
+    let mode = |path: &str| fs::metadata(world.path(path)).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode("secrets/password"), mode("agent.json")), (0o400, 0o444));
+    assert_eq!(fs::read(world.path("secrets/LATER_KEY")).unwrap(), b"", "what was not given is an empty file, as elsewhere");
+    let output = agent.stop();
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(said.contains("files delivered"), "{said}");
+    for secret in [PASSWORD, SESSION, "never shown"] {
+        assert!(!said.contains(&secret[..8]), "{said}");
+    }
+}
+
+#[test]
+fn files_that_are_not_what_the_task_definition_names_are_refused() {
+    let world = World::new();
+    let output = delivered(&world, "something else").output().unwrap();
+    assert_eq!(output.status.code(), Some(78));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.lines().count() == 1 && said.contains("not what the task definition names"), "{said}");
+    assert!(!world.path("agent.json").exists(), "nothing of it was written");
 }
 
 #[test]

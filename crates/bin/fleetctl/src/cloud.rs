@@ -1,6 +1,6 @@
-//! [`Cloud`]: the outside systems of an environment on AWS: image repositories and stacks.
+//! [`Cloud`]: the outside systems of an environment on AWS: image repositories, stacks, and agents as services.
 //!
-//! Deliberately absent: agents, accounts and rooms. This version does not make them on AWS, and says so.
+//! Deliberately absent: the directory, accounts and rooms. This version does not make them on AWS, and says so.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,7 +9,7 @@ use std::{
 
 use async_trait::async_trait;
 use fleet_apply::{Applied, Event, Events, Provider, ProviderError, Ready, Secrets};
-use fleet_aws::{Account, AwsError, Place, Repository, StackProvider};
+use fleet_aws::{Account, AgentProvider, AwsError, Place, Repository, StackProvider};
 use fleet_model::{Address, Kind, model::Target};
 use fleet_oci::{LayerRecipe, Upload};
 use fleet_plan::{Change, Desired, State};
@@ -31,6 +31,7 @@ use crate::{
 pub struct Cloud {
     images: RepositoryImages,
     stacks: StackProvider,
+    agents: AgentProvider,
     secrets: Secrets,
     console: Arc<Console>,
 }
@@ -55,8 +56,9 @@ impl Cloud {
         };
         Ok(Self {
             images: RepositoryImages::new(prepared, account.clone(), registry).await?,
+            agents: AgentProvider::new(account.clone(), prepared.scope.clone()),
             stacks: StackProvider::new(account, prepared.scope.clone(), allow_destroy.iter().cloned().collect()),
-            secrets: context.machine.no_secrets()?,
+            secrets: context.machine.operator_secrets(&prepared.model)?,
             console: Arc::clone(&context.console),
         })
     }
@@ -74,7 +76,7 @@ fn unusable(error: &AwsError) -> Failure {
 #[async_trait]
 impl Outside for Cloud {
     fn providers(&self) -> Vec<&dyn Provider> {
-        vec![&self.images, &self.stacks]
+        vec![&self.images, &self.stacks, &self.agents]
     }
 
     fn secrets(&self) -> &Secrets {
@@ -90,7 +92,8 @@ impl Outside for Cloud {
     }
 
     async fn observe(&self, wanted: &[Address]) -> Result<State, Failure> {
-        self.stacks.observe(wanted).await.map_err(unobservable)
+        let (stacks, agents) = tokio::join!(self.stacks.observe(wanted), self.agents.observe(wanted));
+        Ok(stacks.map_err(unobservable)?.merged(agents.map_err(unobservable)?))
     }
 
     async fn finish(&self) {}

@@ -76,14 +76,15 @@ impl Machine {
 }
 
 impl Machine {
-    /// For a target whose secrets are in its own store: what is made here is used for nothing and kept nowhere.
+    /// For a target that has a fleet secret of its own: what is made here in its place is used for nothing and kept nowhere.
+    /// What the operator provides is as everywhere.
     ///
     /// # Errors
     /// A machine without random numbers.
-    pub fn no_secrets(&self) -> Result<Secrets, Failure> {
+    pub fn operator_secrets(&self, model: &Model) -> Result<Secrets, Failure> {
         let fleet = FleetSecret::new(generate())
             .map_err(|error| Failure::caused(Exit::Failed, "this machine has no random numbers", &error))?;
-        Ok(Secrets { fleet, operator: BTreeMap::new() })
+        Ok(Secrets { fleet, operator: operator_secrets(model) })
     }
 
     /// Where programs are installed that can be installed again.

@@ -8,7 +8,7 @@ use std::{
 use fleet_derivation::{Derivation, Hash, Input};
 use fleet_model::{
     Address, Kind, Origin,
-    model::{Environment, Homeserver, HomeserverKind, MAX_HEALTHY_WITHIN_SECONDS, Model, ModelProviderKind, Web},
+    model::{Environment, Homeserver, HomeserverKind, MAX_HEALTHY_WITHIN_SECONDS, Model, ModelProviderKind, Target, Web},
     resolved::Agent,
 };
 use fleet_objects::{
@@ -40,10 +40,13 @@ pub const REGISTRATION_TOKEN: &str = "registration-token";
 /// Where a Conduit finds its configuration, in place of the one in its image.
 const CONDUIT_CONFIG: &str = "/fleet/conduit.toml";
 
-/// The homeserver as agents reach it.
+/// The homeserver as agents of an environment reach it.
 #[must_use]
-pub fn homeserver_url() -> String {
-    format!("http://{HOMESERVER_ALIAS}:{HOMESERVER_PORT}")
+pub fn homeserver_url(environment: &Environment, domain: &str) -> String {
+    match environment.target {
+        Target::Docker => format!("http://{HOMESERVER_ALIAS}:{HOMESERVER_PORT}"),
+        Target::Aws { .. } => fleet_stacks::homeserver_url(domain),
+    }
 }
 
 fn text_file(path: &str, text: impl Into<Arc<str>>) -> PlacedFile {
@@ -210,7 +213,7 @@ pub fn agent(parts: &AgentParts<'_>) -> ContainerSpec {
         }),
         hostname: agent.id.clone(),
         aliases: BTreeSet::from([agent.id.clone()]),
-        host_gateway: true,
+        host_gateway: parts.environment.target == Target::Docker,
         stop_grace_seconds: 30,
         healthy_within_seconds: parts.environment.rollout.healthy_within_seconds,
         read_only_root: false,
@@ -229,7 +232,7 @@ fn agent_json(parts: &AgentParts<'_>) -> String {
     let document = json!({
         "schema": 1,
         "matrix_id": agent.matrix_id,
-        "homeserver": homeserver_url(),
+        "homeserver": homeserver_url(parts.environment, &parts.model.fleet.domain),
         "device_id": "FLEETAGENT",
         "register": false,
         "rooms": [],

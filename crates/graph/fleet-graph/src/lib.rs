@@ -4,6 +4,7 @@
 //! [`openclaw`], stacks in [`stacks`].
 //! Deliberately absent: reading files, what exists, and any choice about what to do.
 
+mod agent_service;
 pub mod container;
 pub mod image;
 pub mod openclaw;
@@ -211,7 +212,12 @@ fn add_agents(
     images: &BTreeMap<String, PlannedImage>,
     instance: &mut Instance,
 ) -> Vec<Problem> {
-    let homeserver = container::homeserver_url();
+    let homeserver = container::homeserver_url(inputs.environment, &inputs.model.fleet.domain);
+    let settings = match stacks::settings(inputs.model, inputs.environment) {
+        Ok(settings) => settings,
+        // Said of the stacks already.
+        Err(_) => return Vec::new(),
+    };
     let workspaces = Workspaces::new(inputs.model, inputs.sources, &homeserver);
     let mut problems: Vec<Problem> = workspaces.broken_templates();
     for agent in inputs.resolved.agents.values() {
@@ -229,7 +235,10 @@ fn add_agents(
                 };
                 let spec = container::agent(&parts);
                 let derivation = agent_derivation(&parts, &spec);
-                instance.add(derivation, Desired::Container(spec));
+                match &settings {
+                    None => instance.add(derivation, Desired::Container(spec)),
+                    Some(settings) => agent_service::add(settings, &parts, (derivation, spec), instance),
+                }
                 instance.graph.insert(workspace.derivation);
             }
         }

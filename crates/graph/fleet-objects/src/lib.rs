@@ -2,6 +2,8 @@
 //!
 //! Deliberately absent: how objects are derived (fleet-graph) and what is done about them (fleet-plan).
 
+mod agent;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -12,6 +14,8 @@ use fleet_model::{Address, model::Size};
 use fleet_oci::ImageRecipe;
 use serde::{Deserialize, Serialize};
 
+pub use agent::{AgentRole, AgentSpec, Bundle};
+
 /// One object as it should be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "object")]
@@ -20,6 +24,8 @@ pub enum Desired {
     Image(ImageSpec),
     /// A service's or an agent's container.
     Container(ContainerSpec),
+    /// An agent's service on AWS.
+    Agent(Box<AgentSpec>),
     /// The org directory.
     Directory(DirectorySpec),
     /// A Matrix account.

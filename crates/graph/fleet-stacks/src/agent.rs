@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use fleet_derivation::Hash;
+use fleet_objects::AgentRole;
 
 use crate::{
     bedrock,
@@ -42,26 +43,13 @@ pub struct AgentAccess<'a> {
     pub models: BTreeSet<BedrockModel>,
 }
 
-/// A role as IAM's `CreateRole` and `PutRolePolicy` take it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AgentRole {
-    /// Its name; unique in the account.
-    pub name: String,
-    /// Its path.
-    pub path: String,
-    /// Who may act as it, as JSON.
-    pub trust: String,
-    /// What it may do, as JSON.
-    pub policy: String,
-    /// ARN of the policy that bounds it.
-    pub boundary: String,
-}
-
 /// The task role of one agent: its own folder, its own bundles, its own models, and nothing else.
 #[must_use]
 pub fn agent_role(settings: &Settings, access: &AgentAccess<'_>) -> AgentRole {
     let bundles = format!("arn:{}:s3:::{}/bundles/{}/*", settings.partition(), access.bucket, access.agent);
-    let own = ["elasticfilesystem:ClientMount", "elasticfilesystem:ClientWrite"];
+    // fleet-agent starts as root: it keeps files of its own beside those of the agent, which runs as another user.
+    let own =
+        ["elasticfilesystem:ClientMount", "elasticfilesystem:ClientRootAccess", "elasticfilesystem:ClientWrite"];
     let mut statements = vec![
         Statement::allow("OwnMemory", &own, [access.file_system]).when(
             "StringEquals",
@@ -86,7 +74,8 @@ pub fn agent_role(settings: &Settings, access: &AgentAccess<'_>) -> AgentRole {
 }
 
 /// A name that IAM takes. Names of the language are ASCII.
-fn role_name(name: &str) -> String {
+#[must_use]
+pub fn role_name(name: &str) -> String {
     match name.get(..MAX_NAME - SHORT_HASH) {
         Some(start) if name.len() > MAX_NAME => format!("{start}-{}", Hash::of(name.as_bytes()).short()),
         _ => name.to_owned(),

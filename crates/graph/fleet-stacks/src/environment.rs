@@ -19,6 +19,9 @@ use crate::{
     value::Text,
 };
 
+pub use services::homeserver_url;
+pub(crate) use network::letter as zone_letter;
+
 /// What the parts of the stack take from one another.
 struct Parts<'s> {
     settings: &'s Settings,

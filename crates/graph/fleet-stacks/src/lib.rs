@@ -5,10 +5,11 @@
 //! deployed stack would have to go through to become the rendered one.
 //!
 //! A reference can only be made from a resource that was added to a template, and a template with a reference into
-//! another one is refused. Deliberately absent: calls to AWS, agents (they are not in CloudFormation, see
-//! [`agent::agent_role`]), secret values.
+//! another one is refused. Agents are not in CloudFormation: [`agent_service`] renders what ECS and IAM take for one.
+//! Deliberately absent: calls to AWS, secret values.
 
 pub mod agent;
+pub mod agent_service;
 mod bedrock;
 mod bootstrap;
 pub mod cidr;
@@ -28,7 +29,7 @@ pub use bootstrap::{Bootstrap, bootstrap};
 pub use compare::{Action, Data, Replacement, ResourceChange, Snapshot, compare};
 pub use create_only::{CreateOnly, TABLE, create_only};
 pub use data::data;
-pub use environment::environment;
+pub use environment::{environment, homeserver_url};
 pub use parameters::{Known, repository_output};
 pub use settings::{Homeserver, LOG_DAYS, Settings, Web};
 pub use shared::shared;

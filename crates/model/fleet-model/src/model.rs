@@ -496,6 +496,9 @@ pub struct Environment {
     pub log_days: Declared<u32>,
     /// `backup retention="7d"`, in days, for AWS; `None`: no backups.
     pub backup_days: Option<Declared<u32>>,
+    /// `compute "fargate-spot"`, for AWS: agents run on spare capacity, which AWS takes back with two minutes' notice.
+    #[serde(default)]
+    pub agents_on_spot: Option<Declared<bool>>,
     /// `rollout wave=10 pause="30s" max-failures=1`.
     pub rollout: Rollout,
     /// Where.

@@ -9,7 +9,7 @@ mod plan;
 mod state;
 
 pub use fleet_objects::{
-    AccountSpec, ContainerSpec, Content, Desired, DirectorySpec, HealthProbe, ImageSpec, PlacedFile, PublishedPort, RoomSpec,
+    AccountSpec, AgentRole, AgentSpec, Bundle, ContainerSpec, Content, Desired, DirectorySpec, HealthProbe, ImageSpec, PlacedFile, PublishedPort, RoomSpec,
     SECRET_PLACE, SecretUse, StackParameter, StackSpec, VolumeMount,
 };
 pub use generation::{Entry, Generation, Outcome};

@@ -16,6 +16,10 @@ use fleet_model::{Address, Kind};
 use fleet_plan::{
     Action, Change, Desired, Health, Note, Observed, Plan, Reason, ResourceChange, RunState, SCHEMA, State,
 };
+use fleet_stacks::agent_service::{REGISTRATIONS, least_seconds};
+
+/// What takes less than this is not worth a word.
+const TELL_SECONDS: u64 = 60;
 
 /// What a plan is made from.
 pub struct Planning<'a> {
@@ -55,6 +59,8 @@ pub fn plan(planning: &Planning<'_>) -> Plan {
             changes.push(Change { before: observed.hash, ..planning.change(address, verdict, None) });
         }
     }
+    let services = changes.iter().filter(|change| matches!(change.desired, Some(Desired::Agent(_)))).count();
+    let notes = planning.notes().into_iter().chain(slow(services as u64)).collect();
     changes.sort_by(|a, b| (a.action == Action::Delete, &a.address).cmp(&(b.action == Action::Delete, &b.address)));
     Plan {
         schema: SCHEMA,
@@ -63,8 +69,22 @@ pub fn plan(planning: &Planning<'_>) -> Plan {
         graph: planning.graph.hash(),
         changes,
         unchanged,
-        notes: planning.notes(),
+        notes,
     }
+}
+
+/// Agents on AWS so many that AWS's rates are felt.
+fn slow(agents: u64) -> Option<Note> {
+    let seconds = least_seconds(agents);
+    (seconds >= TELL_SECONDS).then(|| Note {
+        address: None,
+        text: format!(
+            "{agents} agents take at least {} minutes: AWS registers {} task definitions at once, and then {} a second",
+            seconds.div_ceil(60),
+            REGISTRATIONS.0,
+            REGISTRATIONS.1
+        ),
+    })
 }
 
 struct Verdict {
@@ -94,7 +114,7 @@ impl Planning<'_> {
         match address.kind {
             Kind::Image => self.judge_image(address, derivation),
             Kind::Account | Kind::Room => self.judge_by_value(address, desired, derivation, observed),
-            _ => self.judge_by_hash(address, derivation, observed),
+            _ => self.judge_by_hash(address, desired, (derivation, observed)),
         }
     }
 
@@ -154,10 +174,17 @@ impl Planning<'_> {
         Some(Verdict::new(Action::Update, reasons))
     }
 
-    fn judge_by_hash(&self, address: &Address, derivation: &Derivation, observed: Option<&Observed>) -> Option<Verdict> {
+    fn judge_by_hash(
+        &self,
+        address: &Address,
+        desired: &Desired,
+        (derivation, observed): (&Derivation, Option<&Observed>),
+    ) -> Option<Verdict> {
         let Some(observed) = observed else {
             let reason = match self.last.get(address) {
-                Some(_) if address.kind == Kind::Stack => Reason::Drift { what: "it is gone".to_owned() },
+                Some(_) if !matches!(desired, Desired::Container(_) | Desired::Directory(_)) => {
+                    Reason::Drift { what: "it is gone".to_owned() }
+                }
                 Some(_) => Reason::Drift { what: "it is gone from the container engine".to_owned() },
                 None => Reason::Missing,
             };
@@ -235,4 +262,16 @@ impl Planning<'_> {
 
 fn drifted(action: Action, what: &str) -> Verdict {
     Verdict::new(action, vec![Reason::Drift { what: what.to_owned() }])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_long_awss_rates_take_is_told_of_many_agents_only() {
+        assert_eq!(slow(50), None);
+        let note = slow(1000).map(|note| note.text).unwrap_or_default();
+        assert!(note.starts_with("1000 agents take at least 17 minutes"), "{note}");
+    }
 }

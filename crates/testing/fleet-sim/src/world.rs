@@ -153,7 +153,7 @@ impl Provider for SimProvider {
             (Some(Desired::Container(spec)), _) => self.converge(change, spec, ready, events).await,
             (Some(Desired::Image(_)), _) => self.build(change, events).await,
             (Some(Desired::Room(room)), _) => self.room(change, room, events).await,
-            (Some(Desired::Account(_) | Desired::Directory(_) | Desired::Stack(_)), _) => self.value(change, events).await,
+            (Some(Desired::Account(_) | Desired::Agent(_) | Desired::Directory(_) | Desired::Stack(_)), _) => self.value(change, events).await,
             (None, _) => Err(ProviderError::Failed {
                 address: change.address.clone(),
                 why: "the plan does not say what it should be".to_owned(),

@@ -12,9 +12,9 @@ use super::{
     Doing,
     read::{Standing, Stood},
     verdict,
-    wait::Pauses,
+    wait::AT_MOST,
 };
-use crate::error::AwsError;
+use crate::{error::AwsError, pauses::Pauses};
 
 /// Of the hash of what a change set contains, this much is in its name.
 const SHORT: usize = 16;
@@ -93,7 +93,7 @@ impl Doing<'_> {
 
     /// What the change set would do, once CloudFormation has worked that out; `None`: nothing.
     async fn contents(&self, name: &str) -> Result<Option<Vec<ResourceChange>>, ProviderError> {
-        let mut pauses = Pauses::new();
+        let mut pauses = Pauses::within(AT_MOST);
         loop {
             let asked = self.account.cloudformation.describe_change_set().stack_name(&self.name).change_set_name(name);
             let answer = asked.send().await.map_err(|error| self.aws(AwsError::of("DescribeChangeSet", error)))?;

@@ -62,11 +62,28 @@ impl Standing {
 }
 
 impl Account {
+    /// Outputs of a stack that stands, by its name in CloudFormation; none where there is no such stack.
+    ///
+    /// # Errors
+    /// A call that fails; a stack of that name which is another fleet's.
+    pub(crate) async fn stack_outputs(&self, name: &str, fleet: &str) -> Result<BTreeMap<String, String>, AwsError> {
+        Ok(match self.look_at(name, fleet, false).await? {
+            Standing::Nothing => BTreeMap::new(),
+            Standing::Remains(stood) | Standing::Stands(stood) | Standing::Busy(stood) | Standing::Broken(stood) => {
+                stood.stack.outputs
+            }
+        })
+    }
+
     /// What is there under a name.
     ///
     /// # Errors
     /// A call that fails; a stack of that name which is not this fleet's.
     pub(super) async fn stack(&self, name: &str, fleet: &str) -> Result<Standing, AwsError> {
+        self.look_at(name, fleet, true).await
+    }
+
+    async fn look_at(&self, name: &str, fleet: &str, with_template: bool) -> Result<Standing, AwsError> {
         const CALL: &str = "DescribeStacks";
         let answer = self.cloudformation.describe_stacks().stack_name(name).send().await;
         let answer = match answer.map_err(|error| AwsError::of(CALL, error)) {
@@ -83,7 +100,7 @@ impl Account {
             return Err(AwsError::Refused { call: CALL, code: "NotOurs".to_owned(), why });
         }
         let standing = by_status(stood.status.clone());
-        if matches!(standing, Class::Stands) {
+        if with_template && matches!(standing, Class::Stands) {
             stood.stack.template = self.template(name).await?;
         }
         Ok(match standing {

@@ -4,43 +4,19 @@ use std::{collections::BTreeSet, time::Duration};
 
 use aws_sdk_cloudformation::types::{ResourceStatus, StackEvent, StackStatus};
 use fleet_apply::ProviderError;
-use tokio::time::{Instant, sleep};
 
 use super::{
     Doing,
     read::{Standing, Stood},
 };
-use crate::error::AwsError;
+use crate::{error::AwsError, pauses::Pauses};
 
-/// The first pause between two looks; each next one is half as long again.
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
-/// No pause is longer.
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// No stack of ours takes longer; CloudFormation itself gives up on a service after three hours.
-const AT_MOST: Duration = Duration::from_secs(4 * 3600);
+pub(super) const AT_MOST: Duration = Duration::from_secs(4 * 3600);
 /// Pages of events that one look reads, of 100 events each.
 const PAGES_AT_ONCE: usize = 20;
 /// Reasons of failures that are told.
 const REASONS: usize = 3;
-
-/// Pauses that grow.
-pub(super) struct Pauses {
-    next: Duration,
-    until: Instant,
-}
-
-impl Pauses {
-    pub(super) fn new() -> Self {
-        Self { next: FIRST_PAUSE, until: Instant::now() + AT_MOST }
-    }
-
-    /// Waits; false when that was long enough.
-    pub(super) async fn pause(&mut self) -> bool {
-        sleep(self.next).await;
-        self.next = self.next.mul_f32(1.5).min(LONGEST_PAUSE);
-        Instant::now() < self.until
-    }
-}
 
 /// Events of a stack that were told already.
 pub(super) struct Told {
@@ -144,7 +120,7 @@ impl Doing<'_> {
 
     /// Waits until CloudFormation is done with a stack, telling every event that is new.
     pub(super) async fn watch(&self, id: &str, told: &mut Told) -> Result<StackStatus, ProviderError> {
-        let mut pauses = Pauses::new();
+        let mut pauses = Pauses::within(AT_MOST);
         loop {
             let status = self.status(id).await?;
             // After the status: what led to it is among them.

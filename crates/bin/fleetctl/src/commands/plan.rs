@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt::Write as _, path::Path};
 
-use fleet_objects::{Content, Desired};
+use fleet_objects::{ContainerSpec, Content, Desired};
 use fleet_plan::{Change, Plan};
 use fleet_store::write_atomic;
 
@@ -114,21 +114,13 @@ fn full(out: &mut String, change: &Change) {
     }
     match &change.desired {
         None => {}
-        Some(Desired::Container(spec)) => {
-            let mut shown = spec.clone();
-            let files: BTreeMap<String, Content> = shown.files.drain(..).map(|file| (file.path, file.content)).collect();
-            json_lines(out, &serde_json::json!(shown));
-            for (path, content) in files {
-                match content {
-                    Content::Text { text } => block(out, &path, &text),
-                    Content::Secret { secret } => {
-                        let _ = writeln!(out, "  {path}: secret, {}", serde_json::json!(secret));
-                    }
-                    Content::Filled { text, secret } => {
-                        let _ = writeln!(out, "  {path}: with a secret in it, {}", serde_json::json!(secret));
-                        block(out, &path, &text);
-                    }
-                }
+        Some(Desired::Container(spec)) => container(out, spec),
+        Some(Desired::Agent(spec)) => {
+            container(out, &spec.container);
+            for (title, text) in
+                [("task definition", &spec.task), ("service", &spec.service), ("role", &spec.role.policy)]
+            {
+                block(out, title, &fleet_stacks::pretty(text));
             }
         }
         Some(Desired::Directory(spec)) => block(out, "directory", &spec.document),
@@ -145,6 +137,25 @@ fn full(out: &mut String, change: &Change) {
         Some(other) => json_lines(out, &serde_json::json!(other)),
     }
     out.push('\n');
+}
+
+/// A container and every file that it is given.
+fn container(out: &mut String, spec: &ContainerSpec) {
+    let mut shown = spec.clone();
+    let files: BTreeMap<String, Content> = shown.files.drain(..).map(|file| (file.path, file.content)).collect();
+    json_lines(out, &serde_json::json!(shown));
+    for (path, content) in files {
+        match content {
+            Content::Text { text } => block(out, &path, &text),
+            Content::Secret { secret } => {
+                let _ = writeln!(out, "  {path}: secret, {}", serde_json::json!(secret));
+            }
+            Content::Filled { text, secret } => {
+                let _ = writeln!(out, "  {path}: with a secret in it, {}", serde_json::json!(secret));
+                block(out, &path, &text);
+            }
+        }
+    }
 }
 
 fn json_lines(out: &mut String, value: &serde_json::Value) {

@@ -36,9 +36,10 @@ pub(super) fn boundary(settings: &Bootstrap) -> Policy {
     ])
 }
 
-const FILES: [&str; 4] = [
+const FILES: [&str; 5] = [
     "elasticfilesystem:Backup",
     "elasticfilesystem:ClientMount",
+    "elasticfilesystem:ClientRootAccess",
     "elasticfilesystem:ClientWrite",
     "elasticfilesystem:DescribeTags",
 ];

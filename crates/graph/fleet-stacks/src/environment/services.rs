@@ -35,7 +35,15 @@ const DNS_SECONDS: u16 = 10;
 const STOP_SECONDS: u16 = 30;
 /// User and group of Synapse in its image.
 const SYNAPSE_UID: u32 = 991;
+/// The homeserver in the private zone, whichever it is (architecture seed).
+const HOMESERVER_NAME: &str = "conduit";
 const TASKS: &str = "ecs-tasks.amazonaws.com";
+
+/// The homeserver as agents of the environment reach it.
+#[must_use]
+pub fn homeserver_url(domain: &str) -> String {
+    format!("http://{HOMESERVER_NAME}.{domain}:{HOMESERVER_PORT}")
+}
 
 /// Where services are put.
 pub struct Place<'p> {
@@ -77,7 +85,7 @@ pub fn discovery(parts: &Parts<'_>, network: &Network, template: &mut Template) 
     template.add(
         "HomeserverName",
         DiscoveryService {
-            name: "conduit",
+            name: HOMESERVER_NAME,
             namespace_id: zone.namespace_id(),
             dns_config: DnsConfig {
                 routing_policy: "MULTIVALUE",

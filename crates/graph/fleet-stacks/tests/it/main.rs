@@ -1,5 +1,6 @@
 //! What the stacks of every kind of fleet look like, and what AWS's own linter says of them.
 
+mod agents;
 mod lint;
 mod matrix;
 mod policies;

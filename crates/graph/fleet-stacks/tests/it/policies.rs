@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use fleet_objects::AgentRole;
 use fleet_stacks::{
-    agent::{AgentAccess, AgentRole, BedrockModel, agent_role},
+    agent::{AgentAccess, BedrockModel, agent_role},
     bootstrap,
 };
 use serde_json::Value;

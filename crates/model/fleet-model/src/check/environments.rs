@@ -99,6 +99,7 @@ fn over(nearer: EnvironmentPart, base: &EnvironmentPart) -> EnvironmentPart {
         network: nearer.network.or_else(|| base.network.clone()),
         log_days: nearer.log_days.or(base.log_days),
         backup_days: nearer.backup_days.or(base.backup_days),
+        agents_on_spot: nearer.agents_on_spot.or(base.agents_on_spot),
         aws_only: nearer.aws_only,
     }
 }
@@ -154,6 +155,7 @@ fn environment(ctx: &mut Context<'_>, model: &Model, name: &str, part: Environme
             .log_days
             .map_or(Declared::built_in(DEFAULT_LOG_DAYS), |(days, place)| ctx.declared(days, place)),
         backup_days: part.backup_days.map(|(days, place)| ctx.declared(days, place)),
+        agents_on_spot: part.agents_on_spot.map(|(spot, place)| ctx.declared(spot, place)),
         rollout: part.rollout.unwrap_or_default(),
         origin,
     };

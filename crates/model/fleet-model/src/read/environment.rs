@@ -35,6 +35,7 @@ pub(crate) struct EnvironmentPart {
     pub network: Option<(Network, Place)>,
     pub log_days: Option<(u32, Place)>,
     pub backup_days: Option<(u32, Place)>,
+    pub agents_on_spot: Option<(bool, Place)>,
     /// Nodes that only mean something on AWS.
     pub aws_only: Vec<(String, Place)>,
 }
@@ -121,6 +122,8 @@ const SECONDS_OF_A_DAY: u32 = 86_400;
 const TARGETS: [(&str, bool); 2] = [("docker", false), ("aws", true)];
 const COMPRESSIONS: [(&str, LayerCompression); 2] =
     [("zstd", LayerCompression::Zstd), ("gzip", LayerCompression::Gzip)];
+/// Whether agents run on spare capacity, where the kind of compute says so.
+const COMPUTES: [(&str, Option<bool>); 3] = [("ec2-spot", None), ("fargate", Some(false)), ("fargate-spot", Some(true))];
 const KINDS: [(&str, HomeserverKind); 2] =
     [("synapse", HomeserverKind::Synapse), ("conduit", HomeserverKind::Conduit)];
 
@@ -143,6 +146,7 @@ pub(crate) fn read(ctx: &mut Context<'_>, node: Node<'_>, environments: &mut BTr
         network: None,
         log_days: None,
         backup_days: None,
+        agents_on_spot: None,
         aws_only: Vec::new(),
     };
     for child in node.children() {
@@ -353,7 +357,7 @@ fn healthy_within(ctx: &mut Context<'_>, node: Node<'_>) -> Option<u32> {
     None
 }
 
-/// Nodes for AWS. `compute`, `ingress` and `tenant` are checked and not used by this version.
+/// Nodes for AWS. `compute "ec2-spot"`, `ingress` and `tenant` are checked and not used by this version.
 fn aws_only(ctx: &mut Context<'_>, node: Node<'_>, part: &mut EnvironmentPart) {
     match node.word() {
         "network" => part.network = Some((network(ctx, node), node.place())),
@@ -369,7 +373,9 @@ fn aws_only(ctx: &mut Context<'_>, node: Node<'_>, part: &mut EnvironmentPart) {
         }
         "compute" => {
             ctx.expect(node, &COMPUTE);
-            ctx.argument(node, 0).and_then(|given| ctx.word_of("kind of compute", given, &[("ec2-spot", ()), ("fargate", ())]));
+            let given = ctx.argument(node, 0);
+            let kind = given.and_then(|given| ctx.word_of("kind of compute", given, &COMPUTES));
+            part.agents_on_spot = kind.flatten().map(|spot| (spot, node.place()));
             ctx.text(node, "instance");
             ctx.number(node, "min", 0..=1000);
             ctx.number(node, "max", 1..=1000);

@@ -1,0 +1,155 @@
+//! [`AgentProvider`]: agents on AWS, each an ECS service of its own with its own role, folder, parameters and bundle.
+//!
+//! A run may end at any call: everything is found again by its name, its tags or what it holds, and the service is what says
+//! that an agent is there, so that it is made last and removed last. The family of its task definition carries the hash of
+//! the agent's derivation: naming another one in the service is the one step that changes an agent.
+
+mod make;
+mod observe;
+mod remove;
+mod wait;
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use fleet_apply::{Applied, Event, Events, Provider, ProviderError, Ready, Scope};
+use fleet_model::{Address, Kind};
+use fleet_plan::{Change, Desired, State};
+use fleet_secret::FleetSecret;
+use fleet_stacks::agent_service::{SERVICE_PREFIX, ecs_id};
+use tokio::sync::OnceCell;
+
+use crate::{account::Account, error::AwsError, secrets::SecretError, services::Running};
+
+/// Agents of one environment.
+pub struct AgentProvider {
+    account: Account,
+    scope: Scope,
+    /// Read once per run, when the first agent is made: all stacks are in place by then.
+    outputs: OnceCell<Outputs>,
+    secret: OnceCell<FleetSecret>,
+}
+
+/// Outputs of the environment's stacks, and of the one with the repositories.
+type Outputs = BTreeMap<String, String>;
+
+impl AgentProvider {
+    /// For one environment.
+    #[must_use]
+    pub const fn new(account: Account, scope: Scope) -> Self {
+        Self { account, scope, outputs: OnceCell::const_new(), secret: OnceCell::const_new() }
+    }
+
+    /// What the stacks say of where agents go.
+    async fn read_outputs(&self) -> Result<Outputs, AwsError> {
+        let (fleet, environment) = (&self.scope.fleet, &self.scope.environment);
+        let mut all = Outputs::new();
+        for stack in ["shared".to_owned(), format!("{environment}-data"), environment.clone()] {
+            all.extend(self.account.stack_outputs(&format!("{fleet}-{stack}"), fleet).await?);
+        }
+        Ok(all)
+    }
+
+    fn cluster(&self) -> String {
+        format!("{}-{}", self.scope.fleet, self.scope.environment)
+    }
+}
+
+#[async_trait]
+impl Provider for AgentProvider {
+    fn name(&self) -> &'static str {
+        "agents"
+    }
+
+    fn owns(&self, address: &Address) -> bool {
+        address.kind == Kind::Agent
+    }
+
+    async fn observe(&self, wanted: &[Address]) -> Result<State, ProviderError> {
+        self.look_around(wanted).await.map_err(|error| error.about(&Address::new(Kind::Agent, "*")))
+    }
+
+    async fn apply(&self, change: &Change, ready: &Ready<'_>, events: &dyn Events) -> Result<Applied, ProviderError> {
+        let agent = &change.address.name;
+        let doing = Doing {
+            provider: self,
+            change,
+            ready,
+            events,
+            cluster: self.cluster(),
+            service: format!("{SERVICE_PREFIX}{}", ecs_id(agent)),
+        };
+        match &change.desired {
+            Some(Desired::Agent(spec)) => doing.make(spec).await,
+            None => doing.remove().await,
+            Some(_) => Err(doing.failed("the plan has something else than an agent for it", None)),
+        }
+    }
+}
+
+/// One change of one agent.
+struct Doing<'a> {
+    provider: &'a AgentProvider,
+    change: &'a Change,
+    ready: &'a Ready<'a>,
+    events: &'a dyn Events,
+    cluster: String,
+    service: String,
+}
+
+impl Doing<'_> {
+    const fn account(&self) -> &Account {
+        &self.provider.account
+    }
+
+    fn agent(&self) -> &str {
+        &self.change.address.name
+    }
+
+    async fn outputs(&self) -> Result<&Outputs, ProviderError> {
+        let read = self.provider.outputs.get_or_try_init(|| self.provider.read_outputs()).await;
+        read.map_err(|error| self.aws(error))
+    }
+
+    async fn fleet_secret(&self) -> Result<&FleetSecret, ProviderError> {
+        let Some(arn) = self.outputs().await?.get("FleetSecretArn") else {
+            return Err(self.failed("the fleet secret is not there", Some("apply the whole environment: its data stack has it")));
+        };
+        let read = self.provider.secret.get_or_try_init(|| self.account().fleet_secret(arn)).await;
+        read.map_err(|error| self.secret_error(error))
+    }
+
+    /// The service as it is.
+    async fn look(&self) -> Result<Option<Running>, ProviderError> {
+        let found = self.account().describe(&self.cluster, std::slice::from_ref(&self.service)).await;
+        Ok(found.map_err(|error| self.aws(error))?.into_iter().next())
+    }
+
+    fn progress(&self, what: impl Into<String>) {
+        self.events.emit(Event::Progress { address: self.change.address.clone(), what: what.into() });
+    }
+
+    fn aws(&self, error: AwsError) -> ProviderError {
+        error.about(&self.change.address)
+    }
+
+    fn secret_error(&self, error: SecretError) -> ProviderError {
+        match error {
+            SecretError::Aws(error) => self.aws(error),
+            error => self.failed(&error.to_string(), None),
+        }
+    }
+
+    fn failed(&self, why: &str, help: Option<&str>) -> ProviderError {
+        ProviderError::Failed {
+            address: self.change.address.clone(),
+            why: why.to_owned(),
+            help: help.map(str::to_owned),
+            last_lines: Vec::new(),
+        }
+    }
+
+    fn stale(&self, why: &str) -> ProviderError {
+        ProviderError::Stale { address: self.change.address.clone(), why: why.to_owned() }
+    }
+}

@@ -1,0 +1,56 @@
+//! An agent on AWS: what `container` makes for any target, as a service of its own.
+
+use fleet_derivation::{Derivation, Hash};
+use fleet_model::model::ModelProviderKind;
+use fleet_objects::{ContainerSpec, Desired};
+use fleet_stacks::{
+    Settings,
+    agent::BedrockModel,
+    agent_service::{AgentPlan, agent_service},
+};
+
+use crate::{Instance, container::AgentParts};
+
+/// Adds it. Beside its container, an agent derives from its task definition, its service and its role.
+pub(crate) fn add(
+    settings: &Settings,
+    parts: &AgentParts<'_>,
+    (mut derivation, container): (Derivation, ContainerSpec),
+    instance: &mut Instance,
+) {
+    let on_spot = parts.environment.agents_on_spot.as_ref();
+    let spot = on_spot.is_some_and(|spot| spot.value);
+    let plan = AgentPlan { agent: &parts.agent.id, container, spot, models: bedrock(parts) };
+    let spec = agent_service(settings, plan);
+    let own = Some(&parts.agent.origin);
+    let compute = if spot { "fargate-spot" } else { "fargate" };
+    derivation.value("compute", compute, on_spot.and_then(|spot| spot.origin.as_ref()).or(own));
+    // Of the size, as of files, other inputs tell.
+    let size = format!(r#""cpu":"{}""#, spec.container.size.cpu);
+    let task = spec.task.replace(&size, "").replace(&format!(r#""memory":"{}""#, spec.container.size.memory_mib), "");
+    let by_model = parts.agent.model.origin.as_ref().or(own);
+    for (name, text, origin) in [
+        ("role.policy", spec.role.policy.as_str(), by_model),
+        ("role.trust", &spec.role.trust, own),
+        ("service", &spec.service, own),
+        ("task", &task, own),
+    ] {
+        derivation.value(name, Hash::of(text.as_bytes()).to_string(), origin);
+    }
+    instance.add(derivation, Desired::Agent(Box::new(spec)));
+}
+
+/// Models of Bedrock that the agent's role is allowed: those that it is declared with.
+fn bedrock(parts: &AgentParts<'_>) -> std::collections::BTreeSet<BedrockModel> {
+    let choice = &parts.agent.model.value;
+    std::iter::once(&choice.primary)
+        .chain(&choice.fallbacks)
+        .filter_map(|name| name.split_once('/'))
+        .filter_map(|(provider, id)| match &parts.model.providers.get(provider)?.kind {
+            ModelProviderKind::Bedrock { region, .. } => {
+                Some(BedrockModel { region: region.clone(), id: id.to_owned() })
+            }
+            ModelProviderKind::OpenAi { .. } => None,
+        })
+        .collect()
+}
