@@ -31,7 +31,7 @@ impl Cloud {
         let python: PathBuf = venv("ministack", &REQUIREMENTS.join(" ")).join("python");
         let runtime = Runtime::new().expect("threads");
         let folder = fleet.path("../emulator");
-        let start = Start { python: &python, folder: &folder, port, place: &place };
+        let start = Start { python: &python, folder: &folder, port, place: &place, engine: None };
         let emulator = runtime.block_on(Emulator::start(start)).expect("an emulator");
         Self { fleet, runtime, emulator: Some(emulator) }
     }

@@ -7,24 +7,40 @@ What is added, all of it on top of MiniStack's own services:
 * a `Ref` of a secret that is its ARN, and passwords without punctuation where the template asks for that;
 * whether a changed property replaces a resource, from a table that is handed in: MiniStack says "perhaps" of most types;
 * a log of every request, as lines of JSON, so that tests and people see what was asked and what was written;
-* bad answers, where tests ask for them.
+* bad answers, where tests ask for them;
+* tasks that run, as containers: `services.py`, `tasks.py`, `containers.py`, and `engine.py` for the engine they run in.
 
 Its environment: MiniStack's own (`GATEWAY_PORT`, `BIND_HOST`, …), `FLEET_EMULATOR_LOG`, the file for requests,
-`FLEET_EMULATOR_FAULTS`, the file of bad answers to give, and `FLEET_EMULATOR_REPLACEMENTS`, the table: {"AWS::EC2::Subnet": {"always": ["VpcId", …], "perhaps": […]}, …}.
+`FLEET_EMULATOR_FAULTS`, the file of bad answers to give, `FLEET_EMULATOR_REPLACEMENTS`, the table: {"AWS::EC2::Subnet":
+{"always": ["VpcId", …], "perhaps": […]}, …}, and `FLEET_EMULATOR_ENGINE`, the address of a container engine. Without that,
+tasks are as MiniStack has them where there is no engine: on paper, running from the moment they are asked for.
+It ends, with all that it started, on SIGTERM, and when its standard input ends without a word: then who started it is gone.
 It shows how we read AWS, not how AWS is.
 """
 
 import json
+import logging
 import os
 import re
+import signal
 import string
+import sys
+import threading
 import urllib.parse
 
 from ministack import app as gateway
 from ministack.services import backup, ec2, efs, iam, secretsmanager
 from ministack.services.cloudformation import provisioners, stacks
 
+import containers
+import services
+import tasks
+from engine import FROM_TASKS, Engine, EngineError
+
 HANDLERS = provisioners._RESOURCE_HANDLERS
+CREDENTIALS = "/v2/credentials/"
+# After which it ends, whatever does not.
+END_SECONDS = 60
 
 
 # ── asking MiniStack's services ─────────────────────────────────────────────────────────────────────────────────────
@@ -318,8 +334,11 @@ class Gateway:
     async def __call__(self, scope, receive, send):
         if scope["type"] != "http" or scope["path"].startswith("/_ministack/"):
             return await self.app(scope, receive, send)
+        if scope["path"].startswith(CREDENTIALS):
+            return await task_credentials(scope["path"], send)
+        by_task = (scope.get("client") or ("",))[0] == FROM_TASKS
         if scope["path"].startswith("/v2/"):
-            self.write(f"{scope['method']} {scope['path']}")
+            self.write(f"{scope['method']} {scope['path']}", by_task)
             return await self.app(scope, receive, send)
         messages, body = [], b""
         while True:
@@ -329,7 +348,7 @@ class Gateway:
             if message["type"] != "http.request" or not message.get("more_body"):
                 break
         action = action_of(scope, body)
-        self.write(action)
+        self.write(action, by_task)
 
         async def again():
             return messages.pop(0) if messages else await receive()
@@ -341,8 +360,8 @@ class Gateway:
             await self.app(scope, again, nobody)
         return await bad_answer(send, fault)
 
-    def write(self, action):
-        self.log.write(json.dumps({"action": action}) + "\n")
+    def write(self, action, by_task):
+        self.log.write(json.dumps({"action": action, "by_task": by_task}) + "\n")
 
     def fault(self, action):
         """The next fault for this action, which is then used up: a file of `[["cloudformation CreateChangeSet", "lose"]]`."""
@@ -371,6 +390,39 @@ async def bad_answer(send, fault):
     await send({"type": "http.response.body", "body": error.encode()})
 
 
+async def task_credentials(path, send):
+    """No log: the path is as good as the credentials."""
+    found = tasks.credentials(path)
+    start = {"type": "http.response.start", "status": 200 if found else 404, "headers": [(b"content-type", b"application/json")]}
+    await send(start)
+    await send({"type": "http.response.body", "body": json.dumps(found or {"message": "no task has these credentials"}).encode()})
+
+
+# ── beginning and end ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def end_with_the_starter():
+    """Ends when the other end of standard input is closed, unless a word arrived first."""
+    if not sys.stdin.buffer.read(1):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def containers_of(address):
+    """Tasks run in this engine. Where it does not answer they wait for it, and stacks do not wait for them."""
+    engine = Engine(address, int(os.environ["GATEWAY_PORT"]))
+    if not address:
+        containers.install(None)
+        return engine
+    services.Scheduler(engine).install()
+    try:
+        engine.clean()
+        containers.install(engine)
+    except EngineError as why:
+        logging.getLogger("fleet").warning("%s", why)
+        containers.install(None)
+    return engine
+
+
 if __name__ == "__main__":
     if os.environ.get("FLEET_EMULATOR_REPLACEMENTS"):
         with open(os.environ["FLEET_EMULATOR_REPLACEMENTS"], encoding="utf-8") as table_file:
@@ -378,4 +430,12 @@ if __name__ == "__main__":
     if os.environ.get("FLEET_EMULATOR_LOG"):
         faults = os.environ.get("FLEET_EMULATOR_FAULTS")
         gateway.app = Gateway(gateway.app, os.environ["FLEET_EMULATOR_LOG"], faults)
-    gateway.main()
+    engine = containers_of(os.environ.get("FLEET_EMULATOR_ENGINE", ""))
+    threading.Thread(target=end_with_the_starter, daemon=True).start()
+    try:
+        gateway.main()
+    finally:
+        threading.Timer(END_SECONDS, os._exit, [1]).start()
+        engine.close()
+        # Not by returning: threads that wait for tasks would keep the process.
+        os._exit(0)

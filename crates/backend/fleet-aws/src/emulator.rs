@@ -1,7 +1,8 @@
 //! [`Emulator`]: an AWS account on a port of loopback: MiniStack, with what it lacks added by `emulator/emulator.py`.
 //!
-//! It answers the calls that AWS answers; services and tasks are on paper only. What it cannot show is listed in
-//! `docs/reference/aws.md`. Deliberately absent: any difference in how it is talked to; only the endpoint is another one.
+//! It answers the calls that AWS answers, and runs tasks as containers of an engine of this machine. What it cannot show is
+//! listed in `docs/reference/aws.md`. Deliberately absent: any difference in how it is talked to; only the endpoint is another
+//! one.
 
 use std::{
     collections::BTreeMap,
@@ -14,6 +15,7 @@ use std::{
 use serde::Deserialize;
 use tokio::{
     fs,
+    io::AsyncWriteExt as _,
     net::TcpStream,
     process::{Child, Command},
     time::{Instant, sleep},
@@ -23,13 +25,21 @@ use crate::account::Place;
 
 /// What runs, and what it needs beside itself; installed into an environment of its own.
 pub const REQUIREMENTS: [&str; 2] = ["ministack==1.5.33", "docker==7.2.0"];
-const SCRIPT: &str = include_str!("../emulator/emulator.py");
+/// The program, and what it is made of.
+const SCRIPTS: [(&str, &str); 6] = [
+    ("emulator.py", include_str!("../emulator/emulator.py")),
+    ("containers.py", include_str!("../emulator/containers.py")),
+    ("definition.py", include_str!("../emulator/definition.py")),
+    ("engine.py", include_str!("../emulator/engine.py")),
+    ("services.py", include_str!("../emulator/services.py")),
+    ("tasks.py", include_str!("../emulator/tasks.py")),
+];
 /// How long it may take to answer, on a machine that is busy with other things.
 const READY_WITHIN: Duration = Duration::from_secs(120);
 /// Pause between two looks.
 const LOOK: Duration = Duration::from_millis(50);
-/// How long it has to end before it is ended.
-const STOP_WITHIN: Duration = Duration::from_secs(10);
+/// How long it has to remove its containers and end before it is ended.
+const STOP_WITHIN: Duration = Duration::from_secs(90);
 /// Name of the file of bad answers that are to be given.
 const FAULTS: &str = "faults.json";
 /// Lines of its log that an error shows.
@@ -77,6 +87,10 @@ pub struct Start<'a> {
     pub port: u16,
     /// The account and region that it plays.
     pub place: &'a Place,
+    /// Address of the container engine that tasks run in: `unix:///var/run/docker.sock`. Where none answers there they stay
+    /// PENDING, and stacks do not wait for their services. Without an address tasks are on paper, and always run: for tests
+    /// of what is asked of AWS.
+    pub engine: Option<&'a str>,
 }
 
 /// A request that it was sent.
@@ -84,6 +98,9 @@ pub struct Start<'a> {
 pub struct Request {
     /// `cloudformation CreateChangeSet`, `PUT /v2/…`.
     pub action: String,
+    /// Whether a task asked, from its container.
+    #[serde(default)]
+    pub by_task: bool,
 }
 
 /// A bad answer.
@@ -107,13 +124,16 @@ impl Fault {
     }
 }
 
-/// A running emulator. It ends with this value.
+/// A running emulator. It ends with this value, and with this process, however that ends: when its standard input is closed.
 #[derive(Debug)]
 pub struct Emulator {
     child: Child,
     folder: PathBuf,
     port: u16,
 }
+
+/// What keeps it running once its standard input is closed.
+const STAY: &[u8] = b"stay";
 
 impl Emulator {
     /// Starts it and waits until it answers.
@@ -123,15 +143,17 @@ impl Emulator {
     pub async fn start(start: Start<'_>) -> Result<Self, EmulatorError> {
         let folder = start.folder.to_path_buf();
         fs::create_dir_all(&folder).await.map_err(file("making", &folder))?;
-        let script = folder.join("emulator.py");
-        fs::write(&script, SCRIPT).await.map_err(file("writing", &script))?;
+        for (name, text) in SCRIPTS {
+            let script = folder.join(name);
+            fs::write(&script, text).await.map_err(file("writing", &script))?;
+        }
         let table = folder.join("replacements.json");
         fs::write(&table, replacements()).await.map_err(file("writing", &table))?;
         let log_path = folder.join("emulator.log");
         let log = std::fs::File::create(&log_path).map_err(file("writing", &log_path))?;
         let errors = log.try_clone().map_err(file("writing", &log_path))?;
         let child = Command::new(start.python)
-            .arg(&script)
+            .arg(folder.join(SCRIPTS[0].0))
             .envs([("BIND_HOST", "127.0.0.1"), ("IOT_MTLS_ENABLED", "0"), ("SFTP_ENABLED", "0")])
             .env("GATEWAY_PORT", start.port.to_string())
             .env("MINISTACK_REGION", &start.place.region)
@@ -139,16 +161,19 @@ impl Emulator {
             .env("FLEET_EMULATOR_LOG", folder.join("requests.log"))
             .env("FLEET_EMULATOR_FAULTS", folder.join(FAULTS))
             .env("FLEET_EMULATOR_REPLACEMENTS", &table)
-            // No engine: what the emulator does with tasks is not what AWS does, see docs/reference/aws.md.
+            .env("FLEET_EMULATOR_ENGINE", start.engine.unwrap_or_default())
+            // MiniStack itself gets none: it drops entry points, secrets and volumes of tasks.
             .env("DOCKER_HOST", "unix:///nonexistent/engine.sock")
             // A group of its own: Ctrl-C is for us, and we end it.
             .process_group(0)
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(log)
             .stderr(errors)
-            .kill_on_drop(true)
             .spawn()
-            .map_err(|why| EmulatorError::Program { program: start.python.display().to_string(), why: why.to_string() })?;
+            .map_err(|why| EmulatorError::Program {
+                program: start.python.display().to_string(),
+                why: why.to_string(),
+            })?;
         let mut emulator = Self { child, folder, port: start.port };
         emulator.ready().await?;
         Ok(emulator)
@@ -165,10 +190,13 @@ impl Emulator {
             }
             sleep(LOOK).await;
         }
+        Err(self.silent().await)
+    }
+
+    async fn silent(&self) -> EmulatorError {
         let said = fs::read_to_string(self.folder.join("emulator.log")).await.unwrap_or_default();
         let lines: Vec<&str> = said.lines().collect();
-        let said = lines[lines.len().saturating_sub(LAST_LINES)..].join(" | ");
-        Err(EmulatorError::Silent { port: self.port, said })
+        EmulatorError::Silent { port: self.port, said: lines[lines.len().saturating_sub(LAST_LINES)..].join(" | ") }
     }
 
     /// Where it is asked.
@@ -197,19 +225,33 @@ impl Emulator {
         fs::write(&path, serde_json::json!(faults).to_string()).await.map_err(file("writing", &path))
     }
 
-    /// Leaves it running, without us; returns its process id.
-    #[must_use = "nothing else knows which process to end"]
-    pub fn leave(self) -> u32 {
-        let process = self.child.id().unwrap_or_default();
-        // Dropped, it would end it.
-        std::mem::forget(self.child);
-        process
+    /// Its process id while it runs.
+    #[must_use]
+    pub fn process(&self) -> Option<u32> {
+        self.child.id()
     }
 
-    /// Ends it.
+    /// Leaves it running, without us; returns its process id.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub async fn leave(mut self) -> Result<u32, EmulatorError> {
+        let told = match self.child.stdin.as_mut() {
+            Some(input) => input.write_all(STAY).await,
+            None => Err(io::ErrorKind::BrokenPipe.into()),
+        };
+        match (told, self.child.id()) {
+            (Ok(()), Some(process)) => Ok(process),
+            _ => Err(self.silent().await),
+        }
+    }
+
+    /// Ends it, with all containers, networks and volumes that it made.
     pub async fn stop(mut self) {
-        if tokio::time::timeout(STOP_WITHIN, self.child.kill()).await.is_err() {
-            // `kill_on_drop` does the rest.
+        drop(self.child.stdin.take());
+        if tokio::time::timeout(STOP_WITHIN, self.child.wait()).await.is_err() {
+            // What it leaves is removed when the next one starts.
+            drop(self.child.kill().await);
         }
     }
 }

@@ -1,7 +1,10 @@
-//! Stacks and agents on an emulated account: the real templates, the real client, real change sets and services.
+//! Stacks and agents on an emulated account: the real templates, the real client, real change sets and services; and tasks
+//! that are containers.
 
 mod agents;
 mod cut;
 mod recovery;
+mod rig;
 mod stacks;
+mod tasks;
 mod world;

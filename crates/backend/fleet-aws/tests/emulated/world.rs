@@ -65,7 +65,7 @@ impl World {
         let place = Place { account: "111122223333".to_owned(), region: "us-east-1".to_owned(), endpoint: None };
         let python: PathBuf = venv("ministack", &REQUIREMENTS.join(" ")).join("python");
         let port = free_port();
-        let start = Start { python: &python, folder: folder.path(), port, place: &place };
+        let start = Start { python: &python, folder: folder.path(), port, place: &place, engine: None };
         let emulator = Emulator::start(start).await.unwrap();
         let heard = Arc::new(Heard::default());
         let events: Arc<dyn Events> = Arc::<Heard>::clone(&heard);
@@ -75,11 +75,8 @@ impl World {
     }
 
     pub fn provider(&self, allowed: &[&str]) -> StackProvider {
-        let scope = Scope {
-            fleet: self.fleet.clone(),
-            environment: "dev".to_owned(),
-            domain: "anycompany.corp".to_owned(),
-        };
+        let scope =
+            Scope { fleet: self.fleet.clone(), environment: "dev".to_owned(), domain: "anycompany.corp".to_owned() };
         StackProvider::new(self.account.clone(), scope, allowed.iter().map(|id| (*id).to_owned()).collect())
     }
 
@@ -156,7 +153,11 @@ fn derivation(address: &Address, spec: &StackSpec) -> Derivation {
     for (id, parameter) in &spec.parameters {
         if let StackParameter::Image { image } = parameter {
             let address = Address::new(Kind::Image, image);
-            made.input(format!("parameter.{id}"), Input::Derivation { address, hash: Hash::of(b"image"), output: None }, None);
+            made.input(
+                format!("parameter.{id}"),
+                Input::Derivation { address, hash: Hash::of(b"image"), output: None },
+                None,
+            );
         }
     }
     made

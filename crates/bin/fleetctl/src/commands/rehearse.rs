@@ -7,6 +7,7 @@ use fleet_aws::{
     Place,
     emulator::{self, Emulator, EmulatorError, Request, Start},
 };
+use fleet_docker::Search;
 use fleet_model::model::Target;
 
 use crate::{
@@ -16,6 +17,7 @@ use crate::{
     exit::Exit,
     pipeline::Prepared,
     ui::out::tell,
+    world,
 };
 
 /// Loopback, as `endpoint-url` names it.
@@ -35,19 +37,42 @@ pub async fn rehearse(context: &Context, environment: &str, keep: bool) -> Outco
     let python = emulator::install(&home).await.map_err(failed)?;
     let folder = home.join(port.to_string());
     clear(&folder.join("requests.log"))?;
-    let start = Start { python: &python, folder: &folder, port, place: &place };
+    let engine = engine().await;
+    let start = Start { python: &python, folder: &folder, port, place: &place, engine: Some(&engine) };
     let emulator = Emulator::start(start).await.map_err(failed)?;
     tell!("an empty account {} answers at {}", place.account, emulator.endpoint());
     let asked = Asked { saved: None, environment, approved: true, allow_destroy: &[] };
     let outcome = apply::apply(context, &asked).await;
     told(&emulator.requests().await.map_err(failed)?);
     if keep {
-        let (endpoint, process) = (emulator.endpoint(), emulator.leave());
-        tell!("it goes on at {endpoint} as process {process}: `fleetctl plan -e {environment}` asks it; end it with `kill {process}`");
+        let endpoint = emulator.endpoint();
+        let process = emulator.leave().await.map_err(failed)?;
+        tell!(
+            "it goes on at {endpoint} as process {process}: `fleetctl plan -e {environment}` asks it; end it with `kill {process}`"
+        );
     } else {
         emulator.stop().await;
     }
     outcome
+}
+
+/// Address of the engine that tasks run in. A rehearsal without one shows everything but them.
+async fn engine() -> String {
+    match fleet_docker::engine::find(&world::engine_search()).await {
+        Search::Found(engine) => {
+            tell!("tasks run as containers of {engine:?}");
+            engine.endpoint.to_string()
+        }
+        Search::NotFound { looked_at } => {
+            let looked: Vec<String> =
+                looked_at.iter().map(|looked| format!("{}: {}", looked.endpoint, looked.why)).collect();
+            tell!(
+                "no container engine answers ({}): tasks stay PENDING, and whether they come up is not shown",
+                looked.join("; ")
+            );
+            None
+        }
+    }
 }
 
 /// Where the environment is, and the port of its emulator.
