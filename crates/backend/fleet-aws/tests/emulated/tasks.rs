@@ -10,7 +10,7 @@ use crate::rig::{ACCOUNT, Rig, SERVE, container, engine, left, template};
 async fn a_task_sees_its_entry_point_its_secret_and_its_volume() {
     let rig = Rig::new().await;
     let script = format!(
-        "echo field $FIELD plain $PLAIN; stat -c '%u %g %a' /data; cat /data/kept; echo kept > /data/kept; {SERVE}"
+        "exec 2>&1; echo field $FIELD plain $PLAIN; stat -c '%u %g %a' /data; cat /data/kept; echo kept > /data/kept; {SERVE}"
     );
     assert_eq!(rig.deploy(&template(&script)).await, StackStatus::CreateComplete);
     let service = rig.service().await;

@@ -70,7 +70,7 @@ async fn engine() -> String {
                 "no container engine answers ({}): tasks stay PENDING, and whether they come up is not shown",
                 looked.join("; ")
             );
-            None
+            looked_at.into_iter().next().map(|looked| looked.endpoint).unwrap_or_default()
         }
     }
 }
