@@ -23,6 +23,7 @@
 //! Deliberately absent: chunked uploads (ECR mishandles them), deleting, listing tags, SDKs of clouds (their tokens
 //! come through [`Credentials`]).
 
+mod archive;
 mod auth;
 mod blob;
 mod client;

@@ -2,15 +2,13 @@
 //! registries, and trusted as little.
 
 use std::{
-    collections::BTreeMap,
     fs::{self, File},
-    io::{self, BufReader, Read, Seek as _, SeekFrom},
+    io::{self, BufReader},
     path::{Path, PathBuf},
 };
 
 use fleet_oci::{
     Compression, Digest, LayerDescriptor, Platform,
-    compress::BlockWriter,
     image::{Base, read_config},
     inspect::inspect_layer,
     layout::{Entry, INDEX, LayoutError, blob_path, find},
@@ -19,14 +17,10 @@ use fleet_store::{BlobError, Store};
 use serde::Deserialize;
 
 use crate::{
-    manifest::{Blob, Document, Kind, MAXIMUM_LAYERS, MAXIMUM_MANIFEST},
+    archive::Archive,
+    manifest::{Blob, Document, Kind, MAXIMUM_MANIFEST},
     pull::{MAXIMUM_CONFIG, MAXIMUM_INDEXES, id_of},
 };
-
-/// An archive with more members is refused.
-const MAXIMUM_MEMBERS: usize = 10_000;
-/// Media type of the layers of an archive.
-const TAR: &str = "application/vnd.oci.image.layer.v1.tar";
 
 /// An image on disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,7 +117,7 @@ impl LocalImage {
             }
             Self::Archive { file, name } => {
                 let mut archive = Archive::open(file)?;
-                Ok(Digest::sha256(&archive.image(name.as_deref())?.config))
+                Ok(Digest::sha256(&archive.image(name.as_deref(), platform)?.config))
             }
         }
     }
@@ -149,7 +143,7 @@ impl LocalImage {
             }
             Self::Archive { file, name } => {
                 let mut archive = Archive::open(file)?;
-                let image = archive.image(name.as_deref())?;
+                let image = archive.image(name.as_deref(), platform)?;
                 same(file, Digest::sha256(&image.config), pinned)?;
                 archive.base(&image, platform, compression, store)
             }
@@ -226,141 +220,8 @@ impl Layout<'_> {
     }
 }
 
-/// An archive being read: its members are found once and read where they stand.
-struct Archive<'a> {
-    path: &'a Path,
-    file: File,
-    /// Path → offset and length.
-    members: BTreeMap<String, (u64, u64)>,
-}
-
-/// What an archive says of an image.
-struct Archived {
-    config: Vec<u8>,
-    layers: Vec<String>,
-}
-
-impl<'a> Archive<'a> {
-    fn open(path: &'a Path) -> Result<Self, LocalError> {
-        let mut file = File::open(path).map_err(at(path))?;
-        let mut members = BTreeMap::new();
-        let mut links = BTreeMap::new();
-        let mut archive = tar::Archive::new(&mut file);
-        for (count, entry) in archive.entries_with_seek().map_err(at(path))?.enumerate() {
-            let entry = entry.map_err(at(path))?;
-            if count >= MAXIMUM_MEMBERS {
-                return Err(malformed(path, format!("it has more than {MAXIMUM_MEMBERS} members")));
-            }
-            let name = String::from_utf8_lossy(&entry.path_bytes()).trim_start_matches("./").to_owned();
-            if let Some(target) = entry.link_name_bytes() {
-                links.insert(name, String::from_utf8_lossy(&target).into_owned());
-            } else {
-                members.insert(name, (entry.raw_file_position(), entry.size()));
-            }
-        }
-        // Old engines write a layer once and link to it: `<id>/layer.tar` → `../<other>/layer.tar`.
-        for (name, target) in links {
-            if let Some(place) = members.get(target.trim_start_matches("../")).copied() {
-                members.insert(name, place);
-            }
-        }
-        Ok(Self { path, file, members })
-    }
-
-    fn member(&mut self, name: &str) -> Result<(impl Read + '_, u64), LocalError> {
-        let found = self.members.get(name).copied();
-        let (offset, length) = found.ok_or_else(|| malformed(self.path, format!("it has no {name}")))?;
-        self.file.seek(SeekFrom::Start(offset)).map_err(at(self.path))?;
-        Ok(((&mut self.file).take(length), length))
-    }
-
-    fn small(&mut self, name: &str, most: u64) -> Result<Vec<u8>, LocalError> {
-        let path = self.path;
-        let (mut reader, length) = self.member(name)?;
-        if length > most {
-            return Err(malformed(path, format!("{name} has {length} bytes, more than {most}")));
-        }
-        let mut bytes = Vec::new();
-        reader.read_to_end(&mut bytes).map_err(at(path))?;
-        Ok(bytes)
-    }
-
-    fn image(&mut self, name: Option<&str>) -> Result<Archived, LocalError> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "PascalCase")]
-        struct Said {
-            config: String,
-            repo_tags: Option<Vec<String>>,
-            layers: Vec<String>,
-        }
-        let json = self.small("manifest.json", MAXIMUM_MANIFEST as u64)?;
-        let said: Vec<Said> = serde_json::from_slice(&json).map_err(|error| malformed(self.path, error.to_string()))?;
-        let tags = |image: &Said| image.repo_tags.clone().unwrap_or_default();
-        let there = said.iter().flat_map(tags).collect::<Vec<_>>().join(", ");
-        let mut fitting = said.into_iter().filter(|image| name.is_none_or(|name| tags(image).iter().any(|tag| tag == name)));
-        let (Some(image), None) = (fitting.next(), fitting.next()) else {
-            return Err(malformed(self.path, format!("say which image with #REPOSITORY:TAG; it has: {there}")));
-        };
-        if image.layers.len() > MAXIMUM_LAYERS {
-            return Err(malformed(self.path, format!("its image has {} layers", image.layers.len())));
-        }
-        Ok(Archived { config: self.small(&image.config, MAXIMUM_CONFIG)?, layers: image.layers })
-    }
-
-    fn base(
-        &mut self,
-        image: &Archived,
-        platform: Platform,
-        compression: Compression,
-        store: &Store,
-    ) -> Result<Base, LocalError> {
-        is_for(self.path, &image.config, platform)?;
-        let (settings, diff_ids) = read_config(&image.config).map_err(|error| malformed(self.path, error.to_string()))?;
-        if diff_ids.len() != image.layers.len() {
-            let why = format!("{} layers in its manifest, {} in its config", image.layers.len(), diff_ids.len());
-            return Err(malformed(self.path, why));
-        }
-        let mut layers = Vec::new();
-        for (name, diff_id) in image.layers.iter().zip(diff_ids) {
-            layers.push(self.layer(name, diff_id, compression, store)?);
-        }
-        Ok(Base { config: settings, layers })
-    }
-
-    fn layer(
-        &mut self,
-        name: &str,
-        diff_id: Digest,
-        compression: Compression,
-        store: &Store,
-    ) -> Result<LayerDescriptor, LocalError> {
-        let path = self.path;
-        let (reader, length) = self.member(name)?;
-        let looked = inspect_layer(TAR, length, BufReader::new(reader));
-        let looked = looked.map_err(|error| malformed(path, format!("{name}: {error}")))?;
-        if looked.diff_id != diff_id {
-            return Err(malformed(path, format!("{name} is {}, its config says {diff_id}", looked.diff_id)));
-        }
-        let (mut reader, _) = self.member(name)?;
-        let out = io::BufWriter::new(store.scratch_file().map_err(at(path))?);
-        let mut writer = BlockWriter::new(out, compression);
-        io::copy(&mut reader, &mut writer).map_err(at(path))?;
-        let (out, made) = writer.finish().map_err(at(path))?;
-        let file = out.into_inner().map_err(|failed| at(path)(failed.into_error()))?;
-        let id = id_of(&made.digest).map_err(|error| malformed(path, error.to_string()))?;
-        store.adopt_blob(&id, file)?;
-        Ok(LayerDescriptor {
-            media_type: compression.media_type().to_owned(),
-            digest: made.digest,
-            diff_id,
-            size: made.size,
-            uncompressed: made.uncompressed,
-        })
-    }
-}
-
 /// A config says what its image runs on.
-fn is_for(path: &Path, config: &[u8], platform: Platform) -> Result<(), LocalError> {
+pub(crate) fn is_for(path: &Path, config: &[u8], platform: Platform) -> Result<(), LocalError> {
     #[derive(Deserialize)]
     struct Built {
         os: String,
@@ -381,11 +242,11 @@ fn bounded(path: &Path, most: u64) -> Result<Vec<u8>, LocalError> {
     fs::read(path).map_err(at(path))
 }
 
-fn malformed(path: &Path, why: String) -> LocalError {
+pub(crate) fn malformed(path: &Path, why: String) -> LocalError {
     LocalError::Malformed { path: path.to_owned(), why }
 }
 
-fn at(path: &Path) -> impl FnOnce(io::Error) -> LocalError {
+pub(crate) fn at(path: &Path) -> impl FnOnce(io::Error) -> LocalError {
     let path = path.to_owned();
     move |source| LocalError::Io { path, source }
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     digest::{Digest, DigestError},
+    healthcheck::Healthcheck,
     layer::LayerDescriptor,
     platform::Platform,
     recipe::Inputs,
@@ -51,6 +52,12 @@ pub struct ImageConfig {
     /// `SIGTERM`…
     #[serde(default)]
     pub stop_signal: Option<String>,
+    /// Of images that others made; Docker's addition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub healthcheck: Option<Healthcheck>,
+    /// What runs the health check's `CMD-SHELL`; Docker's addition, empty for `/bin/sh -c`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shell: Vec<String>,
 }
 
 impl ImageConfig {
@@ -66,6 +73,8 @@ impl ImageConfig {
         self.exposed_ports.iter().for_each(|port| inputs.add("port", port));
         self.volumes.iter().for_each(|volume| inputs.add("volume", volume));
         inputs.add_map("label", &self.labels);
+        self.healthcheck.iter().for_each(|check| check.add_hash_inputs(inputs));
+        self.shell.iter().for_each(|word| inputs.add("shell", word));
     }
 
     /// These settings over those of a base, as a Containerfile's instructions would apply.
@@ -82,6 +91,12 @@ impl ImageConfig {
         }
         if !self.cmd.is_empty() {
             merged.cmd.clone_from(&self.cmd);
+        }
+        if !self.shell.is_empty() {
+            merged.shell.clone_from(&self.shell);
+        }
+        if self.healthcheck.is_some() {
+            merged.healthcheck.clone_from(&self.healthcheck);
         }
         for (ours, theirs) in [
             (&self.user, &mut merged.user),
@@ -188,6 +203,8 @@ pub fn read_config(bytes: &[u8]) -> Result<(ImageConfig, Vec<Digest>), ConfigErr
         volumes: keys(run.volumes),
         labels: run.labels.unwrap_or_default(),
         stop_signal: text(run.stop_signal),
+        healthcheck: run.healthcheck,
+        shell: run.shell.unwrap_or_default(),
     };
     Ok((config, diff_ids))
 }
@@ -215,6 +232,8 @@ struct ForeignRun {
     volumes: Option<BTreeMap<String, serde_json::Value>>,
     labels: Option<BTreeMap<String, String>>,
     stop_signal: Option<String>,
+    healthcheck: Option<Healthcheck>,
+    shell: Option<Vec<String>>,
 }
 
 /// Field order is byte order of the blob: do not sort.
@@ -248,6 +267,10 @@ struct RunBlob<'a> {
     labels: &'a BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     stop_signal: &'a Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    healthcheck: &'a Option<Healthcheck>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    shell: &'a [String],
 }
 
 #[derive(Serialize)]
@@ -276,6 +299,8 @@ impl<'a> ConfigBlob<'a> {
                 working_dir: &config.working_dir,
                 labels: &config.labels,
                 stop_signal: &config.stop_signal,
+                healthcheck: &config.healthcheck,
+                shell: &config.shell,
             },
             rootfs: Rootfs { r#type: "layers", diff_ids: layers.iter().map(|layer| &layer.diff_id).collect() },
         }
@@ -348,12 +373,17 @@ mod tests {
 
     #[test]
     fn an_image_on_another_keeps_its_layers_below_and_its_settings_unless_overridden() {
-        let base = Base { config: settings(), layers: vec![layer("a")] };
+        let healthcheck = Some(Healthcheck { test: Some(vec!["NONE".into()]), retries: Some(3), ..Healthcheck::default() });
+        let shell = vec!["/bin/ash".to_owned(), "-c".to_owned()];
+        let config = ImageConfig { healthcheck: healthcheck.clone(), shell: shell.clone(), ..settings() };
+        let base = Base { config, layers: vec![layer("a")] };
         let own = ImageConfig { cmd: vec!["run".into()], ..ImageConfig::default() };
         let image = assemble(&base, Platform::LinuxAmd64, &own, &[layer("b")]);
         assert_eq!(image.layers, [layer("a"), layer("b")]);
         assert_eq!(image.config.entrypoint, ["/bin/x"]);
         assert_eq!(image.config.cmd, ["run"]);
         assert_eq!(image.config.user.as_deref(), Some("1000:1000"));
+        let (read, _) = read_config(image.config_json.as_bytes()).unwrap();
+        assert_eq!((read.healthcheck, read.shell), (healthcheck, shell));
     }
 }

@@ -29,7 +29,8 @@ fn seeds() -> Vec<Vec<u8>> {
     };
     let ours = assemble(&Base::default(), Platform::LinuxAmd64, &settings, &[layer("a"), layer("b")]);
     let docker = r#"{"architecture":"amd64","config":{"Hostname":"","Env":["A=b","PATH=/bin"],"Cmd":["sh","-c","x"],
-        "Volumes":{"/data":{}},"ExposedPorts":{"80/tcp":{}},"WorkingDir":"","Entrypoint":null,"OnBuild":null,"Labels":null},
+        "Volumes":{"/data":{}},"ExposedPorts":{"80/tcp":{}},"WorkingDir":"","Entrypoint":null,"OnBuild":null,"Labels":null,
+        "Healthcheck":{"Test":["CMD-SHELL","true"],"Interval":30000000000,"Retries":3},"Shell":["/bin/ash","-c"]},
         "created":"2024-01-01T00:00:00Z","history":[{"created":"x","created_by":"y","empty_layer":true}],"os":"linux",
         "rootfs":{"type":"layers","diff_ids":["sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"]}}"#;
     vec![ours.config_json.into_bytes(), docker.as_bytes().to_vec()]
