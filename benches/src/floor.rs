@@ -137,6 +137,7 @@ pub fn run(job: &Path) -> anyhow::Result<bool> {
 
 /// A provenance statement and a bill of packages, and the list of them.
 fn tell(registry: &mut Connection, job: &Job, image: &Image, said: &mut Vec<String>) -> anyhow::Result<()> {
+    let none = std::collections::BTreeSet::new();
     let built = Built {
         repository: &job.repository,
         image: &job.repository,
@@ -144,11 +145,13 @@ fn tell(registry: &mut Connection, job: &Job, image: &Image, said: &mut Vec<Stri
         derivation: image.digest.hex(),
         inputs: [("image".to_owned(), ("sha256", image.digest.hex().to_owned()))].into(),
         materials: &[],
-        scripts: &[],
+        scripts: &none,
+        containerfiles: &none,
+        engines: &none,
         revision: None,
         version: "0",
     };
-    let texts = [(PROVENANCE_TYPE, provenance(&image.digest, &built)), (SBOM_TYPE, sbom(&job.repository, &[]))];
+    let texts = [(PROVENANCE_TYPE, provenance(&image.digest, &built)), (SBOM_TYPE, sbom(&job.repository, &[], true))];
     let mut listed = Vec::new();
     for (kind, text) in texts {
         let statement = artifact(kind, text.as_bytes(), &Subject::of_image(image));

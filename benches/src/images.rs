@@ -50,7 +50,31 @@ struct Bench {
     registry: Registry,
     base: Base,
     tools: Vec<Tool>,
+    failures: Failures,
     edits: u32,
+}
+
+/// Peers that failed, each with why: they are not asked again, and the others are measured.
+#[derive(Default)]
+struct Failures(Vec<(Tool, String)>);
+
+impl Failures {
+    fn has(&self, tool: Tool) -> bool {
+        self.0.iter().any(|(failed, _)| *failed == tool)
+    }
+
+    /// What a tool did; `None` when it is a peer and failed. What we wrote ourselves must not.
+    fn of<T>(&mut self, tool: Tool, outcome: anyhow::Result<T>) -> anyhow::Result<Option<T>> {
+        match outcome {
+            Ok(done) => Ok(Some(done)),
+            Err(error) if tool.is_peer() => {
+                eprintln!("{} fails and is measured no further: {error:#}", tool.name());
+                self.0.push((tool, format!("{error:#}")));
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
 }
 
 /// Measures and prints; false when a correctness probe failed.
@@ -66,7 +90,7 @@ pub fn run(only: &[&str]) -> anyhow::Result<bool> {
         eprintln!("{}", case.name);
         rows.push((case, bench.case(case)?));
     }
-    println!("{}", table(&bench.tools, &rows));
+    println!("{}", table(&bench.tools, &rows, &bench.failures));
     let right = bench.probe()?;
     for tool in &bench.tools {
         tool.clean(&bench.place, &["cfg", "split", "fat", "bundle", "cold", "probe"]);
@@ -101,7 +125,7 @@ impl Bench {
         let context = context(&place.work, "fat");
         let target = Target { name: BASE, context, layers: WHOLE, env: "base".into(), base: None };
         let base = push_base(&place, &target)?;
-        Ok(Self { place, registry, base, tools, edits: 0 })
+        Ok(Self { place, registry, base, tools, failures: Failures::default(), edits: 0 })
     }
 
     fn target(&self, image: &'static str) -> Target {
@@ -119,18 +143,24 @@ impl Bench {
         let mut samples = vec![Vec::new(); self.tools.len()];
         let mut target = self.target(case.image);
         if case.change != Change::Everything {
-            for tool in self.tools.clone() {
-                tool.prepare(&self.place, &target)?;
-                tool.build(&self.place, &target, Change::Everything)?;
+            for tool in self.able() {
+                let built = tool
+                    .prepare(&self.place, &target)
+                    .and_then(|()| tool.build(&self.place, &target, Change::Everything));
+                self.failures.of(tool, built)?;
             }
             // Until then a file counts as just written, and careful tools read it again.
             std::thread::sleep(Duration::from_secs(3));
         }
         for run in 0..=runs(case) {
             for (n, tool) in self.tools.clone().into_iter().enumerate() {
-                self.change(case.change, &mut target, &tool, run)?;
+                if self.failures.has(tool) {
+                    continue;
+                }
+                let changed = self.change(case.change, &mut target, &tool, run);
                 let before = self.registry.requests();
-                let sample = tool.build(&self.place, &target, case.change)?;
+                let built = changed.and_then(|()| tool.build(&self.place, &target, case.change));
+                let Some(sample) = self.failures.of(tool, built)? else { continue };
                 let requests = self.registry.requests() - before;
                 // The first is the warm-up; a cold build has none.
                 if run > 0 || case.change == Change::Everything {
@@ -138,7 +168,13 @@ impl Bench {
                 }
             }
         }
-        Ok(self.tools.iter().copied().zip(samples).filter_map(|(tool, all)| Some((tool, median(all)?))).collect())
+        let measured = self.tools.iter().copied().zip(samples).filter(|(tool, _)| !self.failures.has(*tool));
+        Ok(measured.filter_map(|(tool, all)| Some((tool, median(all)?))).collect())
+    }
+
+    /// Tools that have not failed.
+    fn able(&self) -> Vec<Tool> {
+        self.tools.iter().copied().filter(|tool| !self.failures.has(*tool)).collect()
     }
 
     fn change(&mut self, change: Change, target: &mut Target, tool: &Tool, run: usize) -> anyhow::Result<()> {
@@ -173,28 +209,33 @@ impl Bench {
 
     /// An edit of the same length whose mtime is put back, as unpackers and `touch -d` do: who ships the new file?
     fn probe(&mut self) -> anyhow::Result<bool> {
-        let context = context(&self.place.work, "probe");
-        fs::create_dir_all(&context)?;
-        let file = context.join("answer");
         let mut right = true;
-        for tool in self.tools.clone() {
-            let target = Target { name: "probe", context: context.clone(), layers: WHOLE, env: "1".into(), base: None };
-            fs::write(&file, "AAAA1111")?;
-            let before = fs::metadata(&file)?.modified()?;
-            tool.prepare(&self.place, &target)?;
-            // Older than any clock's tick, so that nobody reads it again for being young.
-            std::thread::sleep(Duration::from_secs(3));
-            tool.build(&self.place, &target, Change::Everything)?;
-            tool.build(&self.place, &target, Change::Nothing)?;
-            let old = self.published(tool, &target)?;
-            ensure!(old.contains("\"tags\""), "{} pushed nothing that can be found: {old}", tool.name());
-            rewrite(&file, "BBBB2222", before)?;
-            tool.build(&self.place, &target, Change::File)?;
-            let seen = self.published(tool, &target)? != old;
+        for tool in self.able() {
+            let seen = self.sees_a_same_size_edit(tool);
+            let Some(seen) = self.failures.of(tool, seen)? else { continue };
             println!("same-size edit, mtime put back: {} {}", tool.name(), if seen { "ships the new file" } else { "ships the OLD file" });
             right &= seen || tool != Tool::Fleetctl;
         }
         Ok(right)
+    }
+
+    fn sees_a_same_size_edit(&self, tool: Tool) -> anyhow::Result<bool> {
+        let context = context(&self.place.work, "probe");
+        fs::create_dir_all(&context)?;
+        let file = context.join("answer");
+        let target = Target { name: "probe", context, layers: WHOLE, env: "1".into(), base: None };
+        fs::write(&file, "AAAA1111")?;
+        let before = fs::metadata(&file)?.modified()?;
+        tool.prepare(&self.place, &target)?;
+        // Older than any clock's tick, so that nobody reads it again for being young.
+        std::thread::sleep(Duration::from_secs(3));
+        tool.build(&self.place, &target, Change::Everything)?;
+        tool.build(&self.place, &target, Change::Nothing)?;
+        let old = self.published(tool, &target)?;
+        ensure!(old.contains("\"tags\""), "{} pushed nothing that can be found: {old}", tool.name());
+        rewrite(&file, "BBBB2222", before)?;
+        tool.build(&self.place, &target, Change::File)?;
+        Ok(self.published(tool, &target)? != old)
     }
 
     /// Everything that a tool's repository shows under tags.
@@ -244,7 +285,7 @@ fn rewrite(file: &Path, text: &str, mtime: SystemTime) -> anyhow::Result<()> {
 }
 
 /// Milliseconds, how many times the floor and BuildKit, memory and requests.
-fn table(tools: &[Tool], rows: &[(&Case, Vec<(Tool, Sample)>)]) -> String {
+fn table(tools: &[Tool], rows: &[(&Case, Vec<(Tool, Sample)>)], failures: &Failures) -> String {
     let mut text = String::from("| case | ");
     let title = |tool: &Tool| format!("{} ms (MB, requests) | ", tool.name());
     text.extend(tools.iter().map(title));
@@ -255,7 +296,8 @@ fn table(tools: &[Tool], rows: &[(&Case, Vec<(Tool, Sample)>)]) -> String {
         let of = |tool: Tool| samples.iter().find(|(other, _)| *other == tool).map(|(_, sample)| *sample);
         text.push_str(&format!("| {} | ", case.name));
         for tool in tools {
-            text.push_str(&of(*tool).map_or("- | ".to_owned(), |sample| {
+            let none = if failures.has(*tool) { "failed | " } else { "- | " };
+            text.push_str(&of(*tool).map_or(none.to_owned(), |sample| {
                 let ms = sample.time.as_secs_f64() * 1000.0;
                 format!("{ms:.0} ({}, {}) | ", sample.memory / 1_000_000, sample.requests)
             }));
@@ -267,5 +309,30 @@ fn table(tools: &[Tool], rows: &[(&Case, Vec<(Tool, Sample)>)]) -> String {
         ratios.iter().for_each(|(a, b)| text.push_str(&format!("{} | ", shown(ratio(*a, *b)))));
         text.push_str(&format!("{goal} |\n"));
     }
+    for (tool, why) in &failures.0 {
+        let last = why.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
+        text.push_str(&format!("\n{} failed: {last}\n", tool.name()));
+    }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_that_fails_is_told_of_in_its_column_and_the_others_are_measured() {
+        let mut failures = Failures::default();
+        let broken = || -> anyhow::Result<u32> { anyhow::bail!("buildah build failed:\nnetavark is missing") };
+        assert!(failures.of(Tool::Buildah, broken()).is_ok_and(|done| done.is_none()));
+        assert!(failures.of(Tool::Docker, Ok(1)).is_ok_and(|done| done == Some(1)));
+        for ours in [Tool::Fleetctl, Tool::Floor, Tool::Telling] {
+            assert!(failures.of(ours, broken()).is_err(), "{ours:?}");
+        }
+        let sample = Sample { time: Duration::from_millis(7), memory: 3_000_000, requests: 1 };
+        let rows = [(&CASES[0], vec![(Tool::Docker, sample)])];
+        let text = table(&[Tool::Docker, Tool::Buildah, Tool::Umoci], &rows, &failures);
+        assert!(text.contains("| 7 (3, 1) | failed | - |"), "{text}");
+        assert!(text.ends_with("buildah failed: netavark is missing\n"), "{text}");
+    }
 }

@@ -90,6 +90,12 @@ impl Tool {
         }
     }
 
+    /// Somebody else's: it may fail here, and the others are measured all the same.
+    #[must_use]
+    pub const fn is_peer(self) -> bool {
+        matches!(self, Self::Docker | Self::Buildah | Self::Umoci)
+    }
+
     /// Why it cannot be measured here; `None` when it can.
     #[must_use]
     pub fn missing(self) -> Option<String> {

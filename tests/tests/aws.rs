@@ -9,6 +9,7 @@ use fleet_aws::{
 };
 use fleet_sim::{free_port, venv};
 use fleet_tests::{
+    engine,
     fleet::{Fleet, work},
     run::{Output, Running},
 };
@@ -207,4 +208,39 @@ fn without_credentials_nothing_is_tried() {
     }
     fleet.finish(Running::start(&mut command)).expect(77).says("no AWS credentials were found").says("aws sso login");
     fleet.run(&["destroy", "-e", "cloud", "--auto-approve"]).expect(1).says("this version does not do this");
+}
+
+#[test]
+fn what_an_engine_built_goes_to_the_account_and_a_new_machine_stands_on_what_is_there() {
+    let cloud = Cloud::new("built");
+    let fleet = &cloud.fleet;
+    let from = "    image \"homeserver\" {\n        copy \"images/app\" to=\"/app\"\n    }\n";
+    let built = "    image \"homeserver\" {\n        containerfile \"images/built/Containerfile\" { base image=\"box\"; }\n    }\n";
+    fleet.edit("fleet.kdl", from, built);
+    fs::create_dir_all(fleet.path("images/built")).expect("a folder");
+    let steps = "ARG BASE\nFROM ${BASE}\nRUN [\"/bin/busybox\", \"sh\", \"-c\", \"echo made > /made\"]\nENTRYPOINT [\"/bin/busybox\"]\n";
+    fs::write(fleet.path("images/built/Containerfile"), steps).expect("a file");
+
+    // Without an engine its build fails, says why, and what does not need it is made.
+    let mut command = fleet.command(&["apply", "-e", "cloud", "--auto-approve"]);
+    command.env("DOCKER_HOST", "unix:///nobody/listens/here.sock");
+    let none = fleet.finish(Running::start(&mut command));
+    none.says("a container engine builds it, from images/built/Containerfile, and none answers here").says("start Docker");
+    assert_ne!(none.code, Some(0));
+    let pushed = |image: &str| {
+        let part = format!("/{}/{image}/manifests/d-", fleet.name);
+        cloud.asked().iter().filter(|asked| asked.starts_with("PUT /v2/") && asked.contains(&part)).count()
+    };
+    assert_eq!((pushed("homeserver"), pushed("box")), (0, 1));
+
+    cloud.apply().expect(3);
+    assert_eq!((pushed("homeserver"), pushed("box"), pushed("agent")), (1, 1, 1));
+    cloud.apply().expect(3).says("0 changed");
+
+    // Another machine has neither the store nor the engine's images: what an image stands on comes from the account.
+    fs::remove_dir_all(fleet.path(".fleet")).expect("the store");
+    engine::remove_all(&fleet.name);
+    fs::write(fleet.path("images/app/deep/words.txt"), "other words\n").expect("a file");
+    cloud.apply().expect(3);
+    assert_eq!((pushed("homeserver"), pushed("box"), pushed("agent")), (1, 1, 2), "only what changed");
 }

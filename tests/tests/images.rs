@@ -16,8 +16,8 @@ use fleet_store::{Algorithm, Store};
 use fleet_tests::{
     Fleet,
     engine::{self, docker, try_docker},
-    fleet::work,
-    run::eventually,
+    fleet::{copy_folder, work},
+    run::{Running, eventually},
     sources::workspace,
 };
 use serde_json::{Value, json};
@@ -220,6 +220,22 @@ fn an_image_built_twice_in_different_places_is_the_same_and_nothing_of_it_stays(
     assert!(scratch.is_empty(), "{scratch:?}");
     // Another checkout, of another fleet's name even: an image is its content.
     assert_eq!(digest(&Fleet::of_files("other")), ours);
+}
+
+#[test]
+fn checks_decide_in_the_engine_only_and_elsewhere_it_is_said_that_nobody_ran_them() {
+    let fleet = Fleet::of_files("checks");
+    fleet.edit("fleet.kdl", "        entrypoint \"/bin/busybox\"\n    }\n    image \"agent\"", "        entrypoint \"/bin/busybox\"\n        check \"/bin/busybox\" \"false\"\n    }\n    image \"agent\"");
+    let (out, none) = (fleet.path("../out"), fleet.path("../none"));
+    let built = fleet.run(&["build", "box", "homeserver", "--to", &format!("oci:{}", out.display())]);
+    built.expect(0).says("image/box: its checks are not run, which needs an engine: add `--to engine` to have them decide");
+    assert!(!built.stderr.contains("image/homeserver: its checks"), "it has none: {}", built.stderr);
+    entry(&out, "box");
+
+    let refused = fleet.run(&["build", "box", "--to", "engine", "--to", &format!("oci:{}", none.display())]);
+    refused.expect(1).says("its check `/bin/busybox false` ended with exit code 1");
+    assert!(!refused.stderr.contains("its checks are not run"), "{}", refused.stderr);
+    assert!(!none.exists(), "what fails its checks goes nowhere");
 }
 
 #[test]
@@ -429,16 +445,21 @@ fn layers_of_a_target_that_wants_gzip_are_unpacked_by_umoci() {
     assert_eq!(mode & 0o777, 0o755);
 }
 
-/// The fleet of files with an image that has Node and esbuild, whose install script puts the native program in the place of
-/// a small one in JavaScript. What has to be fetched is shared with other tests.
-fn with_scripts(story: &str) -> Fleet {
-    let fleet = Fleet::of_files(story);
+/// What has to be fetched is shared with other tests.
+fn share_packages(fleet: &Fleet) {
     for folder in ["blobs", "tmp"] {
         let shared = work().join("store").join(folder);
         fs::create_dir_all(&shared).expect("a folder");
         fs::create_dir_all(fleet.path(".fleet")).expect("a folder");
         symlink(shared, fleet.path(".fleet").join(folder)).expect("a link");
     }
+}
+
+/// The fleet of files with an image that has Node and esbuild, whose install script puts the native program in the place of
+/// a small one in JavaScript.
+fn with_scripts(story: &str) -> Fleet {
+    let fleet = Fleet::of_files(story);
+    share_packages(&fleet);
     let text = fs::read_to_string(workspace().join("fleet.lock")).expect("the repository's lock");
     let lock: Value = serde_json::from_str(&text).expect("JSON");
     let version = lock["node"]["agent"]["version"].as_str().expect("a version").to_owned();
@@ -505,7 +526,7 @@ fn an_install_script_runs_in_the_image_without_a_network_and_is_told_of_everywhe
 
     // Made once and then kept: another build of the same inputs is the same image.
     let again = fleet.run(&["build", "homeserver", "--to", &format!("oci:{}", fleet.path("../out").display())]);
-    again.expect(0).says("not reproducible: ran install scripts of esbuild");
+    again.expect(0).says("not reproducible: runs install scripts of esbuild");
     assert!(again.stdout.contains(image["digest"].as_str().expect("a digest")), "{}", again.stdout);
     let scripts_of = |artifact: &Value| {
         artifact.get("artifactType")?;
@@ -552,4 +573,85 @@ fn an_image_stands_on_one_from_a_layout_or_from_an_archive_of_the_engine() {
     fleet.run(&["lock", "--only", "image/agent"]).expect(0);
     fleet.run(&["build", "homeserver", "--to", &file]).expect(0);
     fleet.run(&["build", "agent", "--to", &layout]).expect(1).says("fleet.lock pins");
+}
+
+#[test]
+fn files_bear_the_time_that_source_date_epoch_says_and_the_same_time_gives_the_same_image() {
+    let fleet = Fleet::of_files("epoch");
+    let built = |name: &str, epoch: Option<&str>| {
+        let out = fleet.path(name);
+        let mut command = fleet.command(&["build", "homeserver", "--to", &format!("oci:{}", out.display())]);
+        command.env_remove("SOURCE_DATE_EPOCH").envs(epoch.map(|time| ("SOURCE_DATE_EPOCH", time)));
+        let output = fleet.finish(Running::start(&mut command));
+        let digest = printed(&output.expect(0).stdout, &format!("{}/homeserver", fleet.name));
+        let layer = layers(&out, "homeserver").remove(0);
+        let tar = zstd::decode_all(&fs::read(blob(&out, &Value::String(layer))).expect("a layer")[..]).expect("zstd");
+        let mut archive = tar_list(&tar);
+        archive.dedup();
+        (digest, archive)
+    };
+    let (plain, [dated, again]) = (built("plain", None), ["a", "b"].map(|name| built(name, Some("1700000000"))));
+    assert_eq!(plain.1, ["1970-01-01 00:00:01"]);
+    assert_eq!(dated.1, ["2023-11-14 22:13:20"]);
+    assert_eq!(dated.0, again.0);
+    assert_ne!(dated.0, plain.0);
+    let mut command = fleet.command(&["build", "homeserver", "--to", "oci:nowhere"]);
+    command.env("SOURCE_DATE_EPOCH", "yesterday");
+    fleet.finish(Running::start(&mut command)).expect(64).says("SOURCE_DATE_EPOCH");
+}
+
+/// Times of the entries of a tar, as `tar` shows them.
+fn tar_list(tar: &[u8]) -> Vec<String> {
+    let mut file = tempfile::NamedTempFile::new().expect("a file");
+    std::io::Write::write_all(&mut file, tar).expect("room");
+    let listed = tool("tar", &["--utc", "--full-time", "-tvf", &file.path().to_string_lossy()]);
+    let times = listed.lines().map(|line| line.split_whitespace().skip(3).take(2).collect::<Vec<_>>().join(" "));
+    times.collect()
+}
+
+#[test]
+fn memory_does_not_grow_with_the_size_of_a_layer() {
+    let fleet = Fleet::of_files("memory");
+    let file = fleet.path("images/app/large");
+    let peak = |megabytes: u64, name: &str| {
+        // What compresses well and what does not, in turns; more of it than memory may have.
+        let mut random = fastrand::Rng::with_seed(megabytes);
+        let noise: Vec<u8> = (0..1 << 20).map(|_| random.u8(..)).collect();
+        let mut out = std::io::BufWriter::new(fs::File::create(&file).expect("a file"));
+        for n in 0..megabytes {
+            let piece = if n % 4 == 0 { &noise[..] } else { &[n as u8; 1 << 20][..] };
+            std::io::Write::write_all(&mut out, piece).expect("room");
+        }
+        drop(out);
+        let mut command = fleet.command(&["build", "homeserver", "--to", &format!("oci:{}", fleet.path(name).display())]);
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the program");
+        let used = wait4::Wait4::wait4(child).expect("a child");
+        assert!(used.status.success());
+        used.rusage.maxrss / 1_000_000
+    };
+    let (small, large) = (peak(8, "small"), peak(512, "large"));
+    assert!(large < 150, "{large} MB for a layer of 512 MB, {small} MB for one of 8 MB");
+}
+
+#[test]
+fn every_package_that_is_pinned_is_unpacked_for_both_platforms() {
+    let fleet = Fleet::of_files("pins");
+    share_packages(&fleet);
+    for folder in ["templates", "images", "org"] {
+        copy_folder(&workspace().join(folder), &fleet.path(folder));
+    }
+    fs::copy(workspace().join("fleet.lock"), fleet.path("fleet.lock")).expect("a file");
+    let kdl = fs::read_to_string(workspace().join("fleet.kdl")).expect("a file");
+    // The agent runtime is compiled for one platform only; it is no package.
+    let kdl = kdl.lines().filter(|line| !line.trim_start().starts_with("fleet-agent to=")).collect::<Vec<_>>().join("\n");
+    let kdl = kdl.replace("fleet \"anycompany\"", &format!("fleet \"{}\"", fleet.name));
+    fs::write(fleet.path("fleet.kdl"), kdl).expect("a file");
+    let to = format!("oci:{}", fleet.path("../out").display());
+    let platforms = ["--platform", "linux/amd64,linux/arm64", "--to", &to, "--format", "json"];
+    let built = fleet.run(&[&["build", "agent", "homeserver"][..], &platforms].concat());
+    let images = built.expect(0).json()["images"].as_array().expect("images").clone();
+    assert_eq!(images.len(), 2);
+    for image in images {
+        assert_eq!(image["platforms"].as_object().expect("platforms").len(), 2, "{image}");
+    }
 }

@@ -26,7 +26,7 @@ use fleet_oci::{
 use fleet_registry::DockerConfig;
 use fleet_store::Algorithm;
 use fleet_tests::{
-    Output,
+    Fleet, Output,
     engine::{docker, try_docker},
     run::{self, Running},
 };
@@ -107,6 +107,17 @@ fn fleetctl(folder: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Ou
 
 const LOCK: [&str; 3] = ["lock", "--only", "image/tools"];
 
+/// A program `docker-credential-NAME` in a folder, that gives the password to whoever names the registry on its stdin, as
+/// Docker's own do.
+fn helper(folder: &Path, name: &str, host: &str) {
+    let helper = folder.join(format!("docker-credential-{name}"));
+    let script = format!(
+        "#!/bin/sh\nread -r host\n[ \"$1 $host\" = 'get {host}' ] || exit 1\nprintf '{{\"Username\":\"{USER}\",\"Secret\":\"{PASSWORD}\"}}'\n",
+    );
+    fs::write(&helper, script).expect("a helper");
+    fs::set_permissions(&helper, Permissions::from_mode(0o755)).expect("a helper");
+}
+
 #[tokio::test]
 async fn a_base_of_a_private_registry_is_pinned_as_whom_docker_says_or_its_helper() {
     let registry = DockerRegistry::start();
@@ -130,13 +141,7 @@ async fn a_base_of_a_private_registry_is_pinned_as_whom_docker_says_or_its_helpe
 
     // A helper that gives the password to whoever names the registry on its stdin.
     fs::remove_file(at.join("fleet.lock")).expect("fleet.lock");
-    let helper = home.path().join("docker-credential-test");
-    let script = format!(
-        "#!/bin/sh\nread -r host\n[ \"$1 $host\" = 'get {}' ] || exit 1\nprintf '{{\"Username\":\"{USER}\",\"Secret\":\"{PASSWORD}\"}}'\n",
-        registry.host
-    );
-    fs::write(&helper, script).expect("a helper");
-    fs::set_permissions(&helper, Permissions::from_mode(0o755)).expect("a helper");
+    helper(home.path(), "test", &registry.host);
     let path = format!("{}:{}", home.path().display(), std::env::var("PATH").unwrap_or_default());
     let helped = at.join("helped");
     fs::create_dir(&helped).expect("a folder");
@@ -183,4 +188,95 @@ async fn a_registry_with_a_certificate_of_the_house_is_spoken_to_where_ssl_cert_
     let trusted = [("SSL_CERT_FILE", ca.to_str().expect("text"))];
     fleetctl(at, &LOCK, &trusted).expect(0);
     assert!(locked());
+
+    // And an image on it: what it stands on is there already, the rest is pushed.
+    let fleet = on_base("house", &format!("{}/org/base:1", registry.host));
+    let build = ["build", "box", "--to", &format!("registry:{}/pushed", registry.host)];
+    with(&fleet, &LOCK_BOX, &trusted).expect(0);
+    with(&fleet, &build, &[]).says(&registry.host).says("certificate");
+    assert_eq!(registry.count("POST", "/v2/pushed/", 202), 0);
+    with(&fleet, &build, &trusted).expect(0);
+    let layer = format!("/v2/org/base/blobs/{}", image.layers[0].digest);
+    assert_eq!(registry.count("GET", &layer, 200), 0, "mounted, and never fetched: {:?}", registry.asked());
+    with(&fleet, &["build", "box", "--to", &format!("oci:{}", fleet.path("../out").display())], &[]).says("certificate");
+    with(&fleet, &["build", "box", "--to", &format!("oci:{}", fleet.path("../out").display())], &trusted).expect(0);
+    assert_eq!(registry.count("GET", &layer, 200), 1, "fetched where it is needed: {:?}", registry.asked());
+    assert_eq!(registry.count("PUT", &format!("/v2/pushed/{}/box/manifests/d-", fleet.name), 201), 1);
+}
+
+/// A fleet of files whose image `box` stands on an image in a registry.
+fn on_base(story: &str, base: &str) -> Fleet {
+    let fleet = Fleet::of_files(story);
+    fleet.edit("fleet.kdl", "    image \"box\" {\n", &format!("    image \"box\" {{\n        base \"{base}\"\n"));
+    fleet
+}
+
+const LOCK_BOX: [&str; 3] = ["lock", "--only", "image/box"];
+
+/// Runs the program in a fleet's project with more variables, and as nobody unless they say who.
+fn with(fleet: &Fleet, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
+    let mut command = fleet.command(arguments);
+    command.env("DOCKER_CONFIG", fleet.path("../nobody")).envs(variables.iter().copied());
+    fleet.finish(Running::start(&mut command))
+}
+
+#[test]
+fn a_push_is_made_as_whom_the_helper_of_that_registry_says() {
+    let registry = DockerRegistry::start();
+    let fleet = Fleet::of_files("helper");
+    let home = tempfile::tempdir().expect("a folder");
+    helper(home.path(), "x", &registry.host);
+    let config = serde_json::json!({"credHelpers": {registry.host.clone(): "x", "other.example": "absent"}});
+    fs::write(home.path().join("config.json"), config.to_string()).expect("a file");
+    let build = ["build", "agent", "--to", &format!("registry:{}/org", registry.host)];
+    let refused = with(&fleet, &build, &[]);
+    refused.says(&format!("docker login {}", registry.host));
+    assert_ne!(refused.code, Some(0));
+    assert_eq!(registry.count("POST", "", 202), 0);
+
+    let path = format!("{}:{}", home.path().display(), std::env::var("PATH").unwrap_or_default());
+    let asked = [("DOCKER_CONFIG", home.path().to_str().expect("text")), ("PATH", path.as_str())];
+    let pushed = with(&fleet, &build, &asked);
+    pushed.expect(0);
+    assert!(!format!("{pushed:?}").contains(PASSWORD), "a password is told to nobody");
+    let digest = pushed.stdout.trim().rsplit('@').next().expect("a digest").to_owned();
+    let reference = format!("docker://{}/org/{}/agent@{digest}", registry.host, fleet.name);
+    let creds = format!("{USER}:{PASSWORD}");
+    let options = ["inspect", "--tls-verify=false", "--creds", &creds, "--format", "{{.Digest}}", &reference];
+    assert_eq!(ran(Command::new("skopeo").args(options)).trim(), digest);
+
+    // Of a helper that is not there it is said who names it, and nothing is tried as nobody.
+    let config = serde_json::json!({"credHelpers": {registry.host.clone(): "absent"}});
+    fs::write(home.path().join("config.json"), config.to_string()).expect("a file");
+    let before = registry.asked().len();
+    let absent = with(&fleet, &build, &asked);
+    absent.says(&home.path().join("config.json").display().to_string()).says("cannot be run; is it installed?");
+    assert_ne!(absent.code, Some(0));
+    let tried = registry.asked().split_off(before);
+    assert!(tried.iter().all(|asked| asked.status != 201 && asked.status != 202), "{tried:?}");
+}
+
+#[tokio::test]
+async fn a_mirror_serves_the_base_and_gets_nothing_of_what_is_pushed() {
+    let (mirror, place, unreachable) = (DockerRegistry::open(), DockerRegistry::open(), "127.0.0.1:1");
+    let bench = Bench::new(fleet_registry::Nobody);
+    let image = runnable(&bench, Compression::Zstd);
+    bench.push(&bench.client(), &target(&mirror.host, "cache/org/base:1"), &image).await.expect("a push");
+    let fleet = on_base("mirrored", &format!("{unreachable}/org/base:1"));
+    // The target has a mirror, too: it is for pulls.
+    let mirrors = format!("{unreachable}={host}/cache,{}={host}/cache", place.host, host = mirror.host);
+    let mirrors = [("FLEETCTL_REGISTRY_MIRRORS", mirrors.as_str())];
+    with(&fleet, &LOCK_BOX, &mirrors).expect(0);
+    let before = mirror.asked().len();
+    let pushed = with(&fleet, &["build", "box", "--to", &format!("registry:{}/org", place.host)], &mirrors);
+    pushed.expect(0);
+    let asked = mirror.asked().split_off(before);
+    assert!(asked.iter().any(|asked| asked.request.starts_with("GET /v2/cache/org/base/blobs/")), "{asked:?}");
+    assert!(asked.iter().all(|asked| asked.request.starts_with("GET ")), "{asked:?}");
+    let repository = format!("/v2/org/{}/box/", fleet.name);
+    assert_eq!(place.count("PUT", &format!("{repository}manifests/d-"), 201), 1);
+    let raw = format!("docker://{}/org/{}/box@{}", place.host, fleet.name, pushed.stdout.trim().rsplit('@').next().expect("a digest"));
+    let manifest = ran(Command::new("skopeo").args(["inspect", "--raw", "--tls-verify=false", &raw]));
+    let manifest: serde_json::Value = serde_json::from_str(&manifest).expect("JSON");
+    assert_eq!(manifest["layers"][0]["digest"], image.layers[0].digest.to_string(), "the base's own layer is below");
 }

@@ -2,7 +2,7 @@
 //!
 //! - [`Engine`]: a connection that answered; found by [`engine::find`], installed by [`install::install`].
 //! - [`DockerProvider`]: containers of services and agents, the org directory, volumes, the network.
-//! - [`Engine`]'s image methods (`images`), [`containerfile::build`], logs, [`DockerProvider::purge`].
+//! - [`Engine`]'s image methods (`images`, [`save`]), [`containerfile::build`], logs, [`DockerProvider::purge`].
 //!
 //! Flow of a change: `observe` lists → planner → `apply` lists the one object again → [`recover::steps`] (pure) says
 //! what brings it from here to there → `roll` runs those steps. A killed run leaves a state that `steps` knows.
@@ -25,6 +25,7 @@ mod provider;
 mod purge;
 pub mod recover;
 mod roll;
+pub mod save;
 pub mod scripts;
 mod spec;
 mod wait;

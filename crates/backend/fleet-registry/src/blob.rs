@@ -37,12 +37,34 @@ const SMALL: u64 = 256 << 10;
 const MAXIMUM_MOUNTS: usize = 3;
 
 /// A repository that holds a blob.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Origin {
     /// `ghcr.io`
     pub registry: String,
     /// `org/app`
     pub repository: String,
+}
+
+impl Origin {
+    fn record(blob: &Digest) -> RecordId {
+        RecordId { space: "origins".to_owned(), key: blob.hex().to_owned() }
+    }
+
+    /// Those that were seen, the last one first. A note that cannot be read or written costs an upload, nothing else.
+    fn noted(store: &Store, blob: &Digest) -> Vec<Self> {
+        store.get_record(&Self::record(blob)).ok().flatten().unwrap_or_default()
+    }
+
+    /// Takes note of who has a blob.
+    pub(crate) fn note(&self, store: &Store, blob: &Digest) {
+        let mut noted = Self::noted(store, blob);
+        if noted.first() != Some(self) {
+            noted.retain(|other| other != self);
+            noted.insert(0, self.clone());
+            noted.truncate(MAXIMUM_MOUNTS);
+            drop(store.put_record(&Self::record(blob), &noted, &[]));
+        }
+    }
 }
 
 /// What a push asks for: where the bytes of blobs are, what is said about the image, and what an earlier push left.
@@ -87,7 +109,7 @@ pub struct Left {
 pub struct StoreBlobs {
     /// What was made or pulled here.
     pub store: Arc<Store>,
-    /// What is elsewhere, by digest: layers of a base that was only described.
+    /// What is elsewhere, by digest, beside what was noted of bases when they were pulled or described.
     pub origins: std::collections::BTreeMap<Digest, Vec<Origin>>,
 }
 
@@ -100,7 +122,9 @@ impl StoreBlobs {
 #[async_trait]
 impl Source for StoreBlobs {
     fn origins(&self, blob: &BlobRef) -> Vec<Origin> {
-        self.origins.get(&blob.digest).cloned().unwrap_or_default()
+        let mut known = self.origins.get(&blob.digest).cloned().unwrap_or_default();
+        known.extend(Origin::noted(&self.store, &blob.digest));
+        known
     }
 
     async fn open(&self, blob: &BlobRef) -> io::Result<Option<File>> {

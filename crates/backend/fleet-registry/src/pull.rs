@@ -17,6 +17,7 @@ use reqwest::{Method, Response, StatusCode};
 use serde::Deserialize;
 
 use crate::{
+    blob::Origin,
     client::{Client, Inner, session},
     error::RegistryError,
     manifest::{Blob, Document, Kind, MAXIMUM_MANIFEST},
@@ -54,25 +55,31 @@ impl Client {
         Err(pulling.malformed(format!("an index in an index, more than {MAXIMUM_INDEXES} deep")))
     }
 
-    /// What an image is made of, without its layers' bytes: settings and layers of a base that is only referred to.
-    /// Nobody unpacked its layers: their `uncompressed` is 0, and their diff ids are the config's word.
+    /// What an image is made of, without its layers' bytes: settings and layers of a base that is only referred to, which
+    /// stay where they are. Its manifest and config are kept in the store, so that the next time nobody is asked. Of a layer
+    /// that nobody unpacked here `uncompressed` is 0, and its diff id is the config's word.
     ///
     /// # Errors
     /// [`RegistryError`].
-    pub async fn describe(&self, reference: &str, digest: &Digest, platform: Platform) -> Result<Base, RegistryError> {
+    pub async fn describe(
+        &self,
+        reference: &str,
+        digest: &Digest,
+        platform: Platform,
+        store: &Store,
+    ) -> Result<Base, RegistryError> {
         let pulling = Pulling::new(&self.0, reference)?;
-        let manifest = pulling.get(&Ask::Manifest { version: &digest.to_string() }).await?;
-        let (config, layers) = pulling.image_in(&manifest, platform)?;
-        let json = pulling.get(&Ask::Small { blob: &config, what: "a config" }).await?;
-        let (settings, diff_ids) = pulling.settings(&json, layers.len())?;
-        let described = |(blob, diff_id): (Blob, Digest)| LayerDescriptor {
-            media_type: blob.oci_type().to_owned(),
-            digest: blob.digest,
-            diff_id,
-            size: blob.size,
-            uncompressed: 0,
+        let (config, layers) = pulling.described(digest, platform, store).await?;
+        let described = |(blob, diff_id): (Blob, Digest)| {
+            inspected(store, &blob, &diff_id).unwrap_or_else(|| LayerDescriptor {
+                media_type: blob.oci_type().to_owned(),
+                digest: blob.digest,
+                diff_id,
+                size: blob.size,
+                uncompressed: 0,
+            })
         };
-        Ok(Base { config: settings, layers: layers.into_iter().zip(diff_ids).map(described).collect() })
+        Ok(Base { config, layers: layers.into_iter().map(described).collect() })
     }
 
     /// Pulls an image by digest: its manifest and blobs into the store, verified down to their diff ids, and what an
@@ -88,12 +95,9 @@ impl Client {
         store: Arc<Store>,
     ) -> Result<Base, RegistryError> {
         let pulling = Pulling::new(&self.0, reference)?;
-        let manifest = pulling.stored(digest, &Ask::Manifest { version: &digest.to_string() }, &store).await?;
-        let (config, layers) = pulling.image_in(&manifest, platform)?;
-        let json = pulling.stored(&config.digest, &Ask::Small { blob: &config, what: "a config" }, &store).await?;
-        let (settings, diff_ids) = pulling.settings(&json, layers.len())?;
+        let (settings, layers) = pulling.described(digest, platform, &store).await?;
         let (pulling, store) = (&pulling, &store);
-        let pulls = layers.into_iter().zip(diff_ids).map(|(blob, diff_id)| pulling.layer(blob, diff_id, store));
+        let pulls = layers.into_iter().map(|(blob, diff_id)| pulling.layer(blob, diff_id, store));
         let layers = stream::iter(pulls).buffered(self.0.parallel).try_collect().await?;
         Ok(Base { config: settings, layers })
     }
@@ -199,6 +203,23 @@ impl<'a> Pulling<'a> {
         Ok(bytes)
     }
 
+    /// The settings of a pinned image and its layers with their diff ids; where they are is remembered.
+    async fn described(
+        &self,
+        digest: &Digest,
+        platform: Platform,
+        store: &Store,
+    ) -> Result<(fleet_oci::ImageConfig, Vec<(Blob, Digest)>), RegistryError> {
+        let manifest = self.stored(digest, &Ask::Manifest { version: &digest.to_string() }, store).await?;
+        let (config, layers) = self.image_in(&manifest, platform)?;
+        let json = self.stored(&config.digest, &Ask::Small { blob: &config, what: "a config" }, store).await?;
+        let (settings, diff_ids) = self.settings(&json, layers.len())?;
+        let place = &self.named.place;
+        let origin = Origin { registry: place.registry.clone(), repository: place.repository.clone() };
+        layers.iter().for_each(|layer| origin.note(store, &layer.digest));
+        Ok((settings, layers.into_iter().zip(diff_ids).collect()))
+    }
+
     /// The config and layers of a pinned image.
     fn image_in(&self, manifest: &[u8], platform: Platform) -> Result<(Blob, Vec<Blob>), RegistryError> {
         match Document::parse(manifest, platform).map_err(|why| self.malformed(why))? {
@@ -264,10 +285,7 @@ impl<'a> Pulling<'a> {
         if store.blob_path(&id).is_none() {
             self.get(&Ask::Layer { blob: &blob, store }).await?;
         }
-        // A record that cannot be read or written costs another look, nothing else.
-        let record = RecordId { space: "inspected".to_owned(), key: id.hex().to_owned() };
-        let known = store.get_record::<LayerDescriptor>(&record).ok().flatten();
-        if let Some(known) = known.filter(|known| known.digest == blob.digest && known.diff_id == diff_id) {
+        if let Some(known) = inspected(store, &blob, &diff_id) {
             return Ok(known);
         }
         let lies = |why: String| RegistryError::Lies {
@@ -289,7 +307,7 @@ impl<'a> Pulling<'a> {
         }
         let uncompressed = inspected.uncompressed;
         let layer = LayerDescriptor { media_type, digest: blob.digest, diff_id, size: blob.size, uncompressed };
-        drop(store.put_record(&record, &layer, &[id]));
+        drop(store.put_record(&inspected_record(&layer.digest), &layer, &[id]));
         Ok(layer)
     }
 }
@@ -324,6 +342,16 @@ fn via_mirror(error: RegistryError, mirror: &Place) -> RegistryError {
         }
         other => other,
     }
+}
+
+fn inspected_record(digest: &Digest) -> RecordId {
+    RecordId { space: "inspected".to_owned(), key: digest.hex().to_owned() }
+}
+
+/// A layer that was looked through before. A record that cannot be read or written costs another look, nothing else.
+fn inspected(store: &Store, blob: &Blob, diff_id: &Digest) -> Option<LayerDescriptor> {
+    let known = store.get_record::<LayerDescriptor>(&inspected_record(&blob.digest)).ok().flatten();
+    known.filter(|known| known.digest == blob.digest && known.diff_id == *diff_id)
 }
 
 pub(crate) fn id_of(digest: &Digest) -> Result<BlobId, RegistryError> {

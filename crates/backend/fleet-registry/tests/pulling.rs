@@ -98,8 +98,14 @@ async fn a_base_is_pinned_and_pulled_once_with_its_settings() {
     let before = registry.server.asked().len();
     assert_eq!(registry.pull(&registry.image).await.unwrap(), base);
     assert_eq!(registry.server.asked().len(), before, "what is there whole is asked of nobody");
-    let described = registry.client().describe(&registry.reference(), &digest, PLATFORM).await.unwrap();
-    assert_eq!((&described.config, &described.layers[0].digest), (&base.config, &base.layers[0].digest));
+    let (client, reference, other) = (registry.client(), registry.reference(), Bench::new(Nobody));
+    let described = client.describe(&reference, &digest, PLATFORM, &registry.bench.store).await.unwrap();
+    assert_eq!(described, base, "what was looked through is known");
+    let first = client.describe(&reference, &digest, PLATFORM, &other.store).await.unwrap();
+    assert_eq!((&first.config, &first.layers[0].digest), (&base.config, &base.layers[0].digest));
+    let before = registry.server.asked().len();
+    assert_eq!(client.describe(&reference, &digest, PLATFORM, &other.store).await.unwrap(), first);
+    assert_eq!(registry.server.asked().len(), before, "nor is a description asked for twice");
 }
 
 #[tokio::test]

@@ -170,16 +170,15 @@ async fn a_base_that_is_only_described_is_streamed_from_its_registry_and_never_s
     let base = image(&[maker.large("usr/lib/a", 2 << 20, 1)], "base");
     maker.push(&maker.client(), &target(&theirs.host, "library/base:1"), &base).await.unwrap();
 
-    let mut bench = Bench::new(ME);
+    let bench = Bench::new(ME);
     let client = bench.client();
     let reference = format!("{}/library/base:1", theirs.host);
     let digest = client.resolve(&reference, PLATFORM).await.unwrap();
-    let described = client.describe(&reference, &digest, PLATFORM).await.unwrap();
+    let described = client.describe(&reference, &digest, PLATFORM, &bench.store).await.unwrap();
     assert_eq!(described.layers[0].digest, base.layers[0].digest);
     let own = bench.layer("etc/own", b"own".to_vec());
     let image = fleet_oci::image::assemble(&described, PLATFORM, &fleet_oci::ImageConfig::default(), &[own]);
-    let origin = Origin { registry: theirs.host.clone(), repository: "library/base".into() };
-    bench.blobs.origins.insert(base.layers[0].digest.clone(), vec![origin]);
+    // Where it was described is remembered.
     bench.push(&client, &target(&ours.host, "org/app:d-1"), &image).await.unwrap();
     let id = fleet_store::BlobId::sha256(base.layers[0].digest.hex()).unwrap();
     assert!(bench.store.blob_path(&id).is_none());

@@ -1,6 +1,8 @@
 //! [`Assembler`]: images made of layers, into the store. Layers come from packages, files and bases; what was made before
-//! is taken from the store. An engine is asked only where install scripts are allowed.
+//! is taken from the store. An engine is asked only where install scripts are allowed, and for what it builds from a
+//! Containerfile.
 
+mod from_engine;
 mod scripts;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
@@ -8,7 +10,7 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 use fleet_apply::{Event, Events, ProviderError};
 use fleet_derivation::{Derivation, Hash};
 use fleet_docker::Engine;
-use fleet_model::Address;
+use fleet_model::{Address, SourceTree};
 use fleet_oci::{
     Image, LayerDescriptor, LayerRecipe,
     image::{self, Base},
@@ -25,6 +27,7 @@ use crate::{
     blobs::{StoreCache, blob_id},
 };
 
+pub use from_engine::{built_by, containerfiles};
 pub use scripts::allowed;
 
 /// Makes images into a store.
@@ -32,7 +35,8 @@ pub use scripts::allowed;
 pub struct Assembler {
     /// Fleet name: the first part of repositories.
     pub fleet: String,
-    /// Where install scripts run; `None` where there is none, which only matters to images that allow some.
+    /// Where install scripts run and Containerfiles are built; `None` where there is none, which only matters to images
+    /// that have some.
     pub engine: Option<Engine>,
     /// Layers, packages, records.
     pub store: Arc<Store>,
@@ -42,6 +46,12 @@ pub struct Assembler {
     pub project: PathBuf,
     /// Registries, as this user of this machine.
     pub registries: Registries,
+    /// Files for the contexts of Containerfiles.
+    pub sources: Arc<SourceTree>,
+    /// Bases in registries are only described: nobody here needs their layers, which go from registry to registry.
+    pub described: bool,
+    /// Where the fleet's images are kept beside the store: a registry, `host[:port][/prefix]`, and who speaks to it.
+    pub kept: Option<(Registries, String)>,
 }
 
 /// What is known of a layer, by its derivation's hash.
@@ -80,12 +90,15 @@ struct Assembling<'a> {
 impl Assembling<'_> {
     async fn assemble(&self) -> Result<Image, ProviderError> {
         let recipe = &self.spec.recipe;
+        if let [LayerRecipe::Containerfile { path, .. }] = recipe.layers.as_slice() {
+            return self.from_containerfile(path).await;
+        }
         let mut base = Base::default();
         let mut layers = Vec::new();
         let mut keys = layer_keys(self.derivation).into_iter();
         for layer in &recipe.layers {
             match layer {
-                LayerRecipe::Image { name, .. } => base = self.other(name)?,
+                LayerRecipe::Image { name, .. } => base = Base::from(&self.other(name).await?),
                 LayerRecipe::Base { reference, digest } => {
                     self.progress(format!("reading {reference}"));
                     base = self.pull(reference, digest).await?;
@@ -185,19 +198,42 @@ impl Assembling<'_> {
         Ok(LayerRecipe::Files { entries: vec![entry] })
     }
 
-    /// The layers and settings of another image of the fleet, made earlier in this run or an earlier one.
-    fn other(&self, name: &str) -> Result<Base, ProviderError> {
+    /// Another image of the fleet, made earlier in this run or an earlier one; taken from the engine or the registry that has
+    /// it where the store has not.
+    async fn other(&self, name: &str) -> Result<Image, ProviderError> {
         let hash = match self.derivation.inputs.get("base") {
             Some(fleet_derivation::Input::Derivation { hash, .. }) => *hash,
             _ => return Err(self.failed_with("its derivation does not name its base")),
         };
-        match self.assembler.store.get_record::<Image>(&image_record(&hash)) {
-            Ok(Some(image)) => Ok(Base::from(&image)),
-            Ok(None) => Err(self.failed_with(&format!(
-                "image {name} is in the engine but its layers are not in .fleet/; run `fleetctl build {name}`"
-            ))),
-            Err(error) => Err(self.failed(&error)),
+        let known = self.assembler.store.get_record::<Image>(&image_record(&hash)).map_err(|error| self.failed(&error))?;
+        let whole = |layer: &LayerDescriptor| layer.uncompressed > 0 && self.is_stored(layer);
+        let here = |known: &Image| self.assembler.described || known.layers.iter().all(whole);
+        if let Some(known) = known.filter(here) {
+            return Ok(known);
         }
+        if let Some(image) = self.other_in_engine(name, &hash).await? {
+            return Ok(image);
+        }
+        let image = self.other_kept(name, &hash).await?;
+        image.ok_or_else(|| {
+            self.failed_with(&format!("the layers of image {name} are not in .fleet/; run `fleetctl build {name} --to oci:DIR`"))
+        })
+    }
+
+    /// Another image of the fleet, out of the registry that its images are kept in.
+    async fn other_kept(&self, name: &str, hash: &Hash) -> Result<Option<Image>, ProviderError> {
+        let Some((client, registry)) = &self.assembler.kept else { return Ok(None) };
+        let repository = format!("{registry}/{}", fleet_graph::image::repository(&self.assembler.fleet, name));
+        let found = client.exists(&repository, &format!("d-{hash}")).await.map_err(|error| self.failed(&error))?;
+        let Some(digest) = found else { return Ok(None) };
+        self.progress(format!("reading {repository}@{digest}"));
+        let platform = self.spec.recipe.platform;
+        let pulled = client.pull(&repository, &digest, platform, Arc::clone(&self.assembler.store)).await;
+        let base = pulled.map_err(|error| self.failed(&error))?;
+        let image = image::assemble(&base, platform, &fleet_oci::ImageConfig::default(), &[]);
+        let blobs: Vec<BlobId> = image.layers.iter().filter_map(|layer| blob_id(&layer.digest)).collect();
+        self.assembler.store.put_record(&image_record(hash), &image, &blobs).map_err(|error| self.failed(&error))?;
+        Ok(Some(image))
     }
 
     async fn pull(&self, reference: &str, digest: &fleet_oci::Digest) -> Result<Base, ProviderError> {
@@ -208,8 +244,13 @@ impl Assembling<'_> {
             let read = read.await.map_err(|stopped| self.failed(&stopped))?;
             return read.map_err(|error| self.failed(&error));
         }
-        let pulled = self.assembler.registries.pull(reference, digest, self.spec.recipe.platform, store).await;
-        pulled.map_err(|error| self.failed(&error))
+        let (registries, platform) = (&self.assembler.registries, self.spec.recipe.platform);
+        let base = if self.assembler.described {
+            registries.describe(reference, digest, platform, &store).await
+        } else {
+            registries.pull(reference, digest, platform, store).await
+        };
+        base.map_err(|error| self.failed(&error))
     }
 
     fn progress(&self, what: String) {

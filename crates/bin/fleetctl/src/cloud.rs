@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use fleet_apply::{Applied, Event, Events, Provider, ProviderError, Ready, Secrets};
 use fleet_aws::{Account, AgentProvider, AwsError, Place, Repository, StackProvider};
 use fleet_model::{Address, Kind, model::Target};
-use fleet_oci::{LayerRecipe, Upload};
+use fleet_oci::Upload;
 use fleet_plan::{Change, Desired, State};
 use fleet_registry::{
     Client as Registries, Credential, Credentials, CredentialsError, RegistryConfig, StoreBlobs, Target as Pushed,
@@ -112,14 +112,16 @@ pub struct RepositoryImages {
 
 impl RepositoryImages {
     async fn new(prepared: &Prepared, account: Account, registry: String) -> Result<Self, Failure> {
-        // Only install scripts need an engine.
+        // Only install scripts and Containerfiles need an engine.
         let engine = crate::world::engine().await.ok();
         let login = Login { account: account.clone(), registry: registry.clone() };
         let config = RegistryConfig { credentials: Arc::new(login), ..RegistryConfig::default() };
         let client = Registries::new(&config)
             .map_err(|error| Failure::caused(Exit::Failed, "container registries cannot be used", &error))?;
         let names = prepared.model.images.keys().cloned().collect();
-        Ok(Self { account, assembler: prepared.assembler(engine)?, registry, client, names })
+        // What others stand on may be there and not here.
+        let assembler = Assembler { kept: Some((client.clone(), registry.clone())), ..prepared.assembler(engine)? };
+        Ok(Self { account, assembler, registry, client, names })
     }
 
     fn repository(&self, image: &str) -> String {
@@ -151,10 +153,6 @@ impl Provider for RepositoryImages {
         let (Some(Desired::Image(spec)), Some(derivation)) = (&change.desired, &change.derivation) else {
             return Err(failed(&change.address, "the plan has no recipe for it"));
         };
-        if let [LayerRecipe::Containerfile { path, .. }] = spec.recipe.layers.as_slice() {
-            let why = format!("it is built by a container engine, from {path}; on aws this version needs layers for it");
-            return Err(failed(&change.address, &why));
-        }
         let error = |error: &dyn std::error::Error| failed(&change.address, &crate::error::chain(error));
         let repository = format!("{}/{}", self.registry, self.repository(&spec.name));
         let tag = format!("d-{}", derivation.hash());

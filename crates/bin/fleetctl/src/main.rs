@@ -12,6 +12,7 @@ mod context;
 mod error;
 mod exit;
 mod images;
+mod in_engine;
 mod interrupts;
 mod machine;
 mod pipeline;

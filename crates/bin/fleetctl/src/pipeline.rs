@@ -19,7 +19,7 @@ use fleet_docker::Engine;
 use fleet_graph::{Inputs, Instance, Problem, image::PlannedImage, instantiate};
 use fleet_model::{
     Address, Diagnostic, Origin, SourceTree,
-    model::{Environment, Layer, Model, Recipe, Target},
+    model::{Environment, Image, Layer, Model, Recipe, Target},
     resolved::Resolved,
 };
 use fleet_oci::{Lock, Platform};
@@ -144,7 +144,16 @@ impl Prepared {
             agent: self.agent.clone(),
             project: self.opened.root.clone(),
             registries: crate::world::registries()?,
+            sources: self.contexts(),
+            described: false,
+            kept: None,
         })
+    }
+
+    /// Files for the contexts of Containerfiles; nothing where there is none.
+    fn contexts(&self) -> Arc<SourceTree> {
+        let from_one = |image: &Image| matches!(image.recipe, Recipe::Containerfile(_));
+        if self.model.images.values().any(from_one) { Arc::new(self.opened.tree.clone()) } else { Arc::default() }
     }
 
     /// Model ─▶ DerivationGraph, with the outputs that are known.

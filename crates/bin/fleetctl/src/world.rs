@@ -153,7 +153,6 @@ impl World {
             images: ImageProvider {
                 engine: engine.clone(),
                 assembler: prepared.assembler(Some(engine.clone()))?,
-                sources: Arc::new(prepared.opened.tree.clone()),
             },
             docker: DockerProvider::new(engine, prepared.scope.clone())
                 .with_given(secrets.operator.keys().cloned().collect()),

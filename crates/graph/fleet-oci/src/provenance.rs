@@ -3,7 +3,7 @@
 //! The only place where a revision of the project stands: in the image it would make two of one content. There is no
 //! time in it either, so that the same inputs give the same statement.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
@@ -34,7 +34,12 @@ pub struct Built<'a> {
     /// Packages and bases.
     pub materials: &'a [Material],
     /// Packages whose install scripts ran; with any, nobody can promise the same bytes again.
-    pub scripts: &'a [String],
+    pub scripts: &'a BTreeSet<String>,
+    /// Containerfiles that a container engine built it from; what their steps took from elsewhere is not known, and nobody
+    /// can promise the same bytes again.
+    pub containerfiles: &'a BTreeSet<String>,
+    /// The engines that did, where they are known.
+    pub engines: &'a BTreeSet<String>,
     /// Of the project, where it is known.
     pub revision: Option<Revision>,
     /// Version of the builder.
@@ -82,8 +87,10 @@ pub fn provenance(digest: &Digest, built: &Built<'_>) -> String {
                 external_parameters: External { image: built.image, platform: built.platform },
                 internal_parameters: Internal {
                     derivation: built.derivation,
-                    reproducible: built.scripts.is_empty(),
+                    reproducible: built.scripts.is_empty() && built.containerfiles.is_empty(),
                     install_scripts: built.scripts,
+                    containerfiles: built.containerfiles,
+                    container_engines: built.engines,
                 },
                 resolved_dependencies: revision.chain(inputs).chain(materials).collect(),
             },
@@ -139,8 +146,12 @@ struct External<'a> {
 struct Internal<'a> {
     derivation: &'a str,
     reproducible: bool,
-    #[serde(skip_serializing_if = "<[String]>::is_empty")]
-    install_scripts: &'a [String],
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    install_scripts: &'a BTreeSet<String>,
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    containerfiles: &'a BTreeSet<String>,
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    container_engines: &'a BTreeSet<String>,
 }
 
 #[derive(Default, Serialize)]
@@ -172,8 +183,13 @@ mod tests {
     use super::*;
     use crate::materials::{materials, sample};
 
-    fn statement(scripts: &[String], revision: Option<Revision>) -> String {
+    fn set(words: &[&str]) -> BTreeSet<String> {
+        words.iter().map(|word| (*word).to_owned()).collect()
+    }
+
+    fn statement(scripts: &[&str], containerfiles: &[&str], revision: Option<Revision>) -> String {
         let materials = materials([&sample()]);
+        let engines = set(if containerfiles.is_empty() { &[] } else { &["Docker 20.10.24"] });
         let built = Built {
             repository: "fleet/agent",
             image: "agent",
@@ -181,7 +197,9 @@ mod tests {
             derivation: "abc",
             inputs: BTreeMap::from([("layer.0.debian".to_owned(), ("blake3", "00ff".to_owned()))]),
             materials: &materials,
-            scripts,
+            scripts: &set(scripts),
+            containerfiles: &set(containerfiles),
+            engines: &engines,
             revision,
             version: "1.0.0",
         };
@@ -191,7 +209,7 @@ mod tests {
     #[test]
     fn the_statement_of_a_fixed_build_never_changes() {
         let revision = Revision { commit: "1234".into(), changed: true };
-        let text = statement(&[], Some(revision));
+        let text = statement(&[], &[], Some(revision));
         let read: serde_json::Value = serde_json::from_str(&text).unwrap();
         let definition = &read["predicate"]["buildDefinition"];
         assert_eq!(definition["internalParameters"]["reproducible"], true);
@@ -202,11 +220,17 @@ mod tests {
     }
 
     #[test]
-    fn an_image_whose_scripts_ran_promises_nothing() {
-        let read: serde_json::Value = serde_json::from_str(&statement(&["esbuild".to_owned()], None)).unwrap();
-        let internal = &read["predicate"]["buildDefinition"]["internalParameters"];
-        assert_eq!(*internal, serde_json::json!({
-            "derivation": "abc", "reproducible": false, "installScripts": ["esbuild"],
-        }));
+    fn an_image_that_others_programs_made_promises_nothing() {
+        let internal = |scripts: &[&str], containerfiles: &[&str]| {
+            let read: serde_json::Value = serde_json::from_str(&statement(scripts, containerfiles, None)).unwrap();
+            read["predicate"]["buildDefinition"]["internalParameters"].clone()
+        };
+        let scripted = serde_json::json!({"derivation": "abc", "reproducible": false, "installScripts": ["esbuild"]});
+        assert_eq!(internal(&["esbuild"], &[]), scripted);
+        let built = serde_json::json!({
+            "derivation": "abc", "reproducible": false, "containerfiles": ["images/a/Containerfile"],
+            "containerEngines": ["Docker 20.10.24"],
+        });
+        assert_eq!(internal(&[], &["images/a/Containerfile"]), built);
     }
 }

@@ -15,9 +15,10 @@ use crate::{
 /// Media type of the bill.
 pub const SBOM_TYPE: &str = "application/vnd.cyclonedx+json";
 
-/// The bill's text. `name` is the image's repository; `materials` come from [`crate::materials::materials`].
+/// The bill's text. `name` is the image's repository; `materials` come from [`crate::materials::materials`]. An image that
+/// an engine built is not known to be made of these alone: its bill says that it is incomplete.
 #[must_use]
-pub fn sbom(name: &str, materials: &[Material]) -> String {
+pub fn sbom(name: &str, materials: &[Material], complete: bool) -> String {
     json(&Bill {
         schema: "http://cyclonedx.org/schema/bom-1.6.schema.json",
         bom_format: "CycloneDX",
@@ -34,6 +35,11 @@ pub fn sbom(name: &str, materials: &[Material]) -> String {
             },
         },
         components: materials.iter().map(Component::of).collect(),
+        compositions: if complete {
+            Vec::new()
+        } else {
+            vec![Composition { aggregate: "incomplete", assemblies: [name] }]
+        },
     })
 }
 
@@ -48,6 +54,14 @@ struct Bill<'a> {
     version: u32,
     metadata: Metadata<'a>,
     components: Vec<Component<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    compositions: Vec<Composition<'a>>,
+}
+
+#[derive(Serialize)]
+struct Composition<'a> {
+    aggregate: &'static str,
+    assemblies: [&'a str; 1],
 }
 
 #[derive(Serialize)]
@@ -106,11 +120,18 @@ mod tests {
 
     #[test]
     fn the_bill_of_a_fixed_image_never_changes() {
-        let bill = sbom("fleet/agent", &materials([&sample()]));
+        let bill = sbom("fleet/agent", &materials([&sample()]), true);
         let read: serde_json::Value = serde_json::from_str(&bill).unwrap();
         assert_eq!(read["components"].as_array().unwrap().len(), 5);
         assert_eq!(read["components"][0]["hashes"][0]["content"], Digest::sha256(b"libstdc++6").hex());
         assert_eq!(read["components"][2]["hashes"][0]["alg"], "SHA-512");
         assert_eq!(Digest::sha256(bill.as_bytes()).to_string(), "sha256:fc8be361e582605a2f1178da12e587325089ebbdcb4187ef055d58d2614b5f46", "{bill}");
+    }
+
+    #[test]
+    fn the_bill_of_what_an_engine_built_says_that_there_may_be_more() {
+        let read: serde_json::Value = serde_json::from_str(&sbom("fleet/agent", &[], false)).unwrap();
+        assert_eq!(read["compositions"], serde_json::json!([{"aggregate": "incomplete", "assemblies": ["fleet/agent"]}]));
+        assert_eq!(read["metadata"]["component"]["bom-ref"], "fleet/agent");
     }
 }

@@ -10,7 +10,7 @@ mod statements;
 use std::collections::BTreeSet;
 
 use fleet_apply::{Event, Events as _};
-use fleet_model::{Address, Kind};
+use fleet_model::{Address, Kind, model::Recipe};
 use fleet_oci::Platform;
 use fleet_plan::Plan;
 
@@ -52,7 +52,8 @@ pub async fn build(context: &Context, args: &BuildArgs) -> Outcome {
     if elsewhere.len() == args.to.len() {
         unchecked(context, &prepared, &wanted);
     }
-    let (made, notes) = make::make(context, &mut prepared, &wanted, &platforms).await?;
+    let only_registries = elsewhere.iter().all(|sink| matches!(sink, Sink::Registry(_)));
+    let (made, notes) = make::make(context, &mut prepared, (&wanted, &platforms), only_registries).await?;
     let mut references = Vec::new();
     for sink in &elsewhere {
         references.push(sink::write(context, &prepared, sink, &made).await?);
@@ -71,10 +72,11 @@ fn tell_notes(context: &Context, notes: BTreeSet<String>) {
     }
 }
 
-/// Says of which images nobody runs the checks: that needs an engine, and other places do without one.
+/// Says of which images nobody runs the checks: that needs an engine, and other places do without one. What an engine builds
+/// it checks, too.
 fn unchecked(context: &Context, prepared: &Prepared, names: &BTreeSet<String>) {
     for (name, image) in prepared.model.images.iter().filter(|(name, _)| names.contains(*name)) {
-        if !image.checks.is_empty() {
+        if !image.checks.is_empty() && matches!(image.recipe, Recipe::Layers(_)) {
             let text = format!("image/{name}: its checks are not run, which needs an engine: add `--to engine` to have them decide");
             context.console.emit(Event::Notice { text });
         }

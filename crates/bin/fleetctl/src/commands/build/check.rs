@@ -15,7 +15,7 @@ use std::{
 };
 
 use fleet_apply::{Event, Events as _};
-use fleet_model::{ListedEntry, ListedFile, Listing, Looked, RelPath, model::Recipe};
+use fleet_model::{ListedEntry, ListedFile, Listing, Looked, RelPath};
 use fleet_oci::Platform;
 use fleet_registry::LocalImage;
 use fleet_store::{Pin, Store};
@@ -83,21 +83,13 @@ pub async fn check(
 type Split = (BTreeSet<String>, BTreeMap<String, String>);
 
 fn split(prepared: &Prepared, names: &BTreeSet<String>) -> Result<Split, Failure> {
-    let scripted = make::scripted(prepared, names)?;
-    let (mut layered, mut skipped) = (BTreeSet::new(), BTreeMap::new());
-    for name in names {
-        let recipe = prepared.model.images.get(name).map(|image| &image.recipe);
-        let why = match (recipe, scripted.get(name)) {
-            (Some(Recipe::Containerfile(recipe)), _) => format!("built by the engine from {}", recipe.file),
-            (_, Some(packages)) => format!("runs install scripts of {}", packages.join(", ")),
-            _ => {
-                layered.insert(name.clone());
-                continue;
-            }
-        };
-        skipped.insert(name.clone(), format!("not reproducible: {why}"));
-    }
-    Ok((layered, skipped))
+    let once = make::made_once(prepared, names)?;
+    let (skipped, layered): (Vec<_>, Vec<_>) = names.iter().cloned().partition(|name| once.contains_key(name));
+    let why = |name: String| {
+        let why = once.get(&name).map(make::Once::words).unwrap_or_default();
+        (name, format!("not reproducible: {why}"))
+    };
+    Ok((layered.into_iter().collect(), skipped.into_iter().map(why).collect()))
 }
 
 /// The project's files as far as images may take something from them, and the packages that are pinned.

@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use fleet_apply::ProviderError;
 use fleet_derivation::{Derivation, Hash};
+use fleet_docker::Engine;
 use fleet_graph::image::{PlannedImage, needs, repository};
 use fleet_model::{Address, Kind};
 use fleet_oci::{
-    Digest, Image, ImageRecipe, Index, LayerRecipe, Platform, Referrer, Upload,
+    Digest, Image, ImageRecipe, Index, Platform, Referrer, Upload,
     attestation::Subject,
     layout::Item,
     materials::{Material, materials},
@@ -16,7 +18,7 @@ use tokio::sync::OnceCell;
 
 use super::statements::{self, Commit, Facts};
 use crate::{
-    assembly::{self, allowed},
+    assembly::{self, Assembler, allowed, containerfiles},
     context::Context,
     error::Failure,
     exit::Exit,
@@ -46,8 +48,58 @@ pub struct MadeImage {
     pub image: Image,
     /// Of its derivation.
     pub hash: Hash,
-    /// Packages whose install scripts ran: it cannot be made again byte by byte.
-    pub scripts: Vec<String>,
+    /// Why it cannot be made again byte by byte.
+    pub once: Once,
+}
+
+/// What keeps an image from being made again byte by byte: programs of others ran when it was made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Once {
+    /// Packages whose install scripts ran.
+    pub scripts: BTreeSet<String>,
+    /// Containerfiles that an engine built it from, or something that it stands on.
+    pub containerfiles: BTreeSet<String>,
+    /// The engines that did, where that is known.
+    pub engines: BTreeSet<String>,
+}
+
+impl Once {
+    /// By the recipes of an image and of all that it stands on.
+    fn of(recipes: &[&ImageRecipe]) -> Self {
+        Self {
+            scripts: recipes.iter().flat_map(|recipe| allowed(recipe)).collect(),
+            containerfiles: containerfiles(recipes.iter().copied()).into_iter().collect(),
+            engines: BTreeSet::new(),
+        }
+    }
+
+    /// The same of several images.
+    fn all<'a>(several: impl IntoIterator<Item = &'a Self>) -> Self {
+        several.into_iter().fold(Self::default(), |mut all, one| {
+            all.scripts.extend(one.scripts.iter().cloned());
+            all.containerfiles.extend(one.containerfiles.iter().cloned());
+            all.engines.extend(one.engines.iter().cloned());
+            all
+        })
+    }
+
+    /// Whether it is the same whenever it is made.
+    pub fn is_reproducible(&self) -> bool {
+        self.scripts.is_empty() && self.containerfiles.is_empty()
+    }
+
+    /// What ran, for people; in the order in which it did.
+    pub fn words(&self) -> String {
+        let listed = |what: &str, names: &BTreeSet<String>| {
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            (!names.is_empty()).then(|| format!("{what} {}", names.join(", ")))
+        };
+        let parts = [
+            listed("a container engine builds it from", &self.containerfiles),
+            listed("runs install scripts of", &self.scripts),
+        ];
+        parts.into_iter().flatten().collect::<Vec<_>>().join("; ")
+    }
 }
 
 impl Made {
@@ -73,9 +125,9 @@ impl Made {
         Item { name: self.name.clone(), full_name, image: self.upload.clone(), statements }
     }
 
-    /// Packages whose install scripts ran, on any platform.
-    pub fn scripts(&self) -> BTreeSet<&str> {
-        self.platforms.values().flat_map(|made| &made.scripts).map(String::as_str).collect()
+    /// Why it cannot be made again byte by byte, on any platform.
+    pub fn once(&self) -> Once {
+        Once::all(self.platforms.values().map(|made| &made.once))
     }
 }
 
@@ -87,22 +139,22 @@ struct Part {
 }
 
 /// Makes images, with what a person should know of how they were made; those that they stand on are made, too, and not
-/// among the images.
+/// among the images. Where they only go to registries, layers of bases in registries stay there.
 ///
 /// # Errors
 /// A platform that an image is not for, a pin that is missing, anything that keeps a layer from being made.
 pub async fn make(
     context: &Context,
     prepared: &mut Prepared,
-    names: &BTreeSet<String>,
-    platforms: &BTreeSet<Platform>,
+    (names, platforms): (&BTreeSet<String>, &BTreeSet<Platform>),
+    only_registries: bool,
 ) -> Result<(Vec<Made>, BTreeSet<String>), Failure> {
     let commit = Commit::of(&prepared.opened.root);
     let mut made: BTreeMap<String, BTreeMap<Platform, Part>> = BTreeMap::new();
     let mut all_notes = BTreeSet::new();
     for platform in platforms {
         prepared.platform = *platform;
-        let (parts, notes) = of_platform(context, prepared, names, &commit).await?;
+        let (parts, notes) = of_platform(context, prepared, (names, only_registries), &commit).await?;
         all_notes.extend(notes);
         for (name, image) in parts {
             made.entry(name).or_default().insert(*platform, image);
@@ -131,7 +183,7 @@ fn together(
         derivation: hash.to_string(),
         inputs: part.inputs,
         materials: part.materials,
-        scripts: part.made.scripts,
+        once: part.made.once,
     };
     let images: Vec<Image> = parts.values().map(|part| part.made.image.clone()).collect();
     let mut whole = Vec::new();
@@ -141,7 +193,6 @@ fn together(
             let failed = |error| Failure::caused(Exit::Failed, format!("image {name} has no index"), &error);
             let index = Index::of(images).map_err(failed)?;
             let materials: BTreeSet<&Material> = parts.values().flat_map(|part| &part.materials).collect();
-            let scripts: BTreeSet<&String> = parts.values().flat_map(|part| &part.made.scripts).collect();
             whole.push(Facts {
                 subject: Subject::of_index(&index),
                 image: name.clone(),
@@ -150,14 +201,14 @@ fn together(
                 derivation: hash.to_string(),
                 inputs: hashes.iter().map(|(platform, hash)| (platform.to_string(), ("blake3", hash.to_string()))).collect(),
                 materials: materials.into_iter().cloned().collect(),
-                scripts: scripts.into_iter().cloned().collect(),
+                once: Once::all(parts.values().map(|part| &part.made.once)),
             });
             Upload::of_index(&index)
         }
     };
     let mut platforms = BTreeMap::new();
     for (platform, part) in parts {
-        let made = MadeImage { image: part.made.image.clone(), hash: part.made.hash, scripts: part.made.scripts.clone() };
+        let made = MadeImage { image: part.made.image.clone(), hash: part.made.hash, once: part.made.once.clone() };
         whole.push(facts(Subject::of_image(&made.image), Some(platform), made.hash, part));
         platforms.insert(platform, made);
     }
@@ -180,7 +231,7 @@ fn hash(name: &str, platforms: &BTreeMap<Platform, Hash>) -> Hash {
 async fn of_platform(
     context: &Context,
     prepared: &Prepared,
-    names: &BTreeSet<String>,
+    (names, only_registries): (&BTreeSet<String>, bool),
     commit: &Commit,
 ) -> Result<(Vec<(String, Part)>, BTreeSet<String>), Failure> {
     let order = with_bases(prepared, names);
@@ -189,22 +240,22 @@ async fn of_platform(
         // Somebody will want to know what the new image was made from.
         commit.wanted_soon();
     }
-    let scripted = planned.values().any(|one| !allowed(&one.spec.recipe).is_empty());
-    let engine = if scripted { Some(crate::world::engine().await?) } else { None };
-    let assembler = prepared.assembler(engine)?;
+    let engine = engine_for(prepared, &planned).await?;
+    // What runs in an image here needs its layers here.
+    let described = only_registries && planned.values().all(|one| Once::of(&[&one.spec.recipe]).is_reproducible());
+    let assembler = Assembler { described, ..prepared.assembler(engine)? };
     let mut made = Vec::new();
     for name in &order {
         let Some((one, derivation)) = planned.get(name).and_then(|one| Some((one, one.derivation()?))) else { continue };
-        refuse_containerfile(one)?;
-        let failed = |error: &dyn std::error::Error| {
-            Failure::caused(Exit::Failed, format!("image {name} cannot be made for {}", prepared.platform), error)
-        };
+        let failed = |error: &dyn std::error::Error| unmade(prepared, name, error);
         prepared.opened.store.put_derivations(&one.derivations).map_err(|error| failed(&error))?;
-        let image = assembler.assemble(&one.spec, derivation, &*context.console).await.map_err(|error| failed(&error))?;
+        let image = assembler.assemble(&one.spec, derivation, &*context.console).await;
+        let image = image.map_err(|error| because(failed(&error), error))?;
         if names.contains(name) {
             let recipes = chain(prepared, &planned, name);
             let (inputs, materials) = (statements::inputs(one), materials(recipes.iter().copied()));
-            let made_image = MadeImage { image, hash: one.hash, scripts: scripts(&recipes) };
+            let once = once(prepared, &planned, name)?;
+            let made_image = MadeImage { image, hash: one.hash, once };
             made.push((name.clone(), Part { made: made_image, inputs, materials }));
         }
     }
@@ -244,20 +295,26 @@ fn chain<'p>(prepared: &Prepared, planned: &'p BTreeMap<String, PlannedImage>, n
     names.iter().filter_map(|name| planned.get(name)).map(|one| &one.spec.recipe).collect()
 }
 
-/// Packages whose install scripts ran for an image, by the recipes of it and of all that it stands on.
-fn scripts(recipes: &[&ImageRecipe]) -> Vec<String> {
-    let names: BTreeSet<String> = recipes.iter().flat_map(|recipe| allowed(recipe)).collect();
-    names.into_iter().collect()
+/// Why an image cannot be made again, with the engines that are known to have built it or what it stands on.
+fn once(prepared: &Prepared, planned: &BTreeMap<String, PlannedImage>, name: &str) -> Result<Once, Failure> {
+    let mut once = Once::of(&chain(prepared, planned, name));
+    if !once.containerfiles.is_empty() {
+        for one in with_bases(prepared, &BTreeSet::from([name.to_owned()])).iter().filter_map(|name| planned.get(name)) {
+            let by = assembly::built_by(&prepared.opened.store, &one.hash).map_err(|error| unreadable(&error))?;
+            once.engines.extend(by);
+        }
+    }
+    Ok(once)
 }
 
-/// Of these images, those for which install scripts run, with the packages.
+/// Of these images, those that cannot be made again byte by byte, and why.
 ///
 /// # Errors
 /// Every problem of these images.
-pub fn scripted(prepared: &Prepared, names: &BTreeSet<String>) -> Result<BTreeMap<String, Vec<String>>, Failure> {
+pub fn made_once(prepared: &Prepared, names: &BTreeSet<String>) -> Result<BTreeMap<String, Once>, Failure> {
     let planned = prepared.images(&with_bases(prepared, names).into_iter().collect())?;
-    let all = names.iter().map(|name| (name.clone(), scripts(&chain(prepared, &planned, name))));
-    Ok(all.filter(|(_, scripts)| !scripts.is_empty()).collect())
+    let all = names.iter().map(|name| (name.clone(), Once::of(&chain(prepared, &planned, name))));
+    Ok(all.filter(|(_, once)| !once.is_reproducible()).collect())
 }
 
 /// What a person should know of how these images and those that they stand on were made, now or earlier: scripts of packages
@@ -282,19 +339,51 @@ fn notes_of(prepared: &Prepared, planned: &BTreeMap<String, PlannedImage>) -> Re
     let mut all = BTreeSet::new();
     for derivation in planned.values().filter_map(PlannedImage::derivation) {
         let notes = assembly::notes(&prepared.opened.store, derivation)
-            .map_err(|error| Failure::caused(Exit::Failed, "the store .fleet/ cannot be read", &error))?;
+            .map_err(|error| unreadable(&error))?;
         all.extend(notes.iter().map(|note| format!("{}: {note}", derivation.address)));
     }
     Ok(all)
 }
 
-fn refuse_containerfile(one: &PlannedImage) -> Result<(), Failure> {
-    match one.spec.recipe.layers.as_slice() {
-        [LayerRecipe::Containerfile { path, .. }] => {
-            let name = &one.spec.name;
-            Err(Failure::new(Exit::Failed, format!("image {name} is built by a container engine, from {path}"))
-                .hint(format!("leave it there (`--to engine`), or declare layers for it in fleet.kdl and drop {path}")))
-        }
-        _ => Ok(()),
+/// The engine, where one of these images needs it: for install scripts, and for what it builds from Containerfiles unless
+/// that was taken from it before.
+async fn engine_for(prepared: &Prepared, planned: &BTreeMap<String, PlannedImage>) -> Result<Option<Engine>, Failure> {
+    if planned.values().any(|one| !allowed(&one.spec.recipe).is_empty()) {
+        return Ok(Some(crate::world::engine().await?));
     }
+    let built = planned.values().filter(|one| !containerfiles([&one.spec.recipe]).is_empty());
+    let mut engine = None;
+    for one in built {
+        match crate::world::engine().await {
+            Ok(found) => engine = Some(found),
+            Err(_) if is_made(prepared, one) => continue,
+            Err(failure) => {
+                let (name, path) = (&one.spec.name, containerfiles([&one.spec.recipe]).join(", "));
+                let hint = format!("a container engine builds image {name}, from {path}; layers in fleet.kdl need none");
+                return Err(failure.hint(hint));
+            }
+        }
+        break;
+    }
+    Ok(engine)
+}
+
+fn unmade(prepared: &Prepared, name: &str, error: &dyn std::error::Error) -> Failure {
+    Failure::caused(Exit::Failed, format!("image {name} cannot be made for {}", prepared.platform), error)
+}
+
+/// With the lines that a build printed last, and what to do.
+fn because(mut failure: Failure, error: ProviderError) -> Failure {
+    match error {
+        ProviderError::Failed { help, last_lines, .. } => {
+            failure.causes.extend(last_lines);
+            help.into_iter().fold(failure, Failure::hint)
+        }
+        ProviderError::Unreachable { .. } => Failure { exit: Exit::Unavailable, ..failure },
+        _ => failure,
+    }
+}
+
+fn unreadable(error: &dyn std::error::Error) -> Failure {
+    Failure::caused(Exit::Failed, "the store .fleet/ cannot be read", error)
 }

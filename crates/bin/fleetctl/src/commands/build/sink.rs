@@ -138,11 +138,11 @@ pub async fn tell(context: &Context, made: &[Made], sinks: &[&Sink], references:
     }
     let width = made.iter().map(|one| one.repository.len()).max().unwrap_or(0);
     for one in made {
-        let scripts: Vec<&str> = one.scripts().into_iter().collect();
-        let remark = if scripts.is_empty() {
+        let once = one.once();
+        let remark = if once.is_reproducible() {
             String::new()
         } else {
-            format!("{:pad$}  not reproducible: ran install scripts of {}", "", scripts.join(", "), pad = width - one.repository.len())
+            format!("{:pad$}  not reproducible: {}", "", once.words(), pad = width - one.repository.len())
         };
         print_out(&format!("{}@{}{remark}\n", one.repository, one.digest()));
     }
@@ -164,10 +164,11 @@ async fn described(one: &Made, at: usize, sinks: &[&Sink], references: &[Vec<Str
         .zip(references)
         .map(|(sink, names)| json!({"to": sink.to_string(), "reference": names.get(at)}))
         .collect();
-    let scripts = one.scripts();
+    let once = one.once();
     json!({
         "name": one.name, "repository": one.repository, "tag": one.tag, "digest": one.digest(),
-        "reproducible": scripts.is_empty(), "install_scripts": scripts, "statements": about(one.digest()),
+        "reproducible": once.is_reproducible(), "install_scripts": once.scripts, "containerfiles": once.containerfiles,
+        "statements": about(one.digest()),
         "platforms": platforms, "places": places,
     })
 }

@@ -19,6 +19,8 @@ use fleet_oci::{
 };
 use tokio::sync::OnceCell;
 
+use super::make::Once;
+
 /// Files that a provenance names one by one. Of an image with more, the derivations of its layers stand for them: the
 /// list of a large tree would be longer than what changed in it.
 const MAXIMUM_FILES: usize = 256;
@@ -39,8 +41,8 @@ pub struct Facts {
     pub inputs: BTreeMap<String, (&'static str, String)>,
     /// Packages and bases, of what it stands on too.
     pub materials: Vec<Material>,
-    /// Packages whose install scripts ran.
-    pub scripts: Vec<String>,
+    /// Why it cannot be made again byte by byte.
+    pub once: Once,
 }
 
 impl Facts {
@@ -55,12 +57,14 @@ impl Facts {
                 derivation: &self.derivation,
                 inputs: self.inputs.clone(),
                 materials: &self.materials,
-                scripts: &self.scripts,
+                scripts: &self.once.scripts,
+                containerfiles: &self.once.containerfiles,
+                engines: &self.once.engines,
                 revision: revision.cloned(),
                 version: env!("CARGO_PKG_VERSION"),
             },
         );
-        let bill = sbom(&self.repository, &self.materials);
+        let bill = sbom(&self.repository, &self.materials, self.once.containerfiles.is_empty());
         [(PROVENANCE_TYPE, provenance), (SBOM_TYPE, bill)]
             .map(|(kind, text)| artifact(kind, text.as_bytes(), &self.subject))
             .into()

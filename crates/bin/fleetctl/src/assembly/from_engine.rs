@@ -1,0 +1,158 @@
+//! Images that a container engine has: those that it built from a Containerfile, and others of the fleet whose layers are no
+//! longer here. They are taken out of it into the store, layer by layer, and trusted as little as an archive from anywhere.
+
+use std::collections::BTreeMap;
+
+use fleet_apply::{Event, ProviderError};
+use fleet_derivation::{Hash, Input};
+use fleet_docker::Engine;
+use fleet_oci::{
+    Compression, Image, ImageConfig, LayerRecipe, Platform,
+    image::{self, Base},
+};
+use fleet_registry::LocalImage;
+use fleet_store::{ObjectError, Output, RecordId, Store};
+use serde::{Deserialize, Serialize};
+
+use super::{Assembling, image_record};
+use crate::{blobs::blob_id, in_engine::InEngine};
+
+/// Who built an image that we did not make.
+#[derive(Serialize, Deserialize)]
+struct BuiltBy {
+    /// `Docker 20.10.24`
+    engine: String,
+}
+
+/// The engine that built an image from a Containerfile, where that happened here; for what is said about the image.
+///
+/// # Errors
+/// A store that cannot be read.
+pub fn built_by(store: &Store, derivation: &Hash) -> Result<Option<String>, ObjectError> {
+    Ok(store.get_record::<BuiltBy>(&built_by_record(derivation))?.map(|built| built.engine))
+}
+
+fn built_by_record(derivation: &Hash) -> RecordId {
+    RecordId { space: "built-by".to_owned(), key: derivation.to_string() }
+}
+
+impl Assembling<'_> {
+    /// An image from a Containerfile: as it was taken from an engine before, else as an engine here has or builds it. Checked
+    /// there first, as wherever an engine makes an image.
+    pub(super) async fn from_containerfile(&self, path: &str) -> Result<Image, ProviderError> {
+        let (store, hash) = (&self.assembler.store, self.derivation.hash());
+        let known = store.get_record::<Image>(&image_record(&hash)).map_err(|error| self.failed(&error))?;
+        if let Some(known) = known.filter(|known| known.layers.iter().all(|layer| self.is_stored(layer))) {
+            return Ok(known);
+        }
+        let Some(engine) = &self.assembler.engine else {
+            return Err(ProviderError::Failed {
+                address: self.address.clone(),
+                why: format!("a container engine builds it, from {path}, and none answers here"),
+                help: Some(format!("start Docker, or declare layers for it in fleet.kdl and drop {path}")),
+                last_lines: Vec::new(),
+            });
+        };
+        let place =
+            InEngine { engine, assembler: self.assembler, spec: self.spec, derivation: self.derivation, events: self.events };
+        let id = match place.find().await? {
+            Some(id) => id,
+            None => self.build(&place).await?,
+        };
+        let image = self.taken(engine, &id, self.spec.recipe.compression).await?;
+        let by = BuiltBy { engine: format!("{:?} {}", engine.kind, engine.version) };
+        store.put_record(&built_by_record(&hash), &by, &[]).map_err(|error| self.failed(&error))?;
+        self.keep(&hash, &image)?;
+        Ok(image)
+    }
+
+    /// Another image of the fleet, of which only the engine here has the layers. The same image comes of it: its config is
+    /// ours, and its layers are packed as they were.
+    pub(super) async fn other_in_engine(&self, name: &str, hash: &Hash) -> Result<Option<Image>, ProviderError> {
+        let Some(engine) = &self.assembler.engine else { return Ok(None) };
+        let tag = fleet_docker::images::tag(&self.assembler.fleet, name, *hash);
+        let Some(id) = engine.inspect_id(&tag).await.map_err(|error| self.failed(&error))? else { return Ok(None) };
+        let image = self.taken(engine, &id, self.spec.recipe.compression).await?;
+        self.keep(hash, &image)?;
+        Ok(Some(image))
+    }
+
+    async fn build(&self, place: &InEngine<'_>) -> Result<String, ProviderError> {
+        let base = self.lend_base(place).await?;
+        let built = async {
+            let id = place.build(base.as_deref()).await?;
+            place.keep(&id).await?;
+            Ok(id)
+        };
+        let built = built.await;
+        if let Some(name) = base {
+            place.untag(&name).await?;
+        }
+        built
+    }
+
+    /// Has the fleet's image that it stands on in the engine, under a name of its own: its tag would say that it was checked
+    /// there. `None` where there is no such image, or the engine has it.
+    async fn lend_base(&self, place: &InEngine<'_>) -> Result<Option<String>, ProviderError> {
+        let Some(Input::Derivation { address, hash, .. }) = self.derivation.inputs.get("base") else { return Ok(None) };
+        let tag = fleet_docker::images::tag(&self.assembler.fleet, &address.name, *hash);
+        if place.engine.inspect_id(&tag).await.map_err(|error| self.failed(&error))?.is_some() {
+            return Ok(None);
+        }
+        let image = self.other(&address.name).await?;
+        let name = format!("{}/{}:base-{}", self.assembler.fleet, address.name, self.derivation.hash().short());
+        place.load(&address.name, &image, &name).await?;
+        Ok(Some(name))
+    }
+
+    /// An image out of the engine: its layers in the store, their tars as the engine has them; config and manifest ours.
+    async fn taken(&self, engine: &Engine, id: &str, compression: Compression) -> Result<Image, ProviderError> {
+        self.progress("taking it out of the engine".to_owned());
+        self.events.emit(Event::Call { system: "docker".to_owned(), call: format!("save {id}"), write: false });
+        let mut file = self.assembler.store.scratch_file().map_err(|error| self.failed(&error))?;
+        engine.save(id, file.as_file_mut()).await.map_err(|error| self.failed(&error))?;
+        let (platform, store) = (self.spec.recipe.platform, self.assembler.store.clone());
+        let read = tokio::task::spawn_blocking(move || {
+            let archive = LocalImage::Archive { file: file.path().to_owned(), name: None };
+            let base = archive.resolve(platform).and_then(|digest| archive.read(&digest, platform, compression, &store));
+            drop(file);
+            base
+        });
+        let base = read.await.map_err(|stopped| self.failed(&stopped))?;
+        let base = base.map_err(|error| self.failed_with(&format!("the engine's archive of {id}: {error}")))?;
+        let known = engine.layers(id).await.map_err(|error| self.failed(&error))?.unwrap_or_default();
+        if !base.layers.iter().map(|layer| layer.diff_id.to_string()).eq(known) {
+            return Err(self.failed_with(&format!("the engine's archive of {id} has other layers than the engine says")));
+        }
+        Ok(made_of(&base, platform))
+    }
+
+    fn keep(&self, hash: &Hash, image: &Image) -> Result<(), ProviderError> {
+        let (store, record) = (&self.assembler.store, image_record(hash));
+        let blobs: Vec<_> = image.layers.iter().filter_map(|layer| blob_id(&layer.digest)).collect();
+        store.put_record(&record, image, &blobs).map_err(|error| self.failed(&error))?;
+        // What the engine calls it stays what it is; beside it, what collection must leave.
+        let output = store.output(hash).map_err(|error| self.failed(&error))?;
+        let mut output = output.unwrap_or_else(|| Output { digest: image.digest.to_string(), ..Output::default() });
+        if !output.records.contains(&record) {
+            output.records.push(record);
+            store.put_output(hash, &output).map_err(|error| self.failed(&error))?;
+        }
+        Ok(())
+    }
+}
+
+fn made_of(base: &Base, platform: Platform) -> Image {
+    image::assemble(base, platform, &ImageConfig::default(), &[])
+}
+
+/// Paths of the Containerfiles that images of a chain are built from.
+#[must_use]
+pub fn containerfiles<'a>(recipes: impl IntoIterator<Item = &'a fleet_oci::ImageRecipe>) -> Vec<String> {
+    let layers = recipes.into_iter().flat_map(|recipe| &recipe.layers);
+    let paths = layers.filter_map(|layer| match layer {
+        LayerRecipe::Containerfile { path, .. } => Some((path.clone(), ())),
+        _ => None,
+    });
+    paths.collect::<BTreeMap<_, _>>().into_keys().collect()
+}
