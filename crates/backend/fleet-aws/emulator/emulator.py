@@ -29,7 +29,7 @@ import threading
 import urllib.parse
 
 from ministack import app as gateway
-from ministack.services import backup, ec2, efs, iam, secretsmanager
+from ministack.services import backup, ec2, ecr, efs, iam, secretsmanager
 from ministack.services.cloudformation import provisioners, stacks
 
 import containers
@@ -286,6 +286,32 @@ def access_points_by_token():
 
 
 access_points_by_token()
+
+
+# ── the registry ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def manifests_of_what_is_there():
+    """A manifest of blobs that were never sent is refused, as by every registry; MiniStack keeps it, and pulls fail."""
+    put = ecr._v2_put_manifest
+
+    def checked(name, reference, headers, body):
+        try:
+            manifest = json.loads(body)
+            parts = [*manifest.get("layers", []), *([manifest["config"]] if "config" in manifest else [])]
+            blobs, images = ecr._layer_blobs.get(name, {}), ecr._manifest_blobs.get(name, {})
+            missing = [part["digest"] for part in parts if part["digest"] not in blobs]
+            missing += [part["digest"] for part in manifest.get("manifests", []) if part["digest"] not in images]
+        except (ValueError, TypeError, KeyError, AttributeError) as why:
+            return ecr._registry_error(400, "MANIFEST_INVALID", f"it is not understood: {why}", {})
+        if missing:
+            return ecr._registry_error(400, "MANIFEST_BLOB_UNKNOWN", "blob unknown to registry", {"digest": missing[0]})
+        return put(name, reference, headers, body)
+
+    ecr._v2_put_manifest = checked
+
+
+manifests_of_what_is_there()
 
 
 # ── replacement ─────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -222,7 +222,10 @@ class Engine:
         try:
             for line in self.client().pull(name, tag=digest or None, platform=platform, stream=True, decode=True):
                 if "error" in line:
-                    raise EngineError(line["error"])
+                    # What Docker before 23 says of a layer with zstd.
+                    old = "invalid tar header" in line["error"]
+                    hint = ' (an engine that does not know zstd? compression="gzip" of the environment\'s target)' if old else ""
+                    raise EngineError(line["error"] + hint)
         except errors.APIError as why:
             raise EngineError(str(why.explanation or why)) from None
 

@@ -21,9 +21,11 @@ mod secrets;
 mod services;
 mod signed;
 mod stacks;
+mod standing;
 
 pub use account::{Account, Place};
 pub use agents::AgentProvider;
 pub use error::AwsError;
 pub use repositories::{Login, Repository};
 pub use stacks::StackProvider;
+pub use standing::Standing;

@@ -1,10 +1,11 @@
 //! `rehearse`: an environment on AWS, applied to an emulated account on this machine with the code that applies it to a
 //! real one. Only the endpoint differs.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
+use fleet_apply::Events;
 use fleet_aws::{
-    Place,
+    Account, Place, Standing,
     emulator::{self, Emulator, EmulatorError, Request, Start},
 };
 use fleet_docker::Search;
@@ -16,7 +17,7 @@ use crate::{
     error::{Failure, Outcome},
     exit::Exit,
     pipeline::Prepared,
-    ui::out::tell,
+    ui::{events::Console, out::tell},
     world,
 };
 
@@ -30,6 +31,7 @@ const LOOPBACK: &str = "http://127.0.0.1:";
 pub async fn rehearse(context: &Context, environment: &str, keep: bool) -> Outcome {
     let prepared = Prepared::new(context, environment)?;
     let (place, port) = emulated(&prepared)?;
+    let cluster = format!("{}-{}", prepared.scope.fleet, prepared.scope.environment);
     drop(prepared);
     let failed = |error: EmulatorError| Failure::caused(Exit::Failed, "there is no emulated account", &error);
     let home = context.machine.cache()?.join("emulator");
@@ -44,6 +46,7 @@ pub async fn rehearse(context: &Context, environment: &str, keep: bool) -> Outco
     let asked = Asked { saved: None, environment, approved: true, allow_destroy: &[] };
     let outcome = apply::apply(context, &asked).await;
     told(&emulator.requests().await.map_err(failed)?);
+    runs(context, place, &cluster).await;
     if keep {
         let endpoint = emulator.endpoint();
         let process = emulator.leave().await.map_err(failed)?;
@@ -54,6 +57,19 @@ pub async fn rehearse(context: &Context, environment: &str, keep: bool) -> Outco
         emulator.stop().await;
     }
     outcome
+}
+
+/// Tells what runs at the end. That it cannot be told changes nothing of how the rehearsal ended.
+async fn runs(context: &Context, place: Place, cluster: &str) {
+    let events: Arc<dyn Events> = Arc::<Console>::clone(&context.console);
+    match Account::open(place, events).await.standing(cluster).await {
+        Ok(services) if services.is_empty() => tell!("no service runs"),
+        Ok(services) => services.iter().for_each(|service| {
+            let Standing { name, running, desired, rollout, why } = service;
+            tell!("service {name}: {running} of {desired} run, {rollout} ({why})");
+        }),
+        Err(error) => tell!("what runs cannot be told: {error}"),
+    }
 }
 
 /// Address of the engine that tasks run in. A rehearsal without one shows everything but them.
