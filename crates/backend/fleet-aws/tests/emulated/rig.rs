@@ -4,10 +4,6 @@
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use aws_sdk_cloudformation::types::StackStatus;
-use bollard::{
-    Docker,
-    query_parameters::{ListContainersOptions, ListNetworksOptions, ListVolumesOptions},
-};
 use fleet_aws::{
     Place,
     emulator::{Emulator, REQUIREMENTS, Start},
@@ -224,23 +220,25 @@ impl Rig {
     }
 }
 
-/// What the engine has of emulators on a port: containers, networks, volumes, by name.
+/// What the engine has of emulators on a port, by name: asked through the client that the emulator has.
 pub async fn left(port: u16) -> Vec<String> {
-    let docker = match engine().strip_prefix("unix://") {
-        Some(_) => Docker::connect_with_unix(&engine(), 120, bollard::API_DEFAULT_VERSION),
-        None => Docker::connect_with_http(&engine(), 120, bollard::API_DEFAULT_VERSION),
-    };
-    let docker = docker.unwrap().negotiate_version().await.unwrap();
-    let all = ListContainersOptions { all: true, ..ListContainersOptions::default() };
-    let containers = docker.list_containers(Some(all)).await.unwrap();
-    let networks = docker.list_networks(None::<ListNetworksOptions>).await.unwrap();
-    let volumes = docker.list_volumes(None::<ListVolumesOptions>).await.unwrap();
-    let names = containers.into_iter().flat_map(|row| row.names.unwrap_or_default());
-    let names = names.chain(networks.into_iter().filter_map(|row| row.name));
-    let names = names.chain(volumes.volumes.unwrap_or_default().into_iter().map(|row| row.name));
+    let python = venv("ministack", &REQUIREMENTS.join(" ")).join("python");
+    let asked = tokio::process::Command::new(python).args(["-c", LEFT, &engine()]).output().await.unwrap();
+    assert!(asked.status.success(), "{}", String::from_utf8_lossy(&asked.stderr));
     let ours = format!("fleet-emulator-{port}-");
-    names.filter(|name| name.trim_start_matches('/').starts_with(&ours)).collect()
+    let names = String::from_utf8(asked.stdout).unwrap();
+    names.lines().filter(|name| name.starts_with(&ours)).map(str::to_owned).collect()
 }
+
+/// Names of all containers, networks and volumes of an engine.
+const LEFT: &str = "
+import docker, sys
+engine = docker.APIClient(base_url=sys.argv[1], version='auto')
+for row in engine.containers(all=True):
+    print(*(name.strip('/') for name in row['Names']))
+for row in [*engine.networks(), *(engine.volumes()['Volumes'] or [])]:
+    print(row['Name'])
+";
 
 /// A service of one task that runs a script in the image `box`, with a volume, a secret and a parameter: as agents are.
 pub fn template(script: &str) -> Value {
