@@ -88,6 +88,10 @@ impl Report {
 /// Runs a plan to its end or to the first stage with a failure.
 pub async fn execute(execution: &Execution<'_>, known_outputs: BTreeMap<Hash, String>) -> Report {
     let run = Run { execution, outputs: Mutex::new(known_outputs), ended: Mutex::new(BTreeMap::new()) };
+    for provider in execution.providers {
+        let own: Vec<&Change> = execution.plan.changes.iter().filter(|change| provider.owns(&change.address)).collect();
+        provider.begin(&own);
+    }
     for stage in stages(execution.plan) {
         if !run.stage(&stage).await {
             break;

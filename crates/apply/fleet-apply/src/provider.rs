@@ -49,6 +49,11 @@ pub trait Provider: Send + Sync {
     /// not deployed yet) is no error: say so in [`State::unseen`].
     async fn observe(&self, wanted: &[Address]) -> Result<State, ProviderError>;
 
+    /// Told once before the changes of a plan that are this provider's are made, for who makes them together.
+    fn begin(&self, changes: &[&Change]) {
+        let _ = changes;
+    }
+
     /// Makes one change true, idempotently: doing it twice, or after a crash in the middle of it, ends the same.
     /// Checks `change.expect` against the present version first. `ready` holds the outputs of the derivations that it depends on.
     ///
