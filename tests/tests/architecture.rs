@@ -21,7 +21,7 @@ const FENCES: [(&str, &[&str]); 9] = [
     ("ruma", &["fleet-matrix", "fleet-agent"]),
     ("debian-packaging", &["fleet-packages"]),
     ("docker_credential", &["fleet-registry"]),
-    ("object_store", &["fleet-store", "fleet-manager"]),
+    ("object_store", &["fleet-store", "fleet-manager", "fleet-aws"]),
     ("kdl", &["fleet-model"]),
     ("minijinja", &["fleet-graph"]),
     ("clap", &["fleetctl"]),

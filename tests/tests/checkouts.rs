@@ -92,6 +92,7 @@ impl Checkout {
             lock: &Lock::default(),
             platform: Platform::LinuxAmd64,
             agent_binaries: &BTreeMap::new(),
+            fleetctl_binaries: &BTreeMap::new(),
             source_date_epoch: None,
             outputs: &BTreeMap::new(),
         });

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use futures::TryStreamExt;
-use object_store::{Error, GetOptions, ObjectMeta, ObjectStore, PutMode, PutPayload, path::Path};
+use object_store::{
+    Error, GetOptions, ObjectMeta, ObjectStore, PutMode, PutPayload, local::LocalFileSystem, path::Path,
+};
 
 use crate::protocol::{self, Key, Line, Refused, Seen};
 
@@ -60,18 +62,35 @@ impl Mailbox {
         Self { store, key }
     }
 
+    /// A folder in place of a bucket.
+    ///
+    /// # Errors
+    /// One that is not there.
+    pub fn folder(folder: &std::path::Path, key: Key) -> Result<Self, MailError> {
+        let store = LocalFileSystem::new_with_prefix(folder).map_err(failed("opening", &folder.display().to_string()))?;
+        Ok(Self::new(Arc::new(store), key))
+    }
+
     /// An object; `None` where there is none.
     pub(crate) async fn get(&self, object: &str) -> Result<Option<Vec<u8>>, MailError> {
         let error = failed("reading", object);
         let found = match self.store.get_opts(&Path::from(object), GetOptions::default()).await {
             Ok(found) => found,
             Err(Error::NotFound { .. }) => return Ok(None),
+            // S3 says so of what is not there, to whom may list only some of a bucket.
+            Err(Error::PermissionDenied { .. }) if !self.is_listed(object).await? => return Ok(None),
             Err(other) => return Err(error(other)),
         };
         if found.meta.size > LARGEST {
             return Err(MailError::TooLarge { object: object.to_owned(), size: found.meta.size });
         }
         Ok(Some(found.bytes().await.map_err(error)?.to_vec()))
+    }
+
+    async fn is_listed(&self, object: &str) -> Result<bool, MailError> {
+        let folder = object.rsplit_once('/').map_or("", |(folder, _)| folder);
+        let listed = self.store.list_with_delimiter(Some(&Path::from(folder))).await.map_err(failed("listing", folder))?;
+        Ok(listed.objects.iter().any(|meta| meta.location.as_ref() == object))
     }
 
     /// Writes an object that is not there yet; false: one is there.

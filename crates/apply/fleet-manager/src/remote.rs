@@ -5,7 +5,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -62,7 +65,7 @@ pub struct RemoteMatrix {
     /// Where a person looks when the manager is silent.
     look_at: String,
     /// Ask for a new observation where the one that is there is old.
-    asks: bool,
+    asks: AtomicBool,
     known: Mutex<Known>,
     followed: tokio::sync::Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<Follow>>>>,
 }
@@ -82,14 +85,13 @@ impl RemoteMatrix {
     #[must_use]
     pub fn new(scope: Scope, reach: Arc<dyn Reach>, clock: Arc<dyn Clock>, waits: Waits, look_at: String) -> Self {
         let (known, followed) = (Mutex::default(), tokio::sync::Mutex::default());
-        Self { scope, reach, clock, waits, look_at, asks: false, known, followed }
+        Self { scope, reach, clock, waits, look_at, asks: AtomicBool::new(false), known, followed }
     }
 
     /// For who is about to change something: an observation that is old, or of other things, is asked for anew. That is
     /// a write, so looking alone never does it.
-    #[must_use]
-    pub fn asking(self) -> Self {
-        Self { asks: true, ..self }
+    pub fn ask(&self) {
+        self.asks.store(true, Ordering::Relaxed);
     }
 
     /// How old what was observed is, for people.
@@ -122,8 +124,8 @@ impl RemoteMatrix {
         let Some(mut seen) = self.seen(mailbox).await? else {
             return Ok(unseen(format!("{MANAGER} has not looked around yet: accounts and rooms are seen once it has")));
         };
-        if self.asks && !(covers(&seen, wanted) && self.age(&seen) <= self.waits.fresh) {
-            match self.ask(mailbox).await {
+        if self.asks.load(Ordering::Relaxed) && !(covers(&seen, wanted) && self.age(&seen) <= self.waits.fresh) {
+            match self.fresh(mailbox).await {
                 Ok(()) => seen = self.seen(mailbox).await?.unwrap_or(seen),
                 // Applying may be what mends it; nothing is taken for granted meanwhile.
                 Err(ProviderError::Unreachable { why, .. }) => {
@@ -148,7 +150,7 @@ impl RemoteMatrix {
     }
 
     /// Has the manager look around.
-    async fn ask(&self, mailbox: &Mailbox) -> Result<(), ProviderError> {
+    async fn fresh(&self, mailbox: &Mailbox) -> Result<(), ProviderError> {
         let follow = self.hand_over(mailbox, Vec::new(), millis(self.clock.now())).await?;
         let mut follow = follow.lock().await;
         while !follow.over {
@@ -220,9 +222,12 @@ impl Provider for RemoteMatrix {
     async fn observe(&self, wanted: &[Address]) -> Result<State, ProviderError> {
         let wanted: Vec<Address> = wanted.iter().filter(|address| is_ours(address)).cloned().collect();
         self.known().wanted.clone_from(&wanted);
-        match self.reach.reach().await? {
-            Some(mailbox) => self.look(&mailbox, &wanted).await,
-            None => Ok(unseen(format!("{MANAGER} is not there yet: accounts and rooms are seen once it is"))),
+        match self.reach.reach().await {
+            Ok(Some(mailbox)) => self.look(&mailbox, &wanted).await,
+            // Who may only plan has no secret, and so cannot tell whether what the manager wrote is true.
+            Err(ProviderError::Denied { why, .. }) => Ok(unseen(format!("accounts and rooms could not be seen: {why}"))),
+            Err(error) => Err(error),
+            Ok(None) => Ok(unseen(format!("{MANAGER} is not there yet: accounts and rooms are seen once it is"))),
         }
     }
 

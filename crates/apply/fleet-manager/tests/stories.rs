@@ -229,7 +229,8 @@ async fn what_is_handed_over_is_made_and_the_second_time_nothing_is_handed_over(
         assert_eq!(place.work().await.len(), 1, "all changes are one object of work");
         let (writes, objects) = (place.world.writes(), place.objects().await);
 
-        let operator = place.operator().asking();
+        let operator = place.operator();
+        operator.ask();
         let report = place.apply(&operator).await;
         assert!(report.entries.is_empty(), "{report:?}");
         assert!(operator.remark().unwrap().starts_with("accounts and rooms are as service/manager saw them "));
@@ -457,7 +458,8 @@ async fn whoever_applies_something_else_asks_for_a_fresh_look_first() {
         more.wanted.extend([account("cy")]);
         let looking = more.observe(&more.operator()).await;
         assert!(looking.objects.contains_key(&account("bob").0), "who only looks is told what was seen last");
-        let asking = more.operator().asking();
+        let asking = more.operator();
+        asking.ask();
         assert!(!more.observe(&asking).await.objects.contains_key(&account("bob").0));
         assert!(!asking.remark().unwrap().contains("something else"));
     })
@@ -478,7 +480,9 @@ async fn a_manager_that_is_silent_is_an_error_that_says_where_to_look() {
     seen.await;
     let mut more = place.clone();
     more.wanted.extend([account("cy")]);
-    let state = more.observe(&more.operator_with(SECRET, SHORT).asking()).await;
+    let asking = more.operator_with(SECRET, SHORT);
+    asking.ask();
+    let state = more.observe(&asking).await;
     assert!(state.unseen[0].contains("does not answer"), "{state:?}");
 }
 

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use aws_config::{BehaviorVersion, Region, SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
-use aws_credential_types::Credentials;
+use aws_credential_types::{Credentials, provider::SharedCredentialsProvider};
 use fleet_apply::Events;
 
 use crate::{calls::CallLog, error::AwsError, signed::Signed};
@@ -49,6 +49,9 @@ pub struct Account {
     pub(crate) parameters: aws_sdk_ssm::Client,
     /// For services of which few calls are needed.
     pub(crate) signed: Arc<Signed>,
+    /// Who signs calls that no client of the SDK makes.
+    pub(crate) credentials: Option<SharedCredentialsProvider>,
+    pub(crate) events: Arc<dyn Events>,
     identity: aws_sdk_sts::Client,
 }
 
@@ -69,8 +72,10 @@ impl Account {
         }
         let shared: SdkConfig = loader.load().await;
         let signed = Signed::new(place.clone(), shared.credentials_provider(), Arc::clone(&events));
-        let log = CallLog::new(events);
+        let log = CallLog::new(Arc::clone(&events));
         Self {
+            credentials: shared.credentials_provider(),
+            events,
             cloudformation: aws_sdk_cloudformation::Client::from_conf(
                 aws_sdk_cloudformation::config::Builder::from(&shared).interceptor(log.clone()).build(),
             ),

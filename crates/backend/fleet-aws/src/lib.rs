@@ -8,6 +8,7 @@
 
 mod account;
 mod agents;
+mod bucket;
 mod bundles;
 mod calls;
 pub mod emulator;

@@ -86,16 +86,19 @@ impl StackProvider {
         Ok(values.into_iter().filter_map(|(id, value)| Some((id, value?))).collect())
     }
 
+    /// Outputs of a stack; none where it does not stand.
+    pub(crate) async fn outputs_of(&self, name: &str) -> Result<BTreeMap<String, String>, AwsError> {
+        Ok(match self.account.stack(&self.stack_name(name), &self.scope.fleet).await? {
+            Standing::Stands(stood) => stood.stack.outputs,
+            _ => BTreeMap::new(),
+        })
+    }
+
     /// Outputs of the stacks that parameters come from.
     async fn outputs(&self, doing: &Doing<'_>) -> Result<BTreeMap<String, BTreeMap<String, String>>, ProviderError> {
         let names: BTreeSet<&str> = doing.spec.parameters.values().filter_map(source).collect();
         let read = names.into_iter().map(|name| async move {
-            let standing = self.account.stack(&self.stack_name(name), &self.scope.fleet).await?;
-            let outputs = match standing {
-                Standing::Stands(stood) => stood.stack.outputs,
-                _ => BTreeMap::new(),
-            };
-            Ok::<_, AwsError>((name.to_owned(), outputs))
+            Ok::<_, AwsError>((name.to_owned(), self.outputs_of(name).await?))
         });
         Ok(try_join_all(read).await.map_err(|error| doing.aws(error))?.into_iter().collect())
     }

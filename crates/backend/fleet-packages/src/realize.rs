@@ -163,6 +163,7 @@ pub async fn realize_layer(
         LayerRecipe::Base { .. }
         | LayerRecipe::Image { .. }
         | LayerRecipe::FleetAgent { .. }
+        | LayerRecipe::Fleetctl { .. }
         | LayerRecipe::Containerfile { .. } => {
             return Err(RealizeError::NotMadeHere { image: image.to_owned(), kind: recipe.kind() });
         }
@@ -242,6 +243,7 @@ impl Job {
             LayerRecipe::Base { .. }
         | LayerRecipe::Image { .. }
         | LayerRecipe::FleetAgent { .. }
+        | LayerRecipe::Fleetctl { .. }
         | LayerRecipe::Containerfile { .. } => {
                 Ok((Tree::new(), Vec::new()))
             }

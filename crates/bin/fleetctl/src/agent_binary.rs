@@ -1,4 +1,6 @@
-//! [`AgentBinary`]: where the agent runtime comes from: released beside this binary, or the sources of a checkout.
+//! [`AgentBinary`]: where our own programs come from that go into images. The agent runtime: released beside this binary,
+//! or the sources of a checkout. This program, for the manager: the one that runs, or one released beside it for another
+//! platform.
 //!
 //! Its bytes are an input of the images that ask for it and of nothing else. From sources its hash is that of the
 //! sources, lock file, toolchain and flags; paths are remapped, so that two checkouts agree on the bytes too.
@@ -35,9 +37,14 @@ pub enum AgentBinary {
         /// Hash of sources, lock file, toolchain and flags.
         hash: Hash,
     },
+    /// This program itself.
+    Running {
+        /// Hash of the sources, lock file, toolchain and profile that it was compiled from: two checkouts agree.
+        hash: Hash,
+    },
 }
 
-/// The agent runtime by platform, where there is one: this machine's own, and those that were released beside this binary.
+/// A program of ours by platform, where there is one: this machine's own, and those that were released beside this binary.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AgentBinaries(BTreeMap<Platform, AgentBinary>);
 
@@ -52,8 +59,28 @@ impl AgentBinaries {
             // Sources are compiled for this machine only.
             match AgentBinary::find(files, platform) {
                 Ok(binary @ AgentBinary::Released { .. }) => drop(found.insert(platform, binary)),
-                Ok(AgentBinary::Sources { .. }) | Err(AgentBinaryError::Absent { .. }) => {}
+                Ok(AgentBinary::Sources { .. } | AgentBinary::Running { .. }) | Err(AgentBinaryError::Absent { .. }) => {}
                 Err(error) => return Err(error),
+            }
+        }
+        Ok(Self(found))
+    }
+
+    /// This program: the one that runs, and those that were released beside it.
+    ///
+    /// # Errors
+    /// Files that cannot be read.
+    pub fn of_fleetctl(files: &fleet_store::Project) -> Result<Self, AgentBinaryError> {
+        let mut found = BTreeMap::new();
+        for platform in Platform::ALL {
+            if cfg!(target_os = "linux") && platform == crate::machine::own_platform() {
+                found.insert(platform, AgentBinary::Running { hash: running(platform) });
+                continue;
+            }
+            let file = beside("fleetctl", platform);
+            if file.is_file() {
+                let hash = files.cache().hash_file(&file)?.hash;
+                found.insert(platform, AgentBinary::Released { file, hash });
             }
         }
         Ok(Self(found))
@@ -70,8 +97,7 @@ impl AgentBinaries {
     /// # Errors
     /// See [`AgentBinaryError`].
     pub async fn build(&self, store: &Store, platform: Platform) -> Result<Built, AgentBinaryError> {
-        let beside = PathBuf::new();
-        let binary = self.0.get(&platform).ok_or(AgentBinaryError::Absent { platform, beside })?;
+        let binary = self.0.get(&platform).ok_or(AgentBinaryError::Absent { platform, beside: PathBuf::new() })?;
         binary.build(store, platform).await
     }
 }
@@ -128,8 +154,7 @@ impl AgentBinary {
     /// # Errors
     /// [`AgentBinaryError::Absent`] and unreadable files.
     pub fn find(files: &fleet_store::Project, platform: Platform) -> Result<Self, AgentBinaryError> {
-        let name = format!("fleet-agent-{}", platform.to_string().replace('/', "-"));
-        let beside = std::env::current_exe().unwrap_or_default().with_file_name(name);
+        let beside = beside("fleet-agent", platform);
         if beside.is_file() {
             let hash = files.cache().hash_file(&beside)?.hash;
             return Ok(Self::Released { file: beside, hash });
@@ -149,7 +174,7 @@ impl AgentBinary {
     #[must_use]
     pub const fn hash(&self) -> Hash {
         match self {
-            Self::Released { hash, .. } | Self::Sources { hash, .. } => *hash,
+            Self::Released { hash, .. } | Self::Sources { hash, .. } | Self::Running { hash } => *hash,
         }
     }
 
@@ -167,6 +192,8 @@ impl AgentBinary {
         let file = match self {
             Self::Released { file, .. } => file.clone(),
             Self::Sources { checkout, .. } => compile(checkout, platform).await?,
+            // Also where the file was replaced since it was started.
+            Self::Running { .. } => PathBuf::from("/proc/self/exe"),
         };
         let bytes = std::fs::read(&file).map_err(|source| AgentBinaryError::Read { path: file, source })?;
         let built = Built { digest: Digest::sha256(&bytes), size: bytes.len() as u64 };
@@ -174,6 +201,20 @@ impl AgentBinary {
         store.put_record(&record, &built, &[blob])?;
         Ok(built)
     }
+}
+
+/// Where a released program is looked for.
+fn beside(program: &str, platform: Platform) -> PathBuf {
+    let name = format!("{program}-{}", platform.to_string().replace('/', "-"));
+    std::env::current_exe().unwrap_or_default().with_file_name(name)
+}
+
+/// What this program was compiled from, as `build.rs` found it.
+fn running(platform: Platform) -> Hash {
+    let mut all = Derivation::new(Address::new(Kind::Source, "fleetctl"));
+    all.value("sources", env!("FLEETCTL_SOURCES"), None);
+    all.value("platform", platform.to_string(), None);
+    all.hash()
 }
 
 fn hash_sources(files: &fleet_store::Project, checkout: &Path, platform: Platform) -> Result<Hash, AgentBinaryError> {

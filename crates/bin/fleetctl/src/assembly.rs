@@ -42,6 +42,8 @@ pub struct Assembler {
     pub store: Arc<Store>,
     /// The agent runtime.
     pub agent: AgentBinaries,
+    /// This program, for the manager.
+    pub fleetctl: AgentBinaries,
     /// The project's folder: layers of its files are read from there when they are made.
     pub project: PathBuf,
     /// Registries, as this user of this machine.
@@ -130,7 +132,11 @@ impl Assembling<'_> {
             return Ok(known.descriptor);
         }
         let replaced = match recipe {
-            LayerRecipe::FleetAgent { to, .. } => Some(self.agent_files(to).await?),
+            LayerRecipe::FleetAgent { to, .. } => {
+                self.progress("compiling the agent runtime".to_owned());
+                Some(self.program(&self.assembler.agent, to).await?)
+            }
+            LayerRecipe::Fleetctl { to, .. } => Some(self.program(&self.assembler.fleetctl, to).await?),
             _ => None,
         };
         let recipe = replaced.as_ref().unwrap_or(recipe);
@@ -185,14 +191,10 @@ impl Assembling<'_> {
         }
     }
 
-    async fn agent_files(&self, to: &str) -> Result<LayerRecipe, ProviderError> {
-        self.progress("compiling the agent runtime".to_owned());
-        let built = self
-            .assembler
-            .agent
-            .build(&self.assembler.store, self.spec.recipe.platform)
-            .await
-            .map_err(|error| self.failed(&error))?;
+    /// A program of ours as a file.
+    async fn program(&self, program: &AgentBinaries, to: &str) -> Result<LayerRecipe, ProviderError> {
+        let built = program.build(&self.assembler.store, self.spec.recipe.platform).await;
+        let built = built.map_err(|error| self.failed(&error))?;
         let what = FileWhat::Blob { digest: built.digest, size: built.size };
         let entry = FileEntry { path: to.to_owned(), mode: 0o755, uid: 0, gid: 0, what };
         Ok(LayerRecipe::Files { entries: vec![entry] })

@@ -127,6 +127,9 @@ pub enum Command {
     },
     /// Show the derivations of an environment
     Graph(Environment),
+    /// Make accounts and rooms from inside the network; what the manager's container runs
+    #[command(hide = true)]
+    Manager,
     /// Build the images of an environment without deploying anything
     Build(BuildArgs),
     /// Show what would change and why; writes nothing

@@ -1,6 +1,7 @@
-//! [`Cloud`]: the outside systems of an environment on AWS: image repositories, stacks, and agents as services.
+//! [`Cloud`]: the outside systems of an environment on AWS: image repositories, stacks, agents as services, and accounts and
+//! rooms by way of the manager where one is declared.
 //!
-//! Deliberately absent: the directory, accounts and rooms. This version does not make them on AWS, and says so.
+//! Deliberately absent: the directory. This version does not make it on AWS, and says so.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,6 +11,7 @@ use std::{
 use async_trait::async_trait;
 use fleet_apply::{Applied, Event, Events, Provider, ProviderError, Ready, Secrets};
 use fleet_aws::{Account, AgentProvider, AwsError, Place, Repository, StackProvider};
+use fleet_manager::RemoteMatrix;
 use fleet_model::{Address, Kind, model::Target};
 use fleet_oci::Upload;
 use fleet_plan::{Change, Desired, State};
@@ -22,6 +24,7 @@ use crate::{
     context::Context,
     error::Failure,
     exit::Exit,
+    meeting,
     pipeline::Prepared,
     ui::events::Console,
     world::{Outside, unobservable},
@@ -32,6 +35,8 @@ pub struct Cloud {
     images: RepositoryImages,
     stacks: StackProvider,
     agents: AgentProvider,
+    /// Accounts and rooms, where a manager is declared.
+    matrix: Option<RemoteMatrix>,
     secrets: Secrets,
     console: Arc<Console>,
 }
@@ -54,7 +59,12 @@ impl Cloud {
             Some(declared) => declared.value.to_string(),
             None => account.place.registry(),
         };
+        let manager = environment.manager.as_ref().map(|_| {
+            let stacks = StackProvider::new(account.clone(), prepared.scope.clone(), BTreeSet::new());
+            meeting::remote(stacks, prepared.scope.clone())
+        });
         Ok(Self {
+            matrix: manager,
             images: RepositoryImages::new(prepared, account.clone(), registry).await?,
             agents: AgentProvider::new(account.clone(), prepared.scope.clone()),
             stacks: StackProvider::new(account, prepared.scope.clone(), allow_destroy.iter().cloned().collect()),
@@ -76,7 +86,8 @@ fn unusable(error: &AwsError) -> Failure {
 #[async_trait]
 impl Outside for Cloud {
     fn providers(&self) -> Vec<&dyn Provider> {
-        vec![&self.images, &self.stacks, &self.agents]
+        let always: [&dyn Provider; 3] = [&self.images, &self.stacks, &self.agents];
+        always.into_iter().chain(self.matrix.iter().map(|matrix| matrix as &dyn Provider)).collect()
     }
 
     fn secrets(&self) -> &Secrets {
@@ -92,8 +103,24 @@ impl Outside for Cloud {
     }
 
     async fn observe(&self, wanted: &[Address]) -> Result<State, Failure> {
-        let (stacks, agents) = tokio::join!(self.stacks.observe(wanted), self.agents.observe(wanted));
-        Ok(stacks.map_err(unobservable)?.merged(agents.map_err(unobservable)?))
+        let matrix = async {
+            match &self.matrix {
+                Some(matrix) => matrix.observe(wanted).await,
+                None => Ok(State::default()),
+            }
+        };
+        let (stacks, agents, matrix) = tokio::join!(self.stacks.observe(wanted), self.agents.observe(wanted), matrix);
+        Ok(stacks.map_err(unobservable)?.merged(agents.map_err(unobservable)?).merged(matrix.map_err(unobservable)?))
+    }
+
+    fn about_to_apply(&self) {
+        if let Some(matrix) = &self.matrix {
+            matrix.ask();
+        }
+    }
+
+    fn remarks(&self) -> Vec<String> {
+        self.matrix.iter().filter_map(RemoteMatrix::remark).collect()
     }
 
     async fn finish(&self) {}

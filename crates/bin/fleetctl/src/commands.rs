@@ -6,6 +6,7 @@ pub mod destroy;
 pub mod files;
 pub mod inspect;
 pub mod lock;
+pub mod manager;
 pub mod org;
 pub mod plan;
 pub mod quickstart;

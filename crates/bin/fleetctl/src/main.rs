@@ -15,6 +15,7 @@ mod images;
 mod in_engine;
 mod interrupts;
 mod machine;
+mod meeting;
 mod pipeline;
 mod project;
 mod ui;
@@ -133,6 +134,7 @@ async fn dispatch(context: &Context, command: &Command) -> Outcome {
             let asked = Asked { saved: plan.as_deref(), environment, approved: *auto_approve, allow_destroy };
             commands::apply::apply(context, &asked).await
         }
+        Command::Manager => commands::manager::manager(context).await,
         Command::Rehearse { environment, keep } => commands::rehearse::rehearse(context, environment, *keep).await,
         Command::Why { address, environment, generation } => {
             commands::why::why(context, address, &environment.environment, *generation)

@@ -57,6 +57,8 @@ pub struct Prepared {
     pub platform: Platform,
     /// The agent runtime.
     pub agent: AgentBinaries,
+    /// This program, for the manager.
+    pub fleetctl: AgentBinaries,
     /// `SOURCE_DATE_EPOCH`.
     pub source_date_epoch: Option<u64>,
     global: Global,
@@ -89,11 +91,17 @@ impl Prepared {
         // which takes longer than all the rest of a small build.
         let agent = match context.agent.get() {
             Some(agent) => agent.clone(),
-            None if has_agent(&model) => AgentBinaries::find(&opened.files, platform)
+            None if has_layer(&model, |layer| matches!(layer, Layer::FleetAgent { .. })) => AgentBinaries::find(&opened.files, platform)
                 .map_err(|error| Failure::caused(Exit::Failed, "there is no agent runtime", &error))?,
             None => AgentBinaries::default(),
         };
         let _ = context.agent.set(agent.clone());
+        let fleetctl = if has_layer(&model, |layer| matches!(layer, Layer::Fleetctl { .. })) {
+            AgentBinaries::of_fleetctl(&opened.files)
+                .map_err(|error| Failure::caused(Exit::Failed, "there is no fleetctl for the manager", &error))?
+        } else {
+            AgentBinaries::default()
+        };
         let scope = Scope {
             fleet: model.fleet.name.clone(),
             environment: environment.to_owned(),
@@ -103,7 +111,7 @@ impl Prepared {
         context.tell_notes(&opened.store);
         let source_date_epoch = crate::machine::source_date_epoch()?;
         let global = context.global.clone();
-        Ok(Self { opened, model, resolved, lock, scope, platform, agent, source_date_epoch, global })
+        Ok(Self { opened, model, resolved, lock, scope, platform, agent, fleetctl, source_date_epoch, global })
     }
 
     /// The environment's declaration.
@@ -142,6 +150,7 @@ impl Prepared {
             engine,
             store: Arc::clone(&self.opened.store),
             agent: self.agent.clone(),
+            fleetctl: self.fleetctl.clone(),
             project: self.opened.root.clone(),
             registries: crate::world::registries()?,
             sources: self.contexts(),
@@ -198,7 +207,7 @@ impl Prepared {
     ) -> Result<T, Vec<Diagnostic>> {
         // `of` has found it there.
         let Some(environment) = self.model.environments.get(&self.scope.environment) else { return Err(Vec::new()) };
-        let agent_binaries = self.agent.hashes();
+        let (agent_binaries, fleetctl_binaries) = (self.agent.hashes(), self.fleetctl.hashes());
         let inputs = Inputs {
             model: &self.model,
             environment,
@@ -207,6 +216,7 @@ impl Prepared {
             lock: &self.lock,
             platform: self.platform,
             agent_binaries: &agent_binaries,
+            fleetctl_binaries: &fleetctl_binaries,
             source_date_epoch: self.source_date_epoch,
             outputs,
         };
@@ -282,10 +292,10 @@ fn diagnostics(problems: &[Problem], tree: &SourceTree) -> Vec<Diagnostic> {
     found.into_values().map(one).collect()
 }
 
-/// Whether any image has our agent runtime.
-fn has_agent(model: &Model) -> bool {
+/// Whether any image has such a layer.
+fn has_layer(model: &Model, such: impl Fn(&Layer) -> bool) -> bool {
     model.images.values().any(|image| match &image.recipe {
-        Recipe::Layers(recipe) => recipe.layers.iter().any(|layer| matches!(layer.value, Layer::FleetAgent { .. })),
+        Recipe::Layers(recipe) => recipe.layers.iter().any(|layer| such(&layer.value)),
         Recipe::Containerfile(_) => false,
     })
 }
@@ -312,6 +322,7 @@ pub async fn plan(prepared: &Prepared, world: &dyn Outside) -> Result<Planned, F
     let wanted: Vec<Address> = instance.desired.keys().cloned().collect();
     let state = outputs.merged(world.observe(&wanted).await?);
     let mut plan = prepared.plan(&instance, &state)?;
+    plan.notes.extend(world.remarks().into_iter().map(|text| Note { address: None, text }));
     plan.notes.extend(beyond_note(&beyond(&plan, world)));
     Ok(Planned { instance, state, plan, whole: true })
 }

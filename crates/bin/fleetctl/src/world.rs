@@ -53,6 +53,14 @@ pub trait Outside: Send + Sync {
     /// An outside system that cannot be read.
     async fn observe(&self, wanted: &[Address]) -> Result<State, Failure>;
 
+    /// From now on something is to be changed: what was seen long ago is looked at again.
+    fn about_to_apply(&self) {}
+
+    /// What a person should know of what was observed.
+    fn remarks(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Signs out what was signed in for this run.
     async fn finish(&self);
 }

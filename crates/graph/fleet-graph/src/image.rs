@@ -290,6 +290,7 @@ impl Maker<'_> {
                 return self.pip(&PipNode { to, python, packages, allow_scripts });
             }
             Layer::FleetAgent { to } => self.fleet_agent(to)?,
+            Layer::Fleetctl { to } => self.fleetctl(to)?,
             Layer::Fetch(fetched) => LayerRecipe::Fetch {
                 url: fetched.url.clone(),
                 sha256: Digest::from_sha256_hex(&fetched.sha256)
@@ -314,6 +315,18 @@ impl Maker<'_> {
             )
         })?;
         Ok(LayerRecipe::FleetAgent { to: to.to_owned(), source: source.to_string() })
+    }
+
+    fn fleetctl(&self, to: &str) -> Result<LayerRecipe, Problem> {
+        let platform = self.inputs.platform;
+        let source = self.inputs.fleetctl_binaries.get(&platform).ok_or_else(|| {
+            let name = platform.to_string().replace('/', "-");
+            self.problem(
+                format!("there is no fleetctl for {platform}, which its fleetctl layer needs"),
+                format!("put a released fleetctl-{name} beside fleetctl, or remove the platform from the image"),
+            )
+        })?;
+        Ok(LayerRecipe::Fleetctl { to: to.to_owned(), source: source.to_string() })
     }
 
     fn containerfile(&self, recipe: &ContainerfileRecipe, derivation: &mut Derivation) -> Result<LayerRecipe, Problem> {

@@ -48,6 +48,8 @@ pub struct Inputs<'a> {
     /// The agent runtime by platform, where there is one: hash of its sources, lock file, toolchain and flags, or of a
     /// released binary.
     pub agent_binaries: &'a BTreeMap<Platform, Hash>,
+    /// The same of this program, for the manager's image.
+    pub fleetctl_binaries: &'a BTreeMap<Platform, Hash>,
     /// `SOURCE_DATE_EPOCH`: seconds since 1970 that files in layers bear, where the operator wants others than ours.
     pub source_date_epoch: Option<u64>,
     /// Outputs that are known, by derivation hash.

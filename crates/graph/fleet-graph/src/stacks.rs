@@ -14,7 +14,7 @@ use fleet_model::{
 };
 use fleet_oci::Platform;
 use fleet_objects::{Desired, StackParameter, StackSpec};
-use fleet_stacks::{Homeserver, Rendered, Settings, Web, data, environment, shared};
+use fleet_stacks::{Homeserver, Manager, Rendered, Settings, Web, data, environment, shared};
 
 use crate::{Inputs, Instance, Problem, image::PlannedImage};
 
@@ -70,6 +70,7 @@ pub(crate) fn settings(model: &Model, declared: &Environment) -> Result<Option<S
             size: declared.homeserver.size,
         },
         web: declared.web.as_ref().map(|web| Web { image: web.image.clone(), size: web.size }),
+        manager: declared.manager.as_ref().map(|manager| Manager { image: manager.image.clone(), size: manager.size }),
         log_days: declared.log_days.value,
         backup_days: declared.backup_days.as_ref().map(|days| days.value),
     }))
@@ -189,5 +190,8 @@ fn from_environment(model: &Model, declared: &Environment, made: &mut Derivation
     if let Some(web) = &declared.web {
         made.value("web.image", &web.image, Some(&web.origin));
         service(made, "web", web.size, Some(&web.origin));
+    }    if let Some(manager) = &declared.manager {
+        made.value("manager.image", &manager.image, Some(&manager.origin));
+        service(made, "manager", manager.size, Some(&manager.origin));
     }
 }

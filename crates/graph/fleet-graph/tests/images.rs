@@ -80,6 +80,7 @@ impl Bench {
             lock: &self.lock,
             platform: AMD,
             agent_binaries: &self.binaries,
+            fleetctl_binaries: &BTreeMap::new(),
             source_date_epoch: self.epoch,
             outputs: &BTreeMap::new(),
         })

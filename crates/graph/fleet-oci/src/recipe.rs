@@ -159,6 +159,13 @@ pub enum LayerRecipe {
         /// Hash of its sources, lock file, toolchain and flags, or of a released binary; hashed, not interpreted.
         source: String,
     },
+    /// This program. Replaced by its caller like [`LayerRecipe::FleetAgent`].
+    Fleetctl {
+        /// Absolute path of the binary.
+        to: String,
+        /// As of [`LayerRecipe::FleetAgent`].
+        source: String,
+    },
     /// A Containerfile: the engine builds it. Only named here; not reproducible.
     Containerfile {
         /// Relative to the project.
@@ -272,6 +279,7 @@ impl LayerRecipe {
             Self::Fetch { .. } => "fetch",
             Self::Files { .. } => "files",
             Self::FleetAgent { .. } => "fleet-agent",
+            Self::Fleetctl { .. } => "fleetctl",
             Self::Containerfile { .. } => "containerfile",
         }
     }

@@ -3,6 +3,7 @@
 mod backup;
 mod bastion;
 mod firewall;
+mod manager;
 mod network;
 mod observe;
 mod services;
@@ -53,6 +54,9 @@ pub fn environment(settings: &Settings) -> Result<Rendered, RenderError> {
     if let Some(web) = &settings.web {
         services::web(&parts, web, &place, &mut template);
     }
+    if let Some(manager) = &settings.manager {
+        manager::add(&parts, manager, &place, &mut template);
+    }
     services::agents(&parts, &mut template);
     bastion::add(&parts, &network, &firewall, &mut template);
     observe::add(&parts, &cluster, &mut template);
@@ -82,7 +86,7 @@ fn role(parts: &Parts<'_>, description: &'static str, trust: Policy, policy: Pol
 pub(crate) mod tests {
     use fleet_model::model::{HomeserverKind, Size};
 
-    use crate::settings::{Homeserver, Settings, Web};
+    use crate::settings::{Homeserver, Manager, Settings, Web};
 
     /// Environment `dev` of the architecture seed.
     pub(crate) fn settings() -> Settings {
@@ -104,6 +108,7 @@ pub(crate) mod tests {
                 size: Size { cpu: 1024, memory_mib: 2048 },
             },
             web: Some(Web { image: "element".to_owned(), size: Size { cpu: 256, memory_mib: 512 } }),
+            manager: Some(Manager { image: "manager".to_owned(), size: Size { cpu: 256, memory_mib: 512 } }),
             log_days: 7,
             backup_days: Some(7),
         }

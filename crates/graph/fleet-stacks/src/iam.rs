@@ -23,6 +23,12 @@ impl Policy {
     pub fn of(statement: impl IntoIterator<Item = Statement>) -> Self {
         Self { version: "2012-10-17", statement: statement.into_iter().collect() }
     }
+
+    /// One statement more.
+    pub fn also(mut self, statement: Statement) -> Self {
+        self.statement.push(statement);
+        self
+    }
 }
 
 /// Operator → key → values.

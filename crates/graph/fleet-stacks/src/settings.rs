@@ -38,6 +38,8 @@ pub struct Settings {
     pub homeserver: Homeserver,
     /// The web client.
     pub web: Option<Web>,
+    /// The manager, who makes accounts and rooms.
+    pub manager: Option<Manager>,
     /// Days for which logs are kept; one of [`LOG_DAYS`].
     pub log_days: u32,
     /// Days for which backups are kept; `None`: none are made.
@@ -58,6 +60,15 @@ pub struct Homeserver {
 /// The web client's service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Web {
+    /// Its image in `fleet.kdl`.
+    pub image: String,
+    /// CPU and memory.
+    pub size: Size,
+}
+
+/// The manager's service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Manager {
     /// Its image in `fleet.kdl`.
     pub image: String,
     /// CPU and memory.

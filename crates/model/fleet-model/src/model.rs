@@ -357,6 +357,11 @@ pub enum Layer {
         /// Absolute path in the image.
         to: String,
     },
+    /// `fleetctl to="/usr/local/bin/fleetctl"`: this program for the image's platform, as the fleet's manager.
+    Fleetctl {
+        /// Absolute path in the image.
+        to: String,
+    },
 }
 
 /// `fetch "https://…" sha256="…" to="/x" [executable=#true] [unpack=#true]`: one file, known by its hash.
@@ -483,6 +488,9 @@ pub struct Environment {
     pub homeserver: Homeserver,
     /// Web client's image, when there is one.
     pub web: Option<Web>,
+    /// The fleet's manager, for AWS: it makes accounts and rooms from inside the network.
+    #[serde(default)]
+    pub manager: Option<Manager>,
     /// Ids of the people who are deployed as agents, selectors already resolved.
     pub deploy: BTreeMap<PersonId, Option<Origin>>,
     /// `override { model … }`: what this environment imposes on every agent: defaults < department < person < environment.
@@ -588,6 +596,17 @@ pub struct Web {
     pub image: String,
     /// Operator port on 127.0.0.1.
     pub port: u16,
+    /// CPU and memory.
+    pub size: Size,
+    /// Where.
+    pub origin: Origin,
+}
+
+/// `manager image="manager"`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manager {
+    /// Image name.
+    pub image: String,
     /// CPU and memory.
     pub size: Size,
     /// Where.

@@ -237,7 +237,8 @@ fn entry(model: &Model, person: &Person, accounts: &BTreeMap<PersonId, Account>)
 fn images(model: &Model, environment: &Environment, agents: &BTreeMap<PersonId, Agent>) -> BTreeSet<String> {
     let agents = agents.values().map(|agent| agent.image.value.as_str());
     let web = environment.web.iter().map(|web| web.image.as_str());
-    let mut open: Vec<&str> = agents.chain(web).chain([environment.homeserver.image.as_str()]).collect();
+    let manager = environment.manager.iter().map(|manager| manager.image.as_str());
+    let mut open: Vec<&str> = agents.chain(web).chain(manager).chain([environment.homeserver.image.as_str()]).collect();
     let mut used = BTreeSet::new();
     while let Some(name) = open.pop() {
         if used.insert(name.to_owned()) {

@@ -255,7 +255,10 @@ fn launch(root: &Path, name: &str) -> Child {
 }
 
 fn launch_with(root: &Path, name: &str, variables: Vec<(String, String)>) -> Child {
-    let start = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../images/homeserver/start.py");
+    // Also for the stories of tests/, which are elsewhere.
+    let mut folders = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+    let start = folders.find_map(|folder| Some(folder.join("images/homeserver/start.py")).filter(|file| file.is_file()));
+    let start = start.expect("images/homeserver/start.py of this checkout");
     let log = fs::File::create(root.join(name)).unwrap();
     fs::create_dir_all(root.join(format!("run-{name}"))).unwrap();
     Command::new(python())

@@ -48,6 +48,7 @@ pub async fn apply(context: &Context, asked: &Asked<'_>) -> Outcome {
     let _lease = lease(&prepared, "apply")?;
     let world = world::connect(context, &prepared, asked.allow_destroy).await?;
     let world = &*world;
+    world.about_to_apply();
     let planned = pipeline::plan(&prepared, world).await?;
     let (plan, refused) = match saved {
         Some(saved) => fitting(saved, &prepared, &planned)?,

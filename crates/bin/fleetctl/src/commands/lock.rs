@@ -155,7 +155,11 @@ fn missing(image: &Image, recipe: &LayeredRecipe, platform: Platform, lock: &Loc
                 let asked = fleet_oci::lock::PipAsked { python: python.clone(), request };
                 lock.pip(&image.name, to, platform, &asked).map(drop)
             }
-            Layer::Copy { .. } | Layer::Tree { .. } | Layer::Fetch(_) | Layer::FleetAgent { .. } => Ok(()),
+            Layer::Copy { .. }
+            | Layer::Tree { .. }
+            | Layer::Fetch(_)
+            | Layer::FleetAgent { .. }
+            | Layer::Fleetctl { .. } => Ok(()),
         });
     }
     found
@@ -261,7 +265,11 @@ impl Locking<'_> {
                     folder.insert(*platform, resolved.lock);
                 }
             }
-            Layer::Copy { .. } | Layer::Tree { .. } | Layer::Fetch(_) | Layer::FleetAgent { .. } => {}
+            Layer::Copy { .. }
+            | Layer::Tree { .. }
+            | Layer::Fetch(_)
+            | Layer::FleetAgent { .. }
+            | Layer::Fleetctl { .. } => {}
         }
         Ok(())
     }

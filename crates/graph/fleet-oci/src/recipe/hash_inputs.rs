@@ -84,7 +84,7 @@ impl LayerRecipe {
                 inputs.add("mode", if *unpack { "unpack" } else { mode });
             }
             Self::Files { entries } => entries.iter().for_each(|entry| inputs.add("file", entry.fingerprint())),
-            Self::FleetAgent { to, source } => {
+            Self::FleetAgent { to, source } | Self::Fleetctl { to, source } => {
                 inputs.add("to", to);
                 inputs.add("source", source);
             }

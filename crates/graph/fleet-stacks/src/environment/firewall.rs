@@ -33,12 +33,22 @@ pub enum Role {
     Files,
     /// The homeserver.
     Homeserver,
+    /// The manager.
+    Manager,
     /// The web client.
     Web,
 }
 
 impl Role {
-    const ALL: [Self; 6] = [Self::Agent, Self::Bastion, Self::Endpoints, Self::Files, Self::Homeserver, Self::Web];
+    const ALL: [Self; 7] = [
+        Self::Agent,
+        Self::Bastion,
+        Self::Endpoints,
+        Self::Files,
+        Self::Homeserver,
+        Self::Manager,
+        Self::Web,
+    ];
 
     const fn name(self) -> &'static str {
         match self {
@@ -47,6 +57,7 @@ impl Role {
             Self::Endpoints => "Endpoints",
             Self::Files => "Files",
             Self::Homeserver => "Homeserver",
+            Self::Manager => "Manager",
             Self::Web => "Web",
         }
     }
@@ -65,7 +76,7 @@ const fn edge(from: Role, to: Role, port: u16, why: &'static str) -> Edge {
 }
 
 /// Every connection inside the network.
-pub const EDGES: [Edge; 9] = [
+pub const EDGES: [Edge; 11] = [
     edge(Role::Agent, Role::Homeserver, HOMESERVER_PORT, "agents talk in rooms"),
     edge(Role::Agent, Role::Files, NFS, "agents keep their memory"),
     edge(Role::Agent, Role::Endpoints, HTTPS, "agents start, log and think"),
@@ -74,15 +85,18 @@ pub const EDGES: [Edge; 9] = [
     edge(Role::Bastion, Role::Endpoints, HTTPS, "sessions where there is no NAT gateway"),
     edge(Role::Homeserver, Role::Files, NFS, "the homeserver keeps its database"),
     edge(Role::Homeserver, Role::Endpoints, HTTPS, "the homeserver starts and logs"),
+    edge(Role::Manager, Role::Homeserver, HOMESERVER_PORT, "the manager makes accounts and rooms"),
+    edge(Role::Manager, Role::Endpoints, HTTPS, "the manager starts and logs"),
     edge(Role::Web, Role::Endpoints, HTTPS, "the web client starts and logs"),
 ];
 
 /// Ways out of the network. Layers of images come from S3, whose addresses are public even through its endpoint.
-const OUTSIDE: [(Role, u16, &str); 5] = [
+const OUTSIDE: [(Role, u16, &str); 6] = [
     (Role::Agent, HTTPS, "the web"),
     (Role::Agent, HTTP, "the web"),
     (Role::Bastion, HTTPS, "Session Manager"),
     (Role::Homeserver, HTTPS, "layers of images in S3"),
+    (Role::Manager, HTTPS, "the config bucket and layers of images in S3"),
     (Role::Web, HTTPS, "layers of images in S3"),
 ];
 
@@ -98,7 +112,11 @@ impl Firewall {
 
 /// Adds the groups and a rule on either side of every edge.
 pub fn add(parts: &Parts<'_>, network: &Network, template: &mut Template) -> Firewall {
-    let present = |role: &Role| *role != Role::Web || parts.settings.web.is_some();
+    let present = |role: &Role| match role {
+        Role::Manager => parts.settings.manager.is_some(),
+        Role::Web => parts.settings.web.is_some(),
+        _ => true,
+    };
     let mut groups = BTreeMap::new();
     for role in Role::ALL.into_iter().filter(present) {
         let name = format!("{}-{}", parts.settings.name(), role.name().to_lowercase());

@@ -32,12 +32,12 @@ use crate::{
 /// Seconds for which the homeserver's address may be remembered.
 const DNS_SECONDS: u16 = 10;
 /// Seconds between SIGTERM and SIGKILL for who has something to write down.
-const STOP_SECONDS: u16 = 30;
+pub(super) const STOP_SECONDS: u16 = 30;
 /// User and group of Synapse in its image.
 const SYNAPSE_UID: u32 = 991;
 /// The homeserver in the private zone, whichever it is (architecture seed).
 const HOMESERVER_NAME: &str = "conduit";
-const TASKS: &str = "ecs-tasks.amazonaws.com";
+pub(super) const TASKS: &str = "ecs-tasks.amazonaws.com";
 
 /// The homeserver as agents of the environment reach it.
 #[must_use]
@@ -178,12 +178,12 @@ pub fn agents(parts: &Parts<'_>, template: &mut Template) {
     template.output("AgentLogGroup", logs.reference());
 }
 
-fn image_parameter(template: &mut Template, id: &str, image: &str) -> Text {
+pub(super) fn image_parameter(template: &mut Template, id: &str, image: &str) -> Text {
     let source = StackParameter::Image { image: image.to_owned() };
     template.parameter(id, "String", "Image by digest", source)
 }
 
-fn log_group(parts: &Parts<'_>, template: &mut Template, role: &str) -> Handle<LogGroup> {
+pub(super) fn log_group(parts: &Parts<'_>, template: &mut Template, role: &str) -> Handle<LogGroup> {
     template.add(
         format!("{role}Logs"),
         LogGroup {
@@ -193,7 +193,7 @@ fn log_group(parts: &Parts<'_>, template: &mut Template, role: &str) -> Handle<L
     )
 }
 
-fn log_to(parts: &Parts<'_>, group: &Handle<LogGroup>, prefix: &'static str) -> LogConfiguration {
+pub(super) fn log_to(parts: &Parts<'_>, group: &Handle<LogGroup>, prefix: &'static str) -> LogConfiguration {
     LogConfiguration { log_driver: "awslogs", options: awslogs(group.reference(), &parts.settings.region, prefix) }
 }
 
@@ -205,7 +205,7 @@ fn parameter(parts: &Parts<'_>, label: &str) -> String {
 fn secret(parts: &Parts<'_>, name: &str, label: &str) -> SecretVariable {
     SecretVariable {
         name: name.to_owned(),
-        value_from: parts.settings.arn("ssm", &format!("parameter{}", parameter(parts, label))),
+        value_from: parts.settings.arn("ssm", &format!("parameter{}", parameter(parts, label))).into(),
     }
 }
 
@@ -227,7 +227,7 @@ fn label_of(parameter: &'static str) -> &'static str {
 }
 
 fn environment(parts: &Parts<'_>, kind: HomeserverKind) -> Vec<Variable> {
-    let variable = |name: &str, value: String| Variable { name: name.to_owned(), value };
+    let variable = |name: &str, value: String| Variable { name: name.to_owned(), value: value.into() };
     match kind {
         // Closed in its image; opened to who has the token.
         HomeserverKind::Conduit => vec![variable("CONDUIT_ALLOW_REGISTRATION", "true".to_owned())],
@@ -265,7 +265,7 @@ fn homeserver_role(parts: &Parts<'_>, storage: &Storage) -> Role {
 }
 
 /// What ECS itself may do to start a task: pull its images, read its secrets, write its output.
-fn execution_role(parts: &Parts<'_>, logs: &Handle<LogGroup>, images: &[&str], parameters: Vec<String>) -> Role {
+pub(super) fn execution_role(parts: &Parts<'_>, logs: &Handle<LogGroup>, images: &[&str], parameters: Vec<String>) -> Role {
     let settings = parts.settings;
     let repositories =
         images.iter().map(|image| settings.arn("ecr", &format!("repository/{}/{image}", settings.fleet)));
@@ -281,7 +281,7 @@ fn execution_role(parts: &Parts<'_>, logs: &Handle<LogGroup>, images: &[&str], p
     role(parts, "Starts tasks", trust_for(TASKS, &settings.account), Policy::of(statements))
 }
 
-fn task(parts: &Parts<'_>, what: &str, size: Size, execution_role_arn: Text, container: Container) -> TaskDefinition {
+pub(super) fn task(parts: &Parts<'_>, what: &str, size: Size, execution_role_arn: Text, container: Container) -> TaskDefinition {
     TaskDefinition {
         family: format!("{}-{what}", parts.settings.name()),
         cpu: size.cpu.to_string(),
@@ -299,13 +299,13 @@ fn task(parts: &Parts<'_>, what: &str, size: Size, execution_role_arn: Text, con
     }
 }
 
-const fn rolls(minimum_healthy_percent: u16, maximum_percent: u16) -> DeploymentConfiguration {
+pub(super) const fn rolls(minimum_healthy_percent: u16, maximum_percent: u16) -> DeploymentConfiguration {
     let deployment_circuit_breaker = CircuitBreaker { enable: true, rollback: true };
     DeploymentConfiguration { minimum_healthy_percent, maximum_percent, deployment_circuit_breaker }
 }
 
 /// A service of one task that may overlap with its successor.
-fn service(place: &Place<'_>, service_name: &'static str, side: Side, task_definition: Text) -> Service {
+pub(super) fn service(place: &Place<'_>, service_name: &'static str, side: Side, task_definition: Text) -> Service {
     Service {
         service_name,
         cluster: place.cluster.reference(),

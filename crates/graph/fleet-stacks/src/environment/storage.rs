@@ -8,7 +8,7 @@ use super::{
 use crate::{
     resource::{
         named,
-        storage::{AccessPoint, CreationInfo, MountTarget, PosixUser, RootDirectory, only_by_tls, private_bucket},
+        storage::{AccessPoint, Bucket, BucketRule, CreationInfo, MountTarget, PosixUser, RootDirectory, only_by_tls, private_bucket},
     },
     template::{Handle, Template},
 };
@@ -18,12 +18,17 @@ const HOMESERVER_UID: u32 = 991;
 /// User and group of what agents share.
 const AGENT_UID: u32 = 1000;
 
+/// Days for which work and progress of the manager are kept.
+const MANAGER_DAYS: u32 = 7;
+
 /// Storage as services refer to it.
 pub struct Storage {
     /// Everything that must be there before a task can mount.
     pub mounts: Vec<String>,
     /// The homeserver's folder.
     pub homeserver: Handle<AccessPoint>,
+    /// What operator and manager write for one another, and what agents fetch.
+    pub bucket: Handle<Bucket>,
 }
 
 /// Adds it.
@@ -44,10 +49,21 @@ pub fn add(parts: &Parts<'_>, network: &Network, firewall: &Firewall, template: 
     let shared = access_point(parts, template, "Shared", "/shared", AGENT_UID);
     template.output("SharedAccessPointArn", shared.arn());
     template.output("SharedAccessPoint", shared.reference());
-    let bucket = template.add("ConfigBucket", private_bucket(None));
+    let mut bucket = private_bucket(None);
+    bucket.lifecycle_configuration.rules.extend(manager_rules());
+    let bucket = template.add("ConfigBucket", bucket);
     template.add("ConfigBucketPolicy", only_by_tls(&bucket));
     template.output("ConfigBucket", bucket.reference());
-    Storage { mounts, homeserver }
+    Storage { mounts, homeserver, bucket }
+}
+
+/// Work and progress go once nobody asks for them; what was seen a minute ago nobody does.
+fn manager_rules() -> [BucketRule; 3] {
+    [
+        BucketRule::of("manager-work", "manager/work/").expires(MANAGER_DAYS).former(1),
+        BucketRule::of("manager-progress", "manager/progress/").expires(MANAGER_DAYS).former(1),
+        BucketRule::of("manager-observed", "manager/observed.json").former(1),
+    ]
 }
 
 fn access_point(parts: &Parts<'_>, template: &mut Template, id: &str, path: &str, owner: u32) -> Handle<AccessPoint> {

@@ -46,9 +46,9 @@ properties! {
         log_configuration: LogConfiguration,
     }
     /// A variable.
-    Variable { name: String, value: String }
+    Variable { name: String, value: Text }
     /// A variable with a secret value: where ECS reads it when the task starts.
-    SecretVariable { name: String, value_from: String }
+    SecretVariable { name: String, value_from: Text }
     /// A port it listens on.
     PortMapping { container_port: u16, protocol: &'static str }
     /// Where a volume is seen.

@@ -1,7 +1,11 @@
 //! Roles and what bounds them.
 
 use super::properties;
-use crate::{iam::Policy, template::Handle, value::Text};
+use crate::{
+    iam::{Policy, Statement},
+    template::Handle,
+    value::Text,
+};
 
 properties! {
     /// Somebody to act as.
@@ -27,6 +31,16 @@ properties! {
     }
     /// Lets identities of another system act as roles.
     OidcProvider = "AWS::IAM::OIDCProvider" { url: &'static str, client_id_list: Vec<&'static str> }
+}
+
+impl Role {
+    /// May do one thing more.
+    pub fn also(mut self, statement: Statement) -> Self {
+        if let Some(own) = self.policies.pop() {
+            self.policies.push(InlinePolicy { policy_document: own.policy_document.also(statement), ..own });
+        }
+        self
+    }
 }
 
 impl Handle<Role> {

@@ -81,8 +81,10 @@ properties! {
     BucketRule {
         id: &'static str,
         status: &'static str,
-        noncurrent_version_expiration: NoncurrentExpiration,
-        abort_incomplete_multipart_upload: AbortUpload,
+        prefix: Option<&'static str>,
+        expiration_in_days: Option<u32>,
+        noncurrent_version_expiration: Option<NoncurrentExpiration>,
+        abort_incomplete_multipart_upload: Option<AbortUpload>,
     }
     /// Former objects.
     NoncurrentExpiration { noncurrent_days: u32 }
@@ -119,6 +121,32 @@ impl Handle<Bucket> {
     }
 }
 
+impl BucketRule {
+    /// For objects whose names begin so; does nothing yet.
+    pub const fn of(id: &'static str, prefix: &'static str) -> Self {
+        Self {
+            id,
+            status: "Enabled",
+            prefix: Some(prefix),
+            expiration_in_days: None,
+            noncurrent_version_expiration: None,
+            abort_incomplete_multipart_upload: None,
+        }
+    }
+
+    /// Objects go after so many days.
+    pub const fn expires(mut self, days: u32) -> Self {
+        self.expiration_in_days = Some(days);
+        self
+    }
+
+    /// Former versions go after so many days.
+    pub const fn former(mut self, days: u32) -> Self {
+        self.noncurrent_version_expiration = Some(NoncurrentExpiration { noncurrent_days: days });
+        self
+    }
+}
+
 /// Days for which former versions of objects are kept.
 const FORMER_DAYS: u32 = 90;
 /// Days after which an unfinished upload is dropped.
@@ -145,8 +173,10 @@ pub fn private_bucket(bucket_name: Option<String>) -> Bucket {
             rules: vec![BucketRule {
                 id: "former-versions",
                 status: "Enabled",
-                noncurrent_version_expiration: NoncurrentExpiration { noncurrent_days: FORMER_DAYS },
-                abort_incomplete_multipart_upload: AbortUpload { days_after_initiation: UPLOAD_DAYS },
+                prefix: None,
+                expiration_in_days: None,
+                noncurrent_version_expiration: Some(NoncurrentExpiration { noncurrent_days: FORMER_DAYS }),
+                abort_incomplete_multipart_upload: Some(AbortUpload { days_after_initiation: UPLOAD_DAYS }),
             }],
         },
     }

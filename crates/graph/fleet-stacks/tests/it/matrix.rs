@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use fleet_model::model::{HomeserverKind, Size};
-use fleet_stacks::{Bootstrap, Homeserver, Rendered, Settings, Web, bootstrap, data, environment, shared};
+use fleet_stacks::{Bootstrap, Homeserver, Manager, Rendered, Settings, Web, bootstrap, data, environment, shared};
 use serde_json::Value;
 
 /// Environment `dev` of the architecture seed.
@@ -14,7 +14,7 @@ pub fn seed() -> Settings {
         domain: "anycompany.corp".to_owned(),
         account: "111122223333".to_owned(),
         region: "us-east-1".to_owned(),
-        images: ["agent", "conduit", "element", "homeserver"].map(str::to_owned).into(),
+        images: ["agent", "conduit", "element", "homeserver", "manager"].map(str::to_owned).into(),
         cidr: "10.0.0.0/16".parse().unwrap(),
         zones: 2,
         nat_gateways: 1,
@@ -26,6 +26,7 @@ pub fn seed() -> Settings {
             size: Size { cpu: 1024, memory_mib: 2048 },
         },
         web: Some(Web { image: "element".to_owned(), size: Size { cpu: 256, memory_mib: 512 } }),
+        manager: Some(Manager { image: "manager".to_owned(), size: Size { cpu: 256, memory_mib: 512 } }),
         log_days: 7,
         backup_days: Some(7),
     }
@@ -50,6 +51,7 @@ pub fn matrix() -> Vec<(String, Settings)> {
         ("seed".to_owned(), seed()),
         ("1001-agents".to_owned(), Settings { agents: 1001, ..seed() }),
         ("no-web".to_owned(), Settings { web: None, ..seed() }),
+        ("no-manager".to_owned(), Settings { manager: None, ..seed() }),
         ("no-backup".to_owned(), Settings { backup_days: None, ..seed() }),
         ("synapse-on-arm".to_owned(), Settings { homeserver: synapse, arm: true, ..seed() }),
         ("small-network".to_owned(), Settings { cidr: "172.31.16.0/20".parse().unwrap(), ..seed() }),
@@ -60,6 +62,7 @@ pub fn matrix() -> Vec<(String, Settings)> {
                 zones: 1,
                 nat_gateways: 0,
                 web: None,
+                manager: None,
                 backup_days: None,
                 images: ["a".to_owned()].into(),
                 ..seed()

@@ -9,10 +9,10 @@ use crate::{
     context::Context,
     diagnostic::Draft,
     model::{
-        BaseRef, Environment, Homeserver, Image, Model, Person, PersonId, Recipe, Size, Target, Web,
+        BaseRef, Environment, Homeserver, Image, Manager, Model, Person, PersonId, Recipe, Size, Target, Web,
     },
     origin::{Declared, Origin},
-    read::environment::{EnvironmentPart, HomeserverPart, Selector, WebPart, kind_by_image},
+    read::environment::{EnvironmentPart, HomeserverPart, ManagerPart, Selector, WebPart, kind_by_image},
     resolve::Layers,
     text::Place,
     words::did_you_mean_or_known,
@@ -23,6 +23,7 @@ const HOMESERVER_PORT: u16 = 6167;
 const HOMESERVER_SIZE: Size = Size { cpu: 1024, memory_mib: 2048 };
 const WEB_PORT: u16 = 8080;
 const WEB_SIZE: Size = Size { cpu: 256, memory_mib: 512 };
+const MANAGER_SIZE: Size = Size { cpu: 256, memory_mib: 512 };
 
 /// Every environment with what it inherits.
 pub(crate) fn finish(
@@ -92,6 +93,7 @@ fn over(nearer: EnvironmentPart, base: &EnvironmentPart) -> EnvironmentPart {
         has_target: nearer.has_target || base.has_target,
         homeserver: nearer.homeserver.or_else(|| base.homeserver.clone()),
         web: nearer.web.or_else(|| base.web.clone()),
+        manager: nearer.manager.or_else(|| base.manager.clone()),
         deploy: if nearer.deploy.is_empty() { base.deploy.clone() } else { nearer.deploy },
         overrides: base.overrides.clone().under(nearer.overrides),
         agent_limit: nearer.agent_limit.or(base.agent_limit),
@@ -144,6 +146,7 @@ fn environment(ctx: &mut Context<'_>, model: &Model, name: &str, part: Environme
         registry: part.registry.map(|(registry, place)| ctx.declared(registry, place)),
         homeserver: homeserver(ctx, model, part.homeserver, part.place),
         web: part.web.map(|web| self::web(ctx, web)),
+        manager: part.manager.map(|manager| self::manager(ctx, model, manager)),
         deploy,
         overrides: part.overrides,
         agent_limit: part.agent_limit.map(|(limit, place)| ctx.declared(limit, place)),
@@ -192,6 +195,19 @@ fn web(ctx: &Context<'_>, part: WebPart) -> Web {
         size: part.size.unwrap_or(WEB_SIZE),
         origin: ctx.origin(part.place),
     }
+}
+
+fn manager(ctx: &mut Context<'_>, model: &Model, part: ManagerPart) -> Manager {
+    // An image that does not exist is reported as a reference.
+    if let Some(image) = model.images.get(&part.image).filter(|image| !ctx.gaps.text && !starts(model, image)) {
+        ctx.report(
+            Draft::error(code::NO_ENTRYPOINT, format!("the image `{}` is used for the manager and has no entrypoint", part.image))
+                .maybe_at(ctx.files.place_of(&image.origin), "no entrypoint here")
+                .at(part.place, "used for the manager")
+                .help("add entrypoint \"/usr/local/bin/fleetctl\" \"manager\""),
+        );
+    }
+    Manager { image: part.image, size: part.size.unwrap_or(MANAGER_SIZE), origin: ctx.origin(part.place) }
 }
 
 fn ports(ctx: &mut Context<'_>, environment: &Environment) {

@@ -41,7 +41,8 @@ pub(crate) fn check(ctx: &mut Context<'_>, model: &Model) {
         let homeserver = &environment.homeserver;
         let services = [(homeserver.origin.as_ref(), homeserver.size)];
         let web = environment.web.iter().map(|web| (Some(&web.origin), web.size));
-        for (origin, size) in services.into_iter().chain(web) {
+        let manager = environment.manager.iter().map(|manager| (Some(&manager.origin), manager.size));
+        for (origin, size) in services.into_iter().chain(web).chain(manager) {
             sizes.entry((origin, size.cpu, size.memory_mib)).or_insert(false);
         }
         for ((origin, cpu, memory_mib), agent) in sizes {

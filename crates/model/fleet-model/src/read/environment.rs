@@ -28,6 +28,7 @@ pub(crate) struct EnvironmentPart {
     pub has_target: bool,
     pub homeserver: Option<HomeserverPart>,
     pub web: Option<WebPart>,
+    pub manager: Option<ManagerPart>,
     pub deploy: Vec<Selector>,
     pub overrides: Overrides,
     pub agent_limit: Option<(u32, Place)>,
@@ -59,6 +60,14 @@ pub(crate) struct WebPart {
     pub size: Option<Size>,
 }
 
+/// `manager …`.
+#[derive(Clone, Debug)]
+pub(crate) struct ManagerPart {
+    pub place: Place,
+    pub image: String,
+    pub size: Option<Size>,
+}
+
 /// Who is deployed.
 #[derive(Clone, Debug)]
 pub(crate) enum Selector {
@@ -74,7 +83,7 @@ const ENVIRONMENT: Shape = Shape {
     arguments: Arguments::These(&["name"]),
     properties: Some(&["extends"]),
     once: &[
-        "target", "registry", "homeserver", "web", "override", "limits", "rollout", "network", "logs", "backup", "compute", "ingress",
+        "target", "registry", "homeserver", "web", "manager", "override", "limits", "rollout", "network", "logs", "backup", "compute", "ingress",
     ],
     many: &["deploy", "tenant"],
 };
@@ -95,6 +104,7 @@ const HOMESERVER: Shape = Shape {
     ..Shape::EMPTY
 };
 const WEB: Shape = Shape { properties: Some(&["image", "port"]), once: &["size"], ..Shape::EMPTY };
+const MANAGER: Shape = Shape { properties: Some(&["image"]), once: &["size"], ..Shape::EMPTY };
 const DEPLOY: Shape = Shape {
     arguments: Arguments::Any,
     properties: Some(&["department", "team", "levels"]),
@@ -139,6 +149,7 @@ pub(crate) fn read(ctx: &mut Context<'_>, node: Node<'_>, environments: &mut BTr
         has_target: false,
         homeserver: None,
         web: None,
+        manager: None,
         deploy: Vec::new(),
         overrides: Overrides::default(),
         agent_limit: None,
@@ -185,7 +196,7 @@ fn read_child(ctx: &mut Context<'_>, node: Node<'_>, part: &mut EnvironmentPart)
             ctx.number(node, "monthly-usd", 0..=u32::MAX);
         }
         "rollout" => part.rollout = Some(rollout(ctx, node)),
-        word @ ("network" | "logs" | "backup" | "compute" | "ingress" | "tenant") => {
+        word @ ("manager" | "network" | "logs" | "backup" | "compute" | "ingress" | "tenant") => {
             aws_only(ctx, node, part);
             part.aws_only.push((word.to_owned(), node.place()));
         }
@@ -297,6 +308,14 @@ fn web(ctx: &mut Context<'_>, node: Node<'_>) -> Option<WebPart> {
     Some(WebPart { place: node.place(), image: image.0.to_owned(), port, size })
 }
 
+fn manager(ctx: &mut Context<'_>, node: Node<'_>) -> Option<ManagerPart> {
+    ctx.expect(node, &MANAGER);
+    let size = own_size(ctx, node);
+    let image = ctx.needed_text(node, "image", "\"manager\"")?;
+    ctx.refer(Refers::Image, image);
+    Some(ManagerPart { place: node.place(), image: image.0.to_owned(), size })
+}
+
 fn deploy(ctx: &mut Context<'_>, node: Node<'_>, selectors: &mut Vec<Selector>) {
     ctx.expect(node, &DEPLOY);
     for given in ctx.arguments(node) {
@@ -360,6 +379,7 @@ fn healthy_within(ctx: &mut Context<'_>, node: Node<'_>) -> Option<u32> {
 /// Nodes for AWS. `compute "ec2-spot"`, `ingress` and `tenant` are checked and not used by this version.
 fn aws_only(ctx: &mut Context<'_>, node: Node<'_>, part: &mut EnvironmentPart) {
     match node.word() {
+        "manager" => part.manager = manager(ctx, node),
         "network" => part.network = Some((network(ctx, node), node.place())),
         "logs" => part.log_days = days(ctx, node).and_then(|given| kept_by_logs(ctx, given)),
         "backup" => {

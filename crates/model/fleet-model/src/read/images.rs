@@ -20,7 +20,7 @@ const IMAGE: Shape = Shape {
     arguments: Arguments::These(&["name"]),
     properties: Some(&["platform"]),
     once: &["base", "containerfile", "entrypoint", "command", "run-as", "workdir"],
-    many: &["check", "env", "user", "debian", "node", "npm", "pip", "copy", "tree", "fetch", "fleet-agent"],
+    many: &["check", "env", "user", "debian", "node", "npm", "pip", "copy", "tree", "fetch", "fleet-agent", "fleetctl"],
 };
 const BASE: Shape = Shape {
     arguments: Arguments::Optional,

@@ -1,4 +1,4 @@
-//! The layers of an assembled image that come from packages, and `fleet-agent`; those from files are in
+//! The layers of an assembled image that come from packages, `fleet-agent` and `fleetctl`; those from files are in
 //! [`super::files`].
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The nodes that make layers.
-pub(crate) const WORDS: &[&str] = &["debian", "node", "npm", "pip", "copy", "tree", "fetch", "fleet-agent"];
+pub(crate) const WORDS: &[&str] = &["debian", "node", "npm", "pip", "copy", "tree", "fetch", "fleet-agent", "fleetctl"];
 
 const DEBIAN: Shape = Shape { arguments: Arguments::These(&["suite"]), many: &["packages"], ..Shape::EMPTY };
 const NPM: Shape = Shape { properties: Some(&["to"]), many: &["package", "unpack", "omit", "allow-scripts"], ..Shape::EMPTY };
@@ -26,7 +26,8 @@ const UNPACK: Shape = Shape {
 };
 const PIP: Shape =
     Shape { properties: Some(&["to", "python"]), many: &["package", "allow-scripts"], ..Shape::EMPTY };
-const FLEET_AGENT: Shape = Shape { properties: Some(&["to"]), ..Shape::EMPTY };
+/// `fleet-agent` and `fleetctl`.
+const OWN_PROGRAM: Shape = Shape { properties: Some(&["to"]), ..Shape::EMPTY };
 
 /// Reads one node; `None` when it makes no layer.
 pub(crate) fn read(ctx: &mut Context<'_>, node: Node<'_>) -> Option<Declared<Layer>> {
@@ -43,8 +44,12 @@ pub(crate) fn read(ctx: &mut Context<'_>, node: Node<'_>) -> Option<Declared<Lay
         "tree" => files::tree(ctx, node)?,
         "fetch" => files::fetch(ctx, node)?,
         "fleet-agent" => {
-            ctx.expect(node, &FLEET_AGENT);
+            ctx.expect(node, &OWN_PROGRAM);
             Layer::FleetAgent { to: destination(ctx, node, "\"/usr/local/bin/fleet-agent\"")? }
+        }
+        "fleetctl" => {
+            ctx.expect(node, &OWN_PROGRAM);
+            Layer::Fleetctl { to: destination(ctx, node, "\"/usr/local/bin/fleetctl\"")? }
         }
         _ => return None,
     };

@@ -1,0 +1,130 @@
+//! `manager`: this program as the fleet's manager, inside the network of an environment on AWS. Everything that it needs it
+//! is told in variables, which the stack sets.
+
+use std::{path::Path, sync::Arc};
+
+use async_trait::async_trait;
+use fleet_apply::{Events, Provider, Scope, Secrets, SystemClock};
+use fleet_aws::{Account, Place};
+use fleet_manager::{Homeserver, Mailbox, Manager, Pace, protocol::Key};
+use fleet_matrix::{Flavour, MatrixProvider};
+use fleet_secret::{FleetSecret, Secret};
+use serde::Deserialize;
+
+use crate::{
+    context::Context,
+    error::{Failure, Outcome},
+    exit::Exit,
+};
+
+/// What it must know, as JSON.
+const SETTINGS: &str = "FLEET_MANAGER";
+/// The config bucket; `file:///…` is a folder in its place, for who tries this on one machine.
+const BUCKET: &str = "FLEET_BUCKET";
+/// The fleet secret.
+const SECRET: &str = "FLEET_SECRET";
+/// In place of AWS's own addresses: an emulator.
+const ENDPOINT: &str = "AWS_ENDPOINT_URL";
+
+/// Version of the settings.
+const SCHEMA: u32 = 1;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settings {
+    schema: u32,
+    fleet: String,
+    environment: String,
+    domain: String,
+    account: String,
+    region: String,
+    kind: Kind,
+    homeserver: String,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Kind {
+    Synapse,
+    Conduit,
+}
+
+/// `fleetctl manager`: until it is told to end.
+///
+/// # Errors
+/// A variable that is missing or wrong.
+pub async fn manager(context: &Context) -> Outcome {
+    let settings: Settings =
+        serde_json::from_str(&variable(SETTINGS)?).map_err(|error| wrong(SETTINGS, &error))?;
+    if settings.schema != SCHEMA {
+        let what = format!("{SETTINGS} has schema {}, and this fleetctl knows {SCHEMA}", settings.schema);
+        return Err(Failure::new(Exit::Usage, what));
+    }
+    let fleet = FleetSecret::new(Secret::new(variable(SECRET)?)).map_err(|error| wrong(SECRET, &error))?;
+    let events: Arc<dyn Events> = Arc::<crate::ui::events::Console>::clone(&context.console);
+    let mailbox = mailbox(&settings, Key::of(&fleet), &events).await?;
+    let scope = Scope { fleet: settings.fleet, environment: settings.environment, domain: settings.domain };
+    let matrix = fleet_matrix::Settings {
+        url: settings.homeserver,
+        flavour: match settings.kind {
+            Kind::Synapse => Flavour::Synapse,
+            Kind::Conduit => Flavour::Conduit,
+        },
+        token_file: context.machine.token_file(&scope)?,
+        scope: scope.clone(),
+    };
+    let matrix = MatrixProvider::new(matrix, fleet.clone(), Arc::clone(&events))
+        .map_err(|error| Failure::caused(Exit::Failed, "the homeserver cannot be used", &error))?;
+    let manager = Manager {
+        scope,
+        mailbox,
+        homeserver: Arc::new(Real(matrix)),
+        secrets: Secrets { fleet, operator: std::collections::BTreeMap::new() },
+        clock: Arc::new(SystemClock),
+        pace: Pace::SERVICE,
+        events,
+        tool: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    manager.run(context.interrupts.applying()).await;
+    context.interrupts.applied();
+    Ok(Exit::Done)
+}
+
+async fn mailbox(settings: &Settings, key: Key, events: &Arc<dyn Events>) -> Result<Mailbox, Failure> {
+    let bucket = variable(BUCKET)?;
+    if let Some(folder) = bucket.strip_prefix("file://") {
+        return Mailbox::folder(Path::new(folder), key).map_err(|error| wrong(BUCKET, &error));
+    }
+    let endpoint = std::env::var(ENDPOINT).ok().filter(|value| !value.is_empty());
+    // Also an emulator is spoken to with the task's own credentials.
+    let place = Place { account: settings.account.clone(), region: settings.region.clone(), endpoint: None };
+    let account = Account::open(place, Arc::clone(events)).await;
+    let store = account.bucket(&bucket, endpoint.as_deref()).map_err(|error| wrong(BUCKET, &error))?;
+    Ok(Mailbox::new(store, key))
+}
+
+fn variable(name: &str) -> Result<String, Failure> {
+    match std::env::var(name) {
+        Ok(value) if !value.is_empty() => Ok(value),
+        _ => Err(Failure::new(Exit::Usage, format!("the variable {name} is not set"))
+            .hint("the stack of an environment on AWS sets it; see docs/reference/aws.md")),
+    }
+}
+
+fn wrong(name: &str, error: &dyn std::error::Error) -> Failure {
+    Failure::caused(Exit::Usage, format!("the variable {name} cannot be used"), error)
+}
+
+/// A real homeserver.
+struct Real(MatrixProvider);
+
+#[async_trait]
+impl Homeserver for Real {
+    fn provider(&self) -> &dyn Provider {
+        &self.0
+    }
+
+    async fn finish(&self) -> Result<(), String> {
+        self.0.finish().await.map_err(|error| crate::error::chain(&error))
+    }
+}

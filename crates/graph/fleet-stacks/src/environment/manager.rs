@@ -1,0 +1,97 @@
+//! The manager: our own program in the network, which makes accounts and rooms. It takes work from the config bucket and
+//! writes there how it goes; it listens to nobody.
+
+use fleet_model::model::HomeserverKind;
+use fleet_objects::StackParameter;
+use serde_json::json;
+
+use super::{
+    Parts,
+    firewall::Role as Side,
+    role,
+    services::{self, Place, STOP_SECONDS, TASKS},
+};
+use crate::{
+    data,
+    iam::{Policy, Statement, trust_for},
+    resource::{
+        ecs::{Container, SecretVariable, Service, TaskDefinition, Variable},
+        iam::Role,
+    },
+    settings::{Manager, Settings},
+    template::{Template, json_text},
+    value::{Text, text},
+};
+
+/// What its objects begin with.
+const PREFIX: &str = "manager/";
+
+/// Adds it.
+pub fn add(parts: &Parts<'_>, declared: &Manager, place: &Place<'_>, template: &mut Template) {
+    let from = StackParameter::Output { stack: data::name(parts.settings), output: "FleetSecretArn".to_owned() };
+    let secret = template.parameter("FleetSecretArn", "String", "Fleet secret of the data stack", from);
+    let image = services::image_parameter(template, "ManagerImage", &declared.image);
+    let logs = services::log_group(parts, template, "Manager");
+    let starts = services::execution_role(parts, &logs, &[&declared.image], Vec::new());
+    let read = Statement::allow("ReadFleetSecret", &["secretsmanager:GetSecretValue"], [secret.clone()]);
+    let starts = template.add("ManagerExecutionRole", starts.also(read));
+    let acts = template.add("ManagerRole", manager_role(parts, place));
+    let container = Container {
+        name: "manager",
+        image,
+        essential: true,
+        environment: vec![
+            variable("FLEET_MANAGER", settings(parts.settings).into()),
+            variable("FLEET_BUCKET", place.storage.bucket.reference()),
+        ],
+        // The value of one key of the secret, which is JSON.
+        secrets: vec![SecretVariable { name: "FLEET_SECRET".to_owned(), value_from: text![secret, ":secret::"] }],
+        port_mappings: Vec::new(),
+        mount_points: Vec::new(),
+        health_check: None,
+        stop_timeout: Some(STOP_SECONDS),
+        log_configuration: services::log_to(parts, &logs, "manager"),
+    };
+    let task = services::task(parts, "manager", declared.size, starts.arn(), container);
+    let task = template.add("ManagerTask", TaskDefinition { task_role_arn: Some(acts.arn()), ..task });
+    let service = Service {
+        // One at a time: a second one would stop when it finds that another one writes, and be right, but why begin.
+        deployment_configuration: services::rolls(0, 100),
+        availability_zone_rebalancing: "DISABLED",
+        ..services::service(place, "manager", Side::Manager, task.reference())
+    };
+    template.add("ManagerService", service);
+}
+
+fn variable(name: &str, value: Text) -> Variable {
+    Variable { name: name.to_owned(), value }
+}
+
+/// What it must know beside the bucket and the secret.
+fn settings(settings: &Settings) -> String {
+    let kind = match settings.homeserver.kind {
+        HomeserverKind::Synapse => "synapse",
+        HomeserverKind::Conduit => "conduit",
+    };
+    json_text(&json!({
+        "schema": 1, "fleet": settings.fleet, "environment": settings.environment, "domain": settings.domain,
+        "account": settings.account, "region": settings.region, "kind": kind,
+        "homeserver": services::homeserver_url(&settings.domain),
+    }))
+}
+
+/// Reads work and what it wrote itself; writes progress and what it saw.
+fn manager_role(parts: &Parts<'_>, place: &Place<'_>) -> Role {
+    let bucket = place.storage.bucket.arn();
+    let below = |name: &str| text![bucket.clone(), format!("/{PREFIX}{name}")];
+    let policy = Policy::of([
+        Statement::allow("ReadWork", &["s3:GetObject"], [below("*")]),
+        Statement::allow("WriteProgress", &["s3:PutObject"], [below("progress/*"), below("observed.json")]),
+        Statement::allow("ListWork", &["s3:ListBucket"], [bucket.clone()]).when(
+            "StringLike",
+            "s3:prefix",
+            format!("{PREFIX}*"),
+        ),
+    ]);
+    role(parts, "The manager", trust_for(TASKS, &parts.settings.account), policy)
+}
