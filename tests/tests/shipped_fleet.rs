@@ -224,7 +224,7 @@ fn derived(tree: &SourceTree, lock: &str, runtime: &[u8], name: &str) -> Result<
             lock: &lock,
             platform: Platform::LinuxAmd64,
             agent_binaries: &binaries,
-            fleetctl_binaries: &BTreeMap::new(),
+            fleetctl_binaries: &binaries,
             source_date_epoch: None,
             outputs: &outputs,
         };

@@ -59,6 +59,7 @@ fn instance(text: &str) -> Instance {
         lock: &lock,
         platform: Platform::LinuxAmd64,
         agent_binaries: &BTreeMap::new(),
+        fleetctl_binaries: &BTreeMap::new(),
         source_date_epoch: None,
         outputs: &BTreeMap::new(),
     };
