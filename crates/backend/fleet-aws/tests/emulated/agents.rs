@@ -1,5 +1,5 @@
-//! Agents as services of ECS: made, rolled, left alone, removed. The service is on paper: that its task becomes healthy is
-//! what the emulator says of every task.
+//! Agents as services of ECS: made, rolled, left alone, removed. Most stories have tasks on paper, which become healthy
+//! because the emulator says so; the last ones run small containers in place of agents.
 
 use std::collections::BTreeMap;
 
@@ -17,15 +17,20 @@ use fleet_stacks::{
     data, environment, shared,
 };
 
-use crate::world::{CHANGED, DIGEST, UNCHANGED, World};
+use crate::{
+    rig::{engine, push_box},
+    world::{CHANGED, DIGEST, UNCHANGED, World, changed},
+};
 
 const ANN: &str = "ann.lee";
 
 /// An account with the stacks of an environment, and agents to have in it.
 struct Agents {
     world: World,
-    /// Agents and the words that they are made from.
+    /// Agents and the words that they are made from: what their containers run, where they have any.
     wanted: BTreeMap<String, &'static str>,
+    /// Their image.
+    digest: String,
 }
 
 impl Agents {
@@ -34,7 +39,23 @@ impl Agents {
         for stack in [shared, data, environment] {
             world.apply(&stack(&world.settings()).unwrap()).await.unwrap();
         }
-        Self { world, wanted: BTreeMap::from([(ANN.to_owned(), "first words")]) }
+        Self { world, wanted: BTreeMap::from([(ANN.to_owned(), "first words")]), digest: DIGEST.to_owned() }
+    }
+
+    /// An account whose tasks run, in the stack without services of its own.
+    async fn running() -> Self {
+        let world = World::with(Some(&engine())).await;
+        let settings = world.settings();
+        for stack in [shared(&settings).unwrap(), data(&settings).unwrap()] {
+            world.apply(&stack).await.unwrap();
+        }
+        let alone = changed(&environment(&settings).unwrap(), |document| {
+            let resources = document["Resources"].as_object_mut().unwrap();
+            resources.retain(|_, resource| resource["Type"] != "AWS::ECS::Service");
+        });
+        world.apply(&alone).await.unwrap();
+        let digest = push_box(&world.emulator.endpoint(), "anycompany/agent", "/bin/sh").await;
+        Self { world, wanted: BTreeMap::new(), digest }
     }
 
     fn provider(&self) -> AgentProvider {
@@ -99,7 +120,7 @@ impl Agents {
     }
 
     async fn carry_out(&self, change: &Change) -> Result<Applied, ProviderError> {
-        let outputs = BTreeMap::from([(Hash::of(b"image"), DIGEST.to_owned())]);
+        let outputs = BTreeMap::from([(Hash::of(b"image"), self.digest.clone())]);
         let secrets = Secrets {
             fleet: FleetSecret::new(Secret::new(b"not the one of this account".to_vec())).unwrap(),
             operator: BTreeMap::new(),
@@ -149,7 +170,7 @@ fn container(id: &str, words: &str) -> ContainerSpec {
         image_hash: Hash::of(b"image"),
         image_output: None,
         env: BTreeMap::new(),
-        command: None,
+        command: Some(vec!["-c".to_owned(), words.to_owned()]),
         files: vec![
             file("/fleet/agent.json", Content::Text { text: "{}".into() }),
             file("/fleet/bundle/files/SOUL.md", Content::Text { text: words.into() }),
@@ -165,10 +186,10 @@ fn container(id: &str, words: &str) -> ContainerSpec {
         ports: Vec::new(),
         size: Size { cpu: 1024, memory_mib: 2048 },
         health: Some(HealthProbe {
-            command: vec!["/usr/local/bin/fleet-agent".to_owned(), "health".to_owned()],
+            command: ["/bin/test", "-e", "/tmp/ok"].map(str::to_owned).to_vec(),
             interval_seconds: 3,
             timeout_seconds: 15,
-            start_period_seconds: 1800,
+            start_period_seconds: 60,
             retries: 3,
         }),
         hostname: id.to_owned(),
@@ -319,4 +340,54 @@ async fn an_agent_cut_at_any_call_is_finished_by_the_next_run_with_nothing_twice
     // Whatever was asked for twice, each has one of everything.
     assert_eq!(agents.observe().await.objects.len(), cut + 1);
     assert_eq!(agents.folders().await.len(), cut + 1);
+}
+
+/// Serves until it is asked to stop.
+const SERVES: &str = "touch /tmp/ok; echo up; trap 'exit 0' TERM; while :; do sleep 0.1; done";
+/// The same, of another version.
+const SERVES_TOO: &str = "touch /tmp/ok; echo up too; trap 'exit 0' TERM; while :; do sleep 0.1; done";
+const CRASHES: &str = "echo broken to bits; exit 3";
+
+#[tokio::test]
+async fn an_agent_that_crashes_is_rolled_back_with_its_last_words_and_the_former_one_runs() {
+    let mut agents = Agents::running().await;
+    agents.wanted.insert(ANN.to_owned(), SERVES);
+    assert_eq!(agents.apply(ANN).await.unwrap(), CHANGED);
+    let before = agents.observe().await.objects[&address(ANN)].clone();
+    assert_eq!((before.run, before.health), (RunState::Running, Health::Healthy));
+
+    agents.wanted.insert(ANN.to_owned(), CRASHES);
+    let error = agents.apply(ANN).await.unwrap_err();
+    assert!(matches!(error, ProviderError::RolledBack { .. }), "{error}");
+    assert!(error.to_string().contains("circuit breaker") && error.to_string().contains("exit code 3"), "{error}");
+    assert!(error.last_lines().contains(&"broken to bits".to_owned()), "{:?}", error.last_lines());
+    let after = agents.observe().await.objects[&address(ANN)].clone();
+    assert_eq!((after.hash, after.run, after.health), (before.hash, RunState::Running, Health::Healthy));
+
+    // What is still to do is done once it is mended.
+    agents.wanted.insert(ANN.to_owned(), SERVES_TOO);
+    assert_eq!(agents.apply(ANN).await.unwrap(), CHANGED);
+    let mended = agents.observe().await.objects[&address(ANN)].clone();
+    assert!(mended.hash != before.hash && mended.health == Health::Healthy, "{mended:?}");
+
+    agents.wanted.clear();
+    assert_eq!(agents.apply(ANN).await.unwrap(), CHANGED);
+    assert!(agents.observe().await.objects.is_empty());
+    agents.world.emulator.stop().await;
+}
+
+#[tokio::test]
+async fn an_agent_that_never_ran_and_crashes_is_not_left_crashing() {
+    let mut agents = Agents::running().await;
+    agents.wanted.insert(ANN.to_owned(), CRASHES);
+    let error = agents.apply(ANN).await.unwrap_err();
+    assert!(matches!(error, ProviderError::Failed { .. }), "{error}");
+    assert!(error.last_lines().contains(&"broken to bits".to_owned()), "{:?}", error.last_lines());
+    let seen = agents.observe().await.objects[&address(ANN)].clone();
+    assert_eq!(seen.run, RunState::Stopped, "{seen:?}");
+
+    agents.wanted.insert(ANN.to_owned(), SERVES);
+    assert_eq!(agents.apply(ANN).await.unwrap(), CHANGED);
+    assert_eq!(agents.observe().await.objects[&address(ANN)].health, Health::Healthy);
+    agents.world.emulator.stop().await;
 }

@@ -187,37 +187,43 @@ impl Rig {
 
     async fn push_box(&self) {
         self.ask("ecr CreateRepository", json!({"repositoryName": "box"})).await.unwrap();
-        let layer = busybox();
-        let digest = |bytes: &[u8]| {
-            let hash = Sha256::digest(bytes);
-            format!("sha256:{}", hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
-        };
-        let config = json!({
-            "architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [digest(&layer)]},
-            "config": {"Entrypoint": ["/bin/false"], "Env": ["PATH=/bin"]},
-        })
-        .to_string();
-        let described =
-            |kind: &str, bytes: &[u8]| json!({"mediaType": kind, "size": bytes.len(), "digest": digest(bytes)});
-        let manifest = json!({
-            "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
-            "config": described("application/vnd.oci.image.config.v1+json", config.as_bytes()),
-            "layers": [described("application/vnd.oci.image.layer.v1.tar", &layer)],
-        });
-        let registry = format!("{}/v2/box", self.emulator.endpoint());
-        for blob in [layer.clone(), config.clone().into_bytes()] {
-            let begun = self.http.post(format!("{registry}/blobs/uploads/")).send().await.unwrap();
-            let place = begun.headers()["location"].to_str().unwrap().to_owned();
-            let place = if place.starts_with('/') { format!("{}{place}", self.emulator.endpoint()) } else { place };
-            let joint = if place.contains('?') { '&' } else { '?' };
-            let upload =
-                self.http.put(format!("{place}{joint}digest={}", digest(&blob))).body(blob).send().await.unwrap();
-            assert!(upload.status().is_success(), "{upload:?}");
-        }
-        let put = self.http.put(format!("{registry}/manifests/1")).body(manifest.to_string());
-        let put = put.header("content-type", "application/vnd.oci.image.manifest.v1+json").send().await.unwrap();
-        assert!(put.status().is_success(), "{put:?}");
+        push_box(&self.emulator.endpoint(), "box", "/bin/false").await;
     }
+}
+
+/// Pushes an image of a static busybox to a repository of an emulated account, under the tag `1`; returns its digest.
+pub async fn push_box(endpoint: &str, repository: &str, entry_point: &str) -> String {
+    let http = reqwest::Client::new();
+    let layer = busybox();
+    let digest = |bytes: &[u8]| {
+        let hash = Sha256::digest(bytes);
+        format!("sha256:{}", hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+    };
+    let config = json!({
+        "architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [digest(&layer)]},
+        "config": {"Entrypoint": [entry_point], "Env": ["PATH=/bin"]},
+    })
+    .to_string();
+    let described = |kind: &str, bytes: &[u8]| json!({"mediaType": kind, "size": bytes.len(), "digest": digest(bytes)});
+    let manifest = json!({
+        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": described("application/vnd.oci.image.config.v1+json", config.as_bytes()),
+        "layers": [described("application/vnd.oci.image.layer.v1.tar", &layer)],
+    })
+    .to_string();
+    let registry = format!("{endpoint}/v2/{repository}");
+    for blob in [layer.clone(), config.clone().into_bytes()] {
+        let begun = http.post(format!("{registry}/blobs/uploads/")).send().await.unwrap();
+        let place = begun.headers()["location"].to_str().unwrap().to_owned();
+        let place = if place.starts_with('/') { format!("{endpoint}{place}") } else { place };
+        let joint = if place.contains('?') { '&' } else { '?' };
+        let upload = http.put(format!("{place}{joint}digest={}", digest(&blob))).body(blob).send().await.unwrap();
+        assert!(upload.status().is_success(), "{upload:?}");
+    }
+    let put = http.put(format!("{registry}/manifests/1")).body(manifest.clone());
+    let put = put.header("content-type", "application/vnd.oci.image.manifest.v1+json").send().await.unwrap();
+    assert!(put.status().is_success(), "{put:?}");
+    digest(manifest.as_bytes())
 }
 
 /// What the engine has of emulators on a port, by name: asked through the client that the emulator has.

@@ -59,13 +59,18 @@ pub struct World {
 }
 
 impl World {
-    /// An empty account.
+    /// An empty account, with tasks on paper.
     pub async fn new() -> Self {
+        Self::with(None).await
+    }
+
+    /// An empty account whose tasks run in an engine, or are on paper.
+    pub async fn with(engine: Option<&str>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let place = Place { account: "111122223333".to_owned(), region: "us-east-1".to_owned(), endpoint: None };
         let python: PathBuf = venv("ministack", &REQUIREMENTS.join(" ")).join("python");
         let port = free_port();
-        let start = Start { python: &python, folder: folder.path(), port, place: &place, engine: None };
+        let start = Start { python: &python, folder: folder.path(), port, place: &place, engine };
         let emulator = Emulator::start(start).await.unwrap();
         let heard = Arc::new(Heard::default());
         let events: Arc<dyn Events> = Arc::<Heard>::clone(&heard);
