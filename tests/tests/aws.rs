@@ -189,7 +189,7 @@ fn a_rehearsal_needs_no_account_and_leaves_nothing_running() {
     // Installed once for all tests of this machine. These images hold files alone: nothing in them can be run.
     command.env("XDG_CACHE_HOME", work().join("cache")).env("DOCKER_HOST", "unix:///nonexistent/engine.sock");
     let rehearsed = fleet.finish(Running::start(&mut command));
-    rehearsed.expect(3).says("no container engine answers").says("tasks stay PENDING").says("an empty account 111122223333").says("3 cloudformation ExecuteChangeSet").says("does not make on aws");
+    rehearsed.expect(3).says("no container engine answers").says("tasks are on paper").says("an empty account 111122223333").says("3 cloudformation ExecuteChangeSet").says("does not make on aws");
     std::net::TcpListener::bind(("127.0.0.1", port)).expect("nobody listens there any more");
 
     fleet.run(&["rehearse", "-e", "local"]).expect(64).says("it is not on aws").says("endpoint-url");

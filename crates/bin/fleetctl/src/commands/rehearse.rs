@@ -40,7 +40,7 @@ pub async fn rehearse(context: &Context, environment: &str, keep: bool) -> Outco
     let folder = home.join(port.to_string());
     clear(&folder.join("requests.log"))?;
     let engine = engine().await;
-    let start = Start { python: &python, folder: &folder, port, place: &place, engine: Some(&engine) };
+    let start = Start { python: &python, folder: &folder, port, place: &place, engine: engine.as_deref() };
     let emulator = Emulator::start(start).await.map_err(failed)?;
     tell!("an empty account {} answers at {}", place.account, emulator.endpoint());
     let asked = Asked { saved: None, environment, approved: true, allow_destroy: &[] };
@@ -72,21 +72,22 @@ async fn runs(context: &Context, place: Place, cluster: &str) {
     }
 }
 
-/// Address of the engine that tasks run in. A rehearsal without one shows everything but them.
-async fn engine() -> String {
+/// Address of the engine that tasks run in. Without one they are on paper, so that agents, who are waited for, do not keep
+/// the rehearsal: it shows everything but them.
+async fn engine() -> Option<String> {
     match fleet_docker::engine::find(&world::engine_search()).await {
         Search::Found(engine) => {
             tell!("tasks run as containers of {engine:?}");
-            engine.endpoint.to_string()
+            Some(engine.endpoint.to_string())
         }
         Search::NotFound { looked_at } => {
             let looked: Vec<String> =
                 looked_at.iter().map(|looked| format!("{}: {}", looked.endpoint, looked.why)).collect();
             tell!(
-                "no container engine answers ({}): tasks stay PENDING, and whether they come up is not shown",
+                "no container engine answers ({}): tasks are on paper, and whether they come up is not shown",
                 looked.join("; ")
             );
-            looked_at.into_iter().next().map(|looked| looked.endpoint).unwrap_or_default()
+            None
         }
     }
 }
