@@ -235,6 +235,12 @@ fn what_an_engine_built_goes_to_the_account_and_a_new_machine_stands_on_what_is_
 
     cloud.apply().expect(3);
     assert_eq!((pushed("homeserver"), pushed("box"), pushed("agent")), (1, 1, 1));
+    // Beside each image stands what is said about it.
+    let manifests = |image: &str| {
+        let part = format!("/{}/{image}/manifests/sha256:", fleet.name);
+        cloud.asked().iter().filter(|asked| asked.starts_with("PUT /v2/") && asked.contains(&part)).count()
+    };
+    assert_eq!((manifests("homeserver"), manifests("box"), manifests("agent")), (2, 2, 2), "{:?}", cloud.asked());
     cloud.apply().expect(3).says("0 changed");
 
     // Another machine has neither the store nor the engine's images: what an image stands on comes from the account.

@@ -111,6 +111,8 @@ pub struct StoreBlobs {
     pub store: Arc<Store>,
     /// What is elsewhere, by digest, beside what was noted of bases when they were pulled or described.
     pub origins: std::collections::BTreeMap<Digest, Vec<Origin>>,
+    /// Statements about the image that is pushed.
+    pub said: Vec<Upload>,
 }
 
 impl StoreBlobs {
@@ -125,6 +127,10 @@ impl Source for StoreBlobs {
         let mut known = self.origins.get(&blob.digest).cloned().unwrap_or_default();
         known.extend(Origin::noted(&self.store, &blob.digest));
         known
+    }
+
+    async fn statements(&self) -> Vec<Upload> {
+        self.said.clone()
     }
 
     async fn open(&self, blob: &BlobRef) -> io::Result<Option<File>> {

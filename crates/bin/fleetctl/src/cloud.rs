@@ -21,6 +21,7 @@ use fleet_registry::{
 
 use crate::{
     assembly::{Assembler, failed},
+    commands::build::Tellings,
     context::Context,
     error::Failure,
     exit::Exit,
@@ -135,6 +136,8 @@ pub struct RepositoryImages {
     client: Registries,
     /// Names of all images of the fleet.
     names: BTreeSet<String>,
+    /// What is said about them.
+    tellings: Tellings,
 }
 
 impl RepositoryImages {
@@ -148,7 +151,7 @@ impl RepositoryImages {
         let names = prepared.model.images.keys().cloned().collect();
         // What others stand on may be there and not here.
         let assembler = Assembler { kept: Some((client.clone(), registry.clone())), ..prepared.assembler(engine)? };
-        Ok(Self { account, assembler, registry, client, names })
+        Ok(Self { account, assembler, registry, client, names, tellings: Tellings::of(prepared)? })
     }
 
     fn repository(&self, image: &str) -> String {
@@ -190,7 +193,8 @@ impl Provider for RepositoryImages {
         let written = format!("{repository}:{tag}");
         let target = Pushed::parse(&written).map_err(|e| error(&e))?;
         events.emit(Event::Call { system: "registry".to_owned(), call: format!("push {written}"), write: true });
-        self.push(&target, &Upload::of_image(&image), &change.address, events)
+        let said = self.tellings.about(&spec.name, &image).await.map_err(|e| error(&e))?;
+        self.push(&target, (&Upload::of_image(&image), said), &change.address, events)
     }
 }
 
@@ -200,7 +204,7 @@ impl RepositoryImages {
     fn push(
         &self,
         target: &Pushed,
-        upload: &Upload,
+        (upload, said): (&Upload, Vec<Upload>),
         address: &Address,
         events: &dyn Events,
     ) -> Result<Applied, ProviderError> {
@@ -210,11 +214,12 @@ impl RepositoryImages {
                 progress(format!("{why}; again in {:.1} s", pause.as_secs_f32()));
             }
         };
-        let source = StoreBlobs { store: Arc::clone(&self.assembler.store), origins: BTreeMap::new() };
+        let source = StoreBlobs { store: Arc::clone(&self.assembler.store), origins: BTreeMap::new(), said };
         let pushed = tokio::task::block_in_place(|| {
             tokio::runtime::Handle::current().block_on(self.client.push(target, upload, &source, &told))
         });
         let pushed = pushed.map_err(|error| failed(address, &crate::error::chain(&error)))?;
+        pushed.notices.iter().for_each(|notice| progress(notice.to_string()));
         progress(format!("sent {} KB, {} layers were there", pushed.sent >> 10, pushed.skipped + pushed.mounted));
         Ok(Applied::Changed { output: Some(upload.digest.to_string()) })
     }

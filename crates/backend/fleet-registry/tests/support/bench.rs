@@ -91,7 +91,7 @@ impl Bench {
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             ..RegistryConfig::default()
         };
-        let blobs = StoreBlobs { store: Arc::clone(&store), origins: BTreeMap::new() };
+        let blobs = StoreBlobs { store: Arc::clone(&store), origins: BTreeMap::new(), said: Vec::new() };
         Self { store, clock, config, events: Arc::default(), blobs, _folder: folder }
     }
 

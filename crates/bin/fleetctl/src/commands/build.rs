@@ -6,6 +6,7 @@ mod make;
 mod registry;
 mod sink;
 mod statements;
+mod telling;
 
 use std::collections::BTreeSet;
 
@@ -15,6 +16,7 @@ use fleet_oci::Platform;
 use fleet_plan::Plan;
 
 pub use sink::Sink;
+pub use telling::Tellings;
 
 use crate::{
     cli::{BuildArgs, Format, Global},

@@ -13,7 +13,7 @@ use fleet_oci::{
     layout::Item,
     materials::{Material, materials},
 };
-use fleet_store::RecordId;
+use fleet_store::{ObjectError, RecordId, Store};
 use tokio::sync::OnceCell;
 
 use super::statements::{self, Commit, Facts};
@@ -65,12 +65,25 @@ pub struct Once {
 
 impl Once {
     /// By the recipes of an image and of all that it stands on.
-    fn of(recipes: &[&ImageRecipe]) -> Self {
+    pub fn of(recipes: &[&ImageRecipe]) -> Self {
         Self {
             scripts: recipes.iter().flat_map(|recipe| allowed(recipe)).collect(),
             containerfiles: containerfiles(recipes.iter().copied()).into_iter().collect(),
             engines: BTreeSet::new(),
         }
+    }
+
+    /// With the engines that are known to have built these derivations.
+    ///
+    /// # Errors
+    /// A store that cannot be read.
+    pub fn by(mut self, store: &Store, derivations: &[Hash]) -> Result<Self, ObjectError> {
+        if !self.containerfiles.is_empty() {
+            for hash in derivations {
+                self.engines.extend(assembly::built_by(store, hash)?);
+            }
+        }
+        Ok(self)
     }
 
     /// The same of several images.
@@ -272,7 +285,7 @@ fn is_made(prepared: &Prepared, one: &PlannedImage) -> bool {
 }
 
 /// The images and all that they stand on, those first.
-fn with_bases(prepared: &Prepared, names: &BTreeSet<String>) -> Vec<String> {
+pub fn with_bases(prepared: &Prepared, names: &BTreeSet<String>) -> Vec<String> {
     let mut order: Vec<String> = Vec::new();
     for name in names {
         let mut chain = vec![name.as_str()];
@@ -290,21 +303,16 @@ fn with_bases(prepared: &Prepared, names: &BTreeSet<String>) -> Vec<String> {
 }
 
 /// Recipes of an image and of all that it stands on.
-fn chain<'p>(prepared: &Prepared, planned: &'p BTreeMap<String, PlannedImage>, name: &str) -> Vec<&'p ImageRecipe> {
+pub fn chain<'p>(prepared: &Prepared, planned: &'p BTreeMap<String, PlannedImage>, name: &str) -> Vec<&'p ImageRecipe> {
     let names = with_bases(prepared, &BTreeSet::from([name.to_owned()]));
     names.iter().filter_map(|name| planned.get(name)).map(|one| &one.spec.recipe).collect()
 }
 
 /// Why an image cannot be made again, with the engines that are known to have built it or what it stands on.
 fn once(prepared: &Prepared, planned: &BTreeMap<String, PlannedImage>, name: &str) -> Result<Once, Failure> {
-    let mut once = Once::of(&chain(prepared, planned, name));
-    if !once.containerfiles.is_empty() {
-        for one in with_bases(prepared, &BTreeSet::from([name.to_owned()])).iter().filter_map(|name| planned.get(name)) {
-            let by = assembly::built_by(&prepared.opened.store, &one.hash).map_err(|error| unreadable(&error))?;
-            once.engines.extend(by);
-        }
-    }
-    Ok(once)
+    let below = with_bases(prepared, &BTreeSet::from([name.to_owned()]));
+    let below: Vec<Hash> = below.iter().filter_map(|name| Some(planned.get(name)?.hash)).collect();
+    Once::of(&chain(prepared, planned, name)).by(&prepared.opened.store, &below).map_err(|error| unreadable(&error))
 }
 
 /// Of these images, those that cannot be made again byte by byte, and why.

@@ -55,7 +55,7 @@ pub async fn push(
         None => declared(prepared)?,
     };
     let client = crate::world::registries()?;
-    let blobs = StoreBlobs { store: Arc::clone(&prepared.opened.store), origins: BTreeMap::new() };
+    let blobs = StoreBlobs { store: Arc::clone(&prepared.opened.store), origins: BTreeMap::new(), said: Vec::new() };
     let mut references: Vec<String> = Vec::new();
     let mut repositories: Vec<String> = Vec::new();
     for one in made {
