@@ -180,7 +180,8 @@ async fn a_manager_killed_again_and_again_makes_what_was_handed_over_and_the_sec
         place.manager()
     };
     let operator = place.operator();
-    let (report, manager) = tokio::join!(apply(&operator, &fleet()), deaths);
+    let declared = fleet();
+    let (report, manager) = tokio::join!(apply(&operator, &declared), deaths);
     assert!(report.is_complete(), "{report:#?}\n{}", place.log());
 
     // What the manager saw is what the homeserver says itself, and nothing is left to do.

@@ -1,7 +1,8 @@
 //! [`assemble`]: layers and settings become an [`Image`], the exact bytes of its config and manifest.
 //!
 //! Keys are written in one fixed order by our own types, because a digest is a digest of bytes. Nothing that varies
-//! without the content is in them: no date, no revision, no history.
+//! without the content is in them: no date, no revision; the history has a constant line for each layer, because tools that
+//! build on an image refuse one without.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -244,6 +245,14 @@ struct ConfigBlob<'a> {
     os: &'static str,
     config: RunBlob<'a>,
     rootfs: Rootfs<'a>,
+    history: Vec<History>,
+}
+
+/// A line of the history. `buildah` counts them, and takes an image only when there is one for each layer.
+#[derive(Clone, Serialize)]
+struct History {
+    created: &'static str,
+    created_by: &'static str,
 }
 
 #[derive(Serialize)]
@@ -303,6 +312,7 @@ impl<'a> ConfigBlob<'a> {
                 shell: &config.shell,
             },
             rootfs: Rootfs { r#type: "layers", diff_ids: layers.iter().map(|layer| &layer.diff_id).collect() },
+            history: vec![History { created: CREATED, created_by: "fleetctl" }; layers.len()],
         }
     }
 }
@@ -361,6 +371,8 @@ mod tests {
         assert_eq!(manifest.config().digest().to_string(), image.config_digest.to_string());
         let config = oci_spec::image::ImageConfiguration::from_reader(image.config_json.as_bytes()).unwrap();
         assert_eq!(config.rootfs().diff_ids()[1], layer("b").diff_id.to_string());
+        let made_a_layer = |line: &oci_spec::image::History| line.empty_layer() != Some(true);
+        assert_eq!(config.history().iter().flatten().filter(|line| made_a_layer(line)).count(), 2, "a line a layer");
         let (read, diff_ids) = read_config(image.config_json.as_bytes()).unwrap();
         assert_eq!((read, diff_ids.len()), (settings(), 2));
     }
@@ -368,7 +380,7 @@ mod tests {
     #[test]
     fn the_digest_of_a_fixed_image_never_changes() {
         let image = assemble(&Base::default(), Platform::LinuxAmd64, &settings(), &[layer("a")]);
-        assert_eq!(image.digest.to_string(), "sha256:cd8ac247df59e043ad6071a42e207a6789a719725f200a9a47eeb45d97eaac53");
+        assert_eq!(image.digest.to_string(), "sha256:173f7900805bc44ded93da3ccf42ad460fed86a808727497c157318a3d2bc358");
     }
 
     #[test]

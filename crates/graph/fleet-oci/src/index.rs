@@ -121,7 +121,7 @@ mod tests {
         let platforms: Vec<_> =
             read.manifests().iter().map(|entry| entry.platform().clone().unwrap().architecture().to_string()).collect();
         assert_eq!(platforms, ["amd64", "arm64"]);
-        assert_eq!(index.digest.to_string(), "sha256:07e2ac701e53a1a901d7eee63e7b7ee47adf6f3bc5613bc37c5eaaa7b6df030d");
+        assert_eq!(index.digest.to_string(), "sha256:4a130de37296b9cae55ca3e4d0d35c03d81622810ec78c92d88c9440c9be02ba");
     }
 
     #[test]

@@ -25,6 +25,8 @@ pub(crate) use hash_inputs::Inputs;
 
 /// Grows when the same pins would give other bytes (what is left out of packages, generated files, tar rules).
 pub const RECIPE_VERSION: u32 = 1;
+/// Grows when the same layers and settings would give another config or manifest. 2: a history.
+pub const IMAGE_VERSION: u32 = 2;
 
 /// One image for one platform.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

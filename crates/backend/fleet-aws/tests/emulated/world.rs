@@ -199,6 +199,7 @@ fn settings() -> Settings {
         arm: false,
         homeserver: Homeserver { image: "homeserver".to_owned(), kind: HomeserverKind::Synapse, size },
         web: Some(Web { image: "web".to_owned(), size: Size { cpu: 256, memory_mib: 512 } }),
+        manager: None,
         log_days: 7,
         backup_days: Some(7),
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{FileEntry, FileWhat, ImageRecipe, LayerRecipe, NpmLinks, RECIPE_VERSION};
+use super::{FileEntry, FileWhat, ImageRecipe, LayerRecipe, IMAGE_VERSION, NpmLinks, RECIPE_VERSION};
 use crate::{digest::Digest, layer::Packing, write_tar::MTIME};
 
 /// Canonical, ordered `(field, value)` pairs for a derivation hash: fields repeat for lists, in order.
@@ -113,7 +113,7 @@ impl ImageRecipe {
     #[must_use]
     pub fn hash_inputs(&self, layer_keys: &[String]) -> HashInputs {
         let mut inputs = Inputs::default();
-        inputs.add("recipe", RECIPE_VERSION);
+        inputs.add("recipe", IMAGE_VERSION);
         inputs.add("platform", self.platform);
         inputs.add("compression", self.compression.recipe());
         for key in layer_keys {
