@@ -1,6 +1,6 @@
 //! Rooms that the service account is in: found, made, completed. Direct-message rooms are in `direct`.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use fleet_plan::{Desired, Health, Observed, RoomSpec, RunState};
 use futures::{StreamExt, TryStreamExt, stream};
@@ -58,6 +58,10 @@ pub fn observed(session: &Session, alias: &str, state: &RoomState, record: Optio
     };
     observed_as(Desired::Room(state.spec(alias, &session.service_id, direct)), &state.id, unfinished)
 }
+
+/// Looks at a room that the homeserver is still making, and the time between two.
+const LOOKS: u32 = 20;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(250);
 
 /// An observation from what is known.
 pub fn observed_as(actual: Desired, id: &RoomId, unfinished: Option<String>) -> Observed {
@@ -126,8 +130,21 @@ pub async fn lookup(reader: &Caller<'_>, alias: &RoomAliasId) -> Result<Option<O
     }
 }
 
-/// The state of a room; `None` where it is gone, or where `reader` may not look inside.
+/// The state of a room; `None` where it is gone, or where `reader` may not look inside. One of ours that the homeserver is
+/// still making, for a run that died since, is waited for.
 pub async fn read(session: &Session, reader: &Caller<'_>, id: OwnedRoomId) -> Result<Option<RoomState>, CallError> {
+    let mut state = read_once(session, reader, id.clone()).await?;
+    for _ in 1..LOOKS {
+        if !state.as_ref().is_some_and(|state| state.is_being_made_by(&session.service_id)) {
+            break;
+        }
+        tokio::time::sleep(BETWEEN_LOOKS).await;
+        state = read_once(session, reader, id.clone()).await?;
+    }
+    Ok(state)
+}
+
+async fn read_once(session: &Session, reader: &Caller<'_>, id: OwnedRoomId) -> Result<Option<RoomState>, CallError> {
     let events = match session.settings.flavour {
         Flavour::Synapse => synapse::state(reader, &id).await,
         Flavour::Conduit => {
@@ -163,8 +180,17 @@ impl Work<'_> {
             Err(error) if error.is("M_ROOM_IN_USE") => lookup(&self.service, &self.alias).await?.ok_or(error)?,
             Err(error) => return Err(error.into()),
         };
-        let state = read(self.run.session, &self.service, id).await?.ok_or_else(|| self.foreign("a room we are not in"))?;
-        Ok(Found { state, named: true })
+        for look in 1.. {
+            if let Some(state) = read(self.run.session, &self.service, id.clone()).await? {
+                return Ok(Found { state, named: true });
+            }
+            // An alias is there before its room is.
+            if look == LOOKS {
+                break;
+            }
+            tokio::time::sleep(BETWEEN_LOOKS).await;
+        }
+        Err(self.foreign("a room we are not in"))
     }
 
     async fn creation(&self) -> Result<create_room::v3::Request, CallError> {

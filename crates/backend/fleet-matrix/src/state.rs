@@ -62,6 +62,12 @@ impl RoomState {
         }
     }
 
+    /// A room of ours that nobody has been in yet, or in which nobody has power: a homeserver makes rooms step by step, and
+    /// goes on when who asked for it is gone. Rooms that were left have members who left.
+    pub fn is_being_made_by(&self, user: &UserId) -> bool {
+        self.creator.as_deref() == Some(user) && (self.members.is_empty() || self.power.is_none())
+    }
+
     /// Somebody's place in the room.
     pub fn is(&self, user: &UserId, membership: &MembershipState) -> bool {
         self.members.get(user) == Some(membership)
@@ -151,5 +157,35 @@ impl Single<'_> {
         let event = self.event()?;
         let sender = event.get_field("sender").ok().flatten()?;
         Some((sender, event.get_field("content").ok().flatten()?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ruma::{owned_room_id, user_id};
+    use serde_json::json;
+
+    use super::*;
+
+    fn event(kind: &str, key: &str, content: &serde_json::Value) -> Raw<AnyStateEvent> {
+        let event = json!({
+            "type": kind, "state_key": key, "content": content, "sender": "@fleetctl:test", "event_id": format!("${kind}"),
+            "room_id": "!r:test", "origin_server_ts": 1,
+        });
+        Raw::new(&event).unwrap().cast_unchecked()
+    }
+
+    #[test]
+    fn a_room_is_being_made_until_its_maker_is_in_it_and_somebody_has_power() {
+        let (ours, other) = (user_id!("@fleetctl:test"), user_id!("@ann:test"));
+        let mut events = vec![event("m.room.create", "", &json!({"room_version": "10"}))];
+        let state = |events: &[_]| RoomState::read(owned_room_id!("!r:test"), events, "test");
+        assert!(state(&events).is_being_made_by(ours) && !state(&events).is_being_made_by(other));
+        events.push(event("m.room.member", ours.as_str(), &json!({"membership": "join"})));
+        assert!(state(&events).is_being_made_by(ours), "its other state follows");
+        events.push(event("m.room.power_levels", "", &json!({"users": {"@fleetctl:test": 100}})));
+        assert!(!state(&events).is_being_made_by(ours));
+        events[1] = event("m.room.member", ours.as_str(), &json!({"membership": "leave"}));
+        assert!(!state(&events).is_being_made_by(ours), "one that everybody left is not waited for");
     }
 }
