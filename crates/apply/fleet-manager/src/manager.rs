@@ -317,6 +317,8 @@ fn due(work: &Work, past: &Past, state: &State) -> Vec<Due> {
         // Half done by whoever was here before: the plan cannot know what it looks like now.
         if past.begun.contains(&due.address) {
             due.expect = state.objects.get(&due.address).map(|seen| seen.version.clone());
+            // Nor what a request that outlived that run makes of it meanwhile.
+            due.if_changed = true;
         }
         due
     };
