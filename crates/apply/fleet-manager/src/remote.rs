@@ -124,7 +124,8 @@ impl RemoteMatrix {
         let Some(mut seen) = self.seen(mailbox).await? else {
             return Ok(unseen(format!("{MANAGER} has not looked around yet: accounts and rooms are seen once it has")));
         };
-        if self.asks.load(Ordering::Relaxed) && !(covers(&seen, wanted) && self.age(&seen) <= self.waits.fresh) {
+        let serves = covers(&seen, wanted) && self.age(&seen) <= self.waits.fresh && seen.state.unseen.is_empty();
+        if self.asks.load(Ordering::Relaxed) && !serves {
             match self.fresh(mailbox).await {
                 Ok(()) => seen = self.seen(mailbox).await?.unwrap_or(seen),
                 // Applying may be what mends it; nothing is taken for granted meanwhile.

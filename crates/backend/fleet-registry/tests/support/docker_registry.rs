@@ -111,7 +111,8 @@ impl DockerRegistry {
         let log = self.log();
         let lines = log.lines().filter_map(|line| {
             let (_, rest) = line.split_once("] \"")?;
-            let (request, rest) = rest.split_once(" HTTP/1.1\" ")?;
+            // Over TLS it is spoken to by HTTP/2.
+            let (request, rest) = rest.split_once(" HTTP/1.1\" ").or_else(|| rest.split_once(" HTTP/2.0\" "))?;
             Some(Logged { request: request.to_owned(), status: rest.split(' ').next()?.parse().ok()? })
         });
         lines.collect()
