@@ -252,11 +252,14 @@ impl Provider for RemoteMatrix {
         let mailbox = self.reach.reach().await?;
         let mailbox = mailbox.ok_or_else(|| failed("the environment has no bucket or no fleet secret to hand it over with"))?;
         let (changes, base) = self.together_with(change);
+        let all = changes.len();
         let follow = self.hand_over(&mailbox, changes, base).await?;
         loop {
             // Whoever has it reads for all.
             let mut follow = follow.lock().await;
-            if let Some(end) = follow.ends.get(address) {
+            // The last of them waits for the summary: by then the manager has looked at what came of all, and who plans next
+            // sees that.
+            if let Some(end) = follow.ends.get(address).filter(|_| follow.over || follow.ends.len() < all) {
                 return end.clone().result(address);
             }
             if follow.over {
