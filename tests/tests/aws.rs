@@ -198,6 +198,16 @@ fn a_rehearsal_needs_no_account_and_leaves_nothing_running() {
 }
 
 #[test]
+fn a_rehearsal_that_needs_an_engine_says_so_before_anything_is_started() {
+    let fleet = Fleet::shipped("paper", free_port());
+    let mut command = fleet.command(&["rehearse"]);
+    command.env("DOCKER_HOST", "unix:///nonexistent/engine.sock");
+    let refused = fleet.finish(Running::start(&mut command));
+    refused.expect(69).says("the manager does not run").says("start Docker").says("remove `manager` from environment rehearsal");
+    assert!(!refused.stderr.contains("the emulated account"), "{}", refused.stderr);
+}
+
+#[test]
 fn without_credentials_nothing_is_tried() {
     let fleet = Fleet::of_files("nobody");
     declare(&fleet, "", "registry \"127.0.0.1:1\"");

@@ -14,10 +14,9 @@ use std::{
     time::Duration,
 };
 
-use async_trait::async_trait;
-use fleet_apply::{Execution, Provider, ProviderError, Recorder, Report, Scope, Silent, SystemClock, execute};
-use fleet_derivation::{Derivation, Hash};
-use fleet_manager::{Mailbox, Reach, RemoteMatrix, Waits, protocol::Key};
+use fleet_apply::{Execution, Provider, Report, Scope, Silent, SystemClock, execute};
+use fleet_derivation::Hash;
+use fleet_manager::{Mailbox, RemoteMatrix, Waits, protocol::Key};
 use fleet_matrix::Flavour;
 use fleet_model::{Address, model::Rollout};
 use fleet_plan::{Outcome, Plan, State};
@@ -60,22 +59,6 @@ impl Drop for Manager {
     }
 }
 
-struct Here(Mailbox);
-
-#[async_trait]
-impl Reach for Here {
-    async fn reach(&self) -> Result<Option<Mailbox>, ProviderError> {
-        Ok(Some(self.0.clone()))
-    }
-}
-
-struct Nothing;
-
-impl Recorder for Nothing {
-    fn derivation(&self, _: &Derivation) {}
-    fn output(&self, _: &Hash, _: &str) {}
-}
-
 impl Place {
     async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
@@ -114,7 +97,7 @@ impl Place {
     fn operator(&self) -> RemoteMatrix {
         let mailbox = Mailbox::folder(&self.bucket(), Key::of(&secrets().fleet)).unwrap();
         let waits = Waits { poll: SHORT, ..Waits::SERVICE };
-        RemoteMatrix::new(scope(), Arc::new(Here(mailbox)), Arc::new(SystemClock), waits, "see its log".to_owned())
+        RemoteMatrix::new(scope(), Arc::new(mailbox), Arc::new(SystemClock), waits, "see its log".to_owned())
     }
 
     /// Everything in the folder, by name.
@@ -159,7 +142,7 @@ async fn apply(operator: &RemoteMatrix, fleet: &Fleet) -> Report {
         secrets: &secrets(),
         rollout: Rollout::default(),
         events: &Silent,
-        recorder: &Nothing,
+        recorder: &Silent,
         stop: &AtomicBool::new(false),
     };
     execute(&execution, BTreeMap::new()).await

@@ -62,7 +62,7 @@ pub trait Events: Send + Sync {
     fn emit(&self, event: Event);
 }
 
-/// Drops everything, for reads that nobody watches.
+/// Drops everything: for reads that nobody watches, and for changes of which nothing is to be kept.
 pub struct Silent;
 
 impl Events for Silent {

@@ -21,7 +21,7 @@ use fleet_plan::{Action, Change, Entry, Outcome, Plan, StackParameter};
 use futures::{StreamExt, stream};
 
 use crate::{
-    events::{Event, Events},
+    events::{Event, Events, Silent},
     provider::{Applied, Provider, ProviderError, Ready, Secrets},
 };
 
@@ -36,6 +36,11 @@ pub trait Recorder: Send + Sync {
     fn derivation(&self, derivation: &Derivation);
     /// What a derivation produced.
     fn output(&self, derivation: &Hash, output: &str);
+}
+
+impl Recorder for Silent {
+    fn derivation(&self, _: &Derivation) {}
+    fn output(&self, _: &Hash, _: &str) {}
 }
 
 /// Everything an execution needs.

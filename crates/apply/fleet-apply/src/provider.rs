@@ -28,7 +28,13 @@ impl Scope {
     /// `<fleet>-<environment>-<name>`: the one rule for names at a target.
     #[must_use]
     pub fn name(&self, name: &str) -> String {
-        format!("{}-{}-{name}", self.fleet, self.environment)
+        format!("{}-{name}", self.whole())
+    }
+
+    /// `<fleet>-<environment>`: what has no name of its own within the environment, such as its cluster.
+    #[must_use]
+    pub fn whole(&self) -> String {
+        format!("{}-{}", self.fleet, self.environment)
     }
 }
 

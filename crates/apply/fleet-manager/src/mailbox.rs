@@ -154,9 +154,3 @@ impl Mailbox {
         Ok(bytes.map(|bytes| Seen::open(&self.key, fleet, environment, &bytes)))
     }
 }
-
-/// An error with what caused it.
-pub(crate) fn sentence(error: &MailError) -> String {
-    // `object_store` says its causes itself.
-    error.to_string()
-}

@@ -15,8 +15,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use fleet_apply::{Clock, Event, Events, Execution, Provider, Recorder, Scope, Secrets, execute};
-use fleet_derivation::{Derivation, Hash};
+use fleet_apply::{Clock, Event, Events, Execution, Provider, Scope, Secrets, Silent, execute};
 use fleet_model::{Address, model::Rollout};
 use fleet_plan::State;
 
@@ -101,14 +100,6 @@ struct Memory {
     look_at: Option<SystemTime>,
 }
 
-/// Keeps nothing: accounts and rooms have no derivations here.
-struct Nothing;
-
-impl Recorder for Nothing {
-    fn derivation(&self, _: &Derivation) {}
-    fn output(&self, _: &Hash, _: &str) {}
-}
-
 impl Manager {
     /// Works until `stop` is set; a change that is under way then is finished first.
     pub async fn run(&self, stop: &AtomicBool) {
@@ -118,12 +109,12 @@ impl Manager {
             Ok(Some(Ok(seen))) => memory.wanted = seen.wanted,
             Ok(Some(Err(why))) => self.tell(format!("{} is ignored: {why}", protocol::OBSERVED)),
             Ok(None) => {}
-            Err(error) => self.tell(crate::mailbox::sentence(&error)),
+            Err(error) => self.tell(error.to_string()),
         }
         self.tell(format!("manager {} works for {}", self.tool, self.scope.name("*")));
         while !stop.load(Ordering::SeqCst) {
             if let Err(error) = self.round(&mut memory, stop).await {
-                self.tell(crate::mailbox::sentence(&error));
+                self.tell(error.to_string());
                 self.clock.sleep(self.pace.heartbeat).await;
             }
             self.clock.sleep(self.pace.poll).await;
@@ -230,7 +221,8 @@ impl Manager {
             secrets: &self.secrets,
             rollout: Rollout::default(),
             events: &*self.events,
-            recorder: &Nothing,
+            // Accounts and rooms have no derivations here.
+            recorder: &Silent,
             stop,
         };
         let report = execute(&execution, BTreeMap::new()).await;
@@ -265,7 +257,7 @@ impl Manager {
                 journal.note(Line::Alive { what: "is at work".to_owned() });
                 quiet_since = self.clock.now();
                 if let Err(error) = self.tell_waiting(id).await {
-                    self.tell(crate::mailbox::sentence(&error));
+                    self.tell(error.to_string());
                 }
             }
         }

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use fleet_apply::{Applied, Event, ProviderError};
 use fleet_derivation::Hash;
 use fleet_model::{Address, Kind};
+pub use fleet_plan::manager::{OBSERVED, PROGRESS, WORK};
 use fleet_plan::{Action, Change, Desired, Plan, State};
 use fleet_secret::FleetSecret;
 use hmac::{Hmac, KeyInit, Mac};
@@ -22,12 +23,6 @@ use sha2::Sha256;
 pub const SCHEMA: u32 = 1;
 /// What the key is derived for.
 pub const KEY_LABEL: &str = "manager-work";
-/// Where objects of work are.
-pub const WORK: &str = "manager/work";
-/// Where progress is, below it one folder per object of work.
-pub const PROGRESS: &str = "manager/progress";
-/// What the manager saw last.
-pub const OBSERVED: &str = "manager/observed.json";
 
 /// Vouches for objects: whoever has the fleet secret of the environment has it.
 #[derive(Clone)]

@@ -34,6 +34,14 @@ pub trait Reach: Send + Sync {
     async fn reach(&self) -> Result<Option<Mailbox>, ProviderError>;
 }
 
+/// A place that is known already.
+#[async_trait]
+impl Reach for Mailbox {
+    async fn reach(&self) -> Result<Option<Mailbox>, ProviderError> {
+        Ok(Some(self.clone()))
+    }
+}
+
 /// How long the operator's side waits.
 #[derive(Clone, Copy, Debug)]
 pub struct Waits {
@@ -280,7 +288,7 @@ fn covers(seen: &Seen, wanted: &[Address]) -> bool {
 
 #[allow(clippy::needless_pass_by_value, reason = "used as a function for map_err")]
 fn unreadable(error: MailError) -> ProviderError {
-    let why = crate::mailbox::sentence(&error);
+    let why = error.to_string();
     ProviderError::Unreachable { system: "the config bucket".to_owned(), why }
 }
 

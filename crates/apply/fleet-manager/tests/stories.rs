@@ -12,11 +12,11 @@ use std::{
 
 use async_trait::async_trait;
 use fleet_apply::{
-    Events, Execution, Provider, ProviderError, Recorder, Report, Scope, Secrets, Silent, SystemClock, execute,
+    Events, Execution, Provider, ProviderError, Report, Scope, Secrets, Silent, SystemClock, execute,
 };
-use fleet_derivation::{Derivation, Hash};
+use fleet_derivation::Hash;
 use fleet_manager::{
-    Homeserver, Mailbox, Manager, Pace, Reach, RemoteMatrix, Waits,
+    Homeserver, Mailbox, Manager, Pace, RemoteMatrix, Waits,
     protocol::{self, Key, Seen, Work},
 };
 use fleet_model::{Address, Kind, model::Rollout};
@@ -50,22 +50,6 @@ impl Homeserver for Sim {
     async fn finish(&self) -> Result<(), String> {
         Ok(())
     }
-}
-
-struct Here(Mailbox);
-
-#[async_trait]
-impl Reach for Here {
-    async fn reach(&self) -> Result<Option<Mailbox>, ProviderError> {
-        Ok(Some(self.0.clone()))
-    }
-}
-
-struct Nothing;
-
-impl Recorder for Nothing {
-    fn derivation(&self, _: &Derivation) {}
-    fn output(&self, _: &Hash, _: &str) {}
 }
 
 /// A bucket, a homeserver, and what is declared.
@@ -135,7 +119,7 @@ impl Place {
 
     fn operator_with(&self, value: &str, silence: Duration) -> RemoteMatrix {
         let waits = Waits { poll: SHORT, silence, fresh: LONG };
-        let reach = Arc::new(Here(self.mailbox(value)));
+        let reach = Arc::new(self.mailbox(value));
         RemoteMatrix::new(scope(), reach, Arc::new(SystemClock), waits, "see /ecs/acme-dev/manager".to_owned())
     }
 
@@ -210,7 +194,7 @@ async fn run(operator: &RemoteMatrix, plan: &Plan) -> Report {
         secrets: &secrets,
         rollout: Rollout::default(),
         events: &Silent,
-        recorder: &Nothing,
+        recorder: &Silent,
         stop: &AtomicBool::new(false),
     };
     execute(&execution, BTreeMap::new()).await

@@ -19,7 +19,12 @@ use fleet_secret::FleetSecret;
 use fleet_stacks::agent_service::{SERVICE_PREFIX, ecs_id};
 use tokio::sync::OnceCell;
 
-use crate::{account::Account, error::AwsError, secrets::SecretError, services::Running};
+use crate::{
+    account::Account,
+    error::AwsError,
+    secrets::{SECRET_OUTPUT, SecretError},
+    services::Running,
+};
 
 /// Agents of one environment.
 pub struct AgentProvider {
@@ -42,16 +47,12 @@ impl AgentProvider {
 
     /// What the stacks say of where agents go.
     async fn read_outputs(&self) -> Result<Outputs, AwsError> {
-        let (fleet, environment) = (&self.scope.fleet, &self.scope.environment);
+        let environment = &self.scope.environment;
         let mut all = Outputs::new();
-        for stack in ["shared".to_owned(), format!("{environment}-data"), environment.clone()] {
-            all.extend(self.account.stack_outputs(&format!("{fleet}-{stack}"), fleet).await?);
+        for stack in ["shared", &format!("{environment}-data"), environment] {
+            all.extend(self.account.outputs_of(&self.scope, stack).await?);
         }
         Ok(all)
-    }
-
-    fn cluster(&self) -> String {
-        format!("{}-{}", self.scope.fleet, self.scope.environment)
     }
 }
 
@@ -76,7 +77,7 @@ impl Provider for AgentProvider {
             change,
             ready,
             events,
-            cluster: self.cluster(),
+            cluster: self.scope.whole(),
             service: format!("{SERVICE_PREFIX}{}", ecs_id(agent)),
         };
         match &change.desired {
@@ -112,7 +113,7 @@ impl Doing<'_> {
     }
 
     async fn fleet_secret(&self) -> Result<&FleetSecret, ProviderError> {
-        let Some(arn) = self.outputs().await?.get("FleetSecretArn") else {
+        let Some(arn) = self.outputs().await?.get(SECRET_OUTPUT) else {
             return Err(self.failed("the fleet secret is not there", Some("apply the whole environment: its data stack has it")));
         };
         let read = self.provider.secret.get_or_try_init(|| self.account().fleet_secret(arn)).await;

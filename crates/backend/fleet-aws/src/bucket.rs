@@ -6,7 +6,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
-use fleet_apply::{Event, Events, ProviderError};
+use fleet_apply::{Event, Events, ProviderError, Scope};
 use fleet_model::{Address, Kind};
 use fleet_secret::FleetSecret;
 use futures::stream::BoxStream;
@@ -17,15 +17,17 @@ use object_store::{
     path::Path,
 };
 
-use crate::{account::Account, secrets::SecretError, stacks::StackProvider};
+use crate::{
+    account::Account,
+    secrets::{SECRET_OUTPUT, SecretError},
+};
 
 /// Attempts after the first one.
 const MORE_ATTEMPTS: usize = 5;
 /// All attempts end within this.
 const ATTEMPTS_END: Duration = Duration::from_secs(90);
-/// Outputs that name what a manager and its operators share.
-const BUCKET_OUTPUT: &str = "ConfigBucket";
-const SECRET_OUTPUT: &str = "FleetSecretArn";
+/// The output of an environment's stack that names its config bucket.
+pub(crate) const BUCKET_OUTPUT: &str = "ConfigBucket";
 
 impl Account {
     /// A bucket of the account, where `endpoint` says in place of AWS's own address. Nothing is asked yet.
@@ -44,30 +46,29 @@ impl Account {
         }
         Ok(Arc::new(Told { store: builder.build()?, bucket: name.to_owned(), events: Arc::clone(&self.events) }))
     }
-}
 
-impl StackProvider {
     /// The config bucket of an environment and its fleet secret; `None` while its stacks do not stand.
     ///
     /// # Errors
     /// A call that fails; a fleet secret that cannot be used.
     pub async fn bucket_and_secret(
         &self,
-        environment: &str,
+        scope: &Scope,
     ) -> std::result::Result<Option<(Arc<dyn ObjectStore>, FleetSecret)>, ProviderError> {
+        let environment = &scope.environment;
         let about = Address::new(Kind::Stack, environment);
         let failed = |why: String| ProviderError::Failed { address: about.clone(), why, help: None, last_lines: Vec::new() };
         let output = async |stack: &str, output: &str| {
-            let outputs = self.outputs_of(stack).await.map_err(|error| error.about(&about))?;
+            let outputs = self.outputs_of(scope, stack).await.map_err(|error| error.about(&about))?;
             Ok::<_, ProviderError>(outputs.get(output).cloned())
         };
         let Some(bucket) = output(environment, BUCKET_OUTPUT).await? else { return Ok(None) };
         let Some(secret) = output(&format!("{environment}-data"), SECRET_OUTPUT).await? else { return Ok(None) };
-        let secret = self.account().fleet_secret(&secret).await.map_err(|error| match error {
+        let secret = self.fleet_secret(&secret).await.map_err(|error| match error {
             SecretError::Aws(error) => error.about(&about),
             other => failed(other.to_string()),
         })?;
-        let bucket = self.account().bucket(&bucket, self.account().place.endpoint.as_deref()).map_err(|error| failed(error.to_string()))?;
+        let bucket = self.bucket(&bucket, self.place.endpoint.as_deref()).map_err(|error| failed(error.to_string()))?;
         Ok(Some((bucket, secret)))
     }
 }

@@ -11,6 +11,8 @@ use crate::{account::Account, error::AwsError};
 
 /// Names that one GetParameters takes (SSM API reference).
 const NAMES_AT_ONCE: usize = 10;
+/// The output of a data stack that names its fleet secret.
+pub(crate) const SECRET_OUTPUT: &str = "FleetSecretArn";
 /// Parameter in which AWS publishes the newest Amazon Linux 2023 for x86-64.
 const NEWEST_MACHINE_IMAGE: &str = "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64";
 

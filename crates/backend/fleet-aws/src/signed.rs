@@ -1,5 +1,5 @@
-//! [`Signed`]: calls of AWS that we sign ourselves, for services of which few calls are needed (decision 23): ECS, EFS, IAM,
-//! S3 and CloudWatch Logs. Signatures are `aws-sigv4`'s, credentials those of the SDK.
+//! [`Signed`]: calls of AWS that we sign ourselves, for services of which few calls are needed (decision 23): ECS, EFS, IAM
+//! and CloudWatch Logs. Signatures are `aws-sigv4`'s, credentials those of the SDK.
 //!
 //! Every attempt is told as an event by its name, waits for its turn (see `rates`), and is bounded in time. Deliberately
 //! absent: what the calls mean.
@@ -14,10 +14,7 @@ use aws_credential_types::{
     provider::{ProvideCredentials as _, SharedCredentialsProvider},
 };
 use aws_sigv4::{
-    http_request::{
-        PayloadChecksumKind, PercentEncodingMode, SignableBody, SignableRequest, SigningSettings,
-        UriPathNormalizationMode, sign,
-    },
+    http_request::{SignableBody, SignableRequest, SigningSettings, sign},
     sign::v4,
 };
 use fleet_apply::{Event, Events, Retry, SystemClock, retry::Passing};
@@ -43,7 +40,6 @@ pub(crate) enum Service {
     Files,
     Identity,
     Logs,
-    Objects,
 }
 
 impl Service {
@@ -54,7 +50,6 @@ impl Service {
             Self::Files => "elasticfilesystem",
             Self::Identity => "iam",
             Self::Logs => "logs",
-            Self::Objects => "s3",
         }
     }
 
@@ -201,7 +196,7 @@ impl Signed {
             .region(&region)
             .name(ask.service.name())
             .time(SystemTime::now())
-            .settings(settings(ask.service))
+            .settings(SigningSettings::default())
             .build()
             .map_err(|error| unusable(error.to_string()))?
             .into();
@@ -233,17 +228,6 @@ impl Signed {
         *current = Some(found.clone());
         Ok(found)
     }
-}
-
-/// S3 wants the body's hash and takes paths as they are (S3 API reference, "Signature calculations").
-fn settings(service: Service) -> SigningSettings {
-    let mut settings = SigningSettings::default();
-    if service == Service::Objects {
-        settings.percent_encoding_mode = PercentEncodingMode::Single;
-        settings.payload_checksum_kind = PayloadChecksumKind::XAmzSha256;
-        settings.uri_path_normalization_mode = UriPathNormalizationMode::Disabled;
-    }
-    settings
 }
 
 /// Code and message of an error, in whichever of AWS's protocols it is.
@@ -287,6 +271,6 @@ mod tests {
     fn each_service_is_asked_where_it_is() {
         assert_eq!(Service::Ecs.host("eu-west-1"), ("ecs.eu-west-1.amazonaws.com".to_owned(), "eu-west-1".to_owned()));
         assert_eq!(Service::Identity.host("eu-west-1"), ("iam.amazonaws.com".to_owned(), "us-east-1".to_owned()));
-        assert_eq!(Service::Objects.host("cn-north-1").0, "s3.cn-north-1.amazonaws.com.cn");
+        assert_eq!(Service::Files.host("cn-north-1").0, "elasticfilesystem.cn-north-1.amazonaws.com.cn");
     }
 }

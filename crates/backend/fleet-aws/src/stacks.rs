@@ -18,13 +18,14 @@ use fleet_stacks::Known;
 use futures::future::{join_all, try_join_all};
 
 use self::{
-    read::{Standing, Stood},
+    read::{Standing, Stood, stack_name},
     wait::Settled,
 };
-use crate::{account::Account, error::AwsError, secrets::SecretError};
-
-/// The output of a data stack that names its fleet secret.
-const SECRET_OUTPUT: &str = "FleetSecretArn";
+use crate::{
+    account::Account,
+    error::AwsError,
+    secrets::{SECRET_OUTPUT, SecretError},
+};
 
 /// What goes with what it is of, without being asked for: the plan says that it does.
 const LOGS: &str = "AWS::Logs::LogGroup";
@@ -42,17 +43,6 @@ impl StackProvider {
     #[must_use]
     pub const fn new(account: Account, scope: Scope, allowed: BTreeSet<String>) -> Self {
         Self { account, scope, allowed }
-    }
-
-    /// The account.
-    #[must_use]
-    pub const fn account(&self) -> &Account {
-        &self.account
-    }
-
-    /// The stack's name in CloudFormation.
-    fn stack_name(&self, name: &str) -> String {
-        format!("{}-{name}", self.scope.fleet)
     }
 
     async fn values(
@@ -86,19 +76,11 @@ impl StackProvider {
         Ok(values.into_iter().filter_map(|(id, value)| Some((id, value?))).collect())
     }
 
-    /// Outputs of a stack; none where it does not stand.
-    pub(crate) async fn outputs_of(&self, name: &str) -> Result<BTreeMap<String, String>, AwsError> {
-        Ok(match self.account.stack(&self.stack_name(name), &self.scope.fleet).await? {
-            Standing::Stands(stood) => stood.stack.outputs,
-            _ => BTreeMap::new(),
-        })
-    }
-
     /// Outputs of the stacks that parameters come from.
     async fn outputs(&self, doing: &Doing<'_>) -> Result<BTreeMap<String, BTreeMap<String, String>>, ProviderError> {
         let names: BTreeSet<&str> = doing.spec.parameters.values().filter_map(source).collect();
         let read = names.into_iter().map(|name| async move {
-            Ok::<_, AwsError>((name.to_owned(), self.outputs_of(name).await?))
+            Ok::<_, AwsError>((name.to_owned(), self.account.outputs_of(&self.scope, name).await?))
         });
         Ok(try_join_all(read).await.map_err(|error| doing.aws(error))?.into_iter().collect())
     }
@@ -161,7 +143,7 @@ impl Provider for StackProvider {
     async fn observe(&self, wanted: &[Address]) -> Result<State, ProviderError> {
         let stacks = wanted.iter().filter(|address| self.owns(address));
         let read = stacks.map(|address| async move {
-            let standing = self.account.stack(&self.stack_name(&address.name), &self.scope.fleet).await;
+            let standing = self.account.stack(&stack_name(&self.scope, &address.name), &self.scope.fleet).await;
             (address, standing)
         });
         let mut state = State::default();
@@ -181,7 +163,7 @@ impl Provider for StackProvider {
         let Some(Desired::Stack(spec)) = &change.desired else {
             return Err(failure(&change.address, "stacks are removed by `destroy` alone", None));
         };
-        let name = self.stack_name(&change.address.name);
+        let name = stack_name(&self.scope, &change.address.name);
         let doing = Doing { change, spec, name, events, account: &self.account, fleet: &self.scope.fleet };
         self.allow(&doing)?;
         let Settled { now, moved } = doing.settled().await?;

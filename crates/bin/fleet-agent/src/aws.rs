@@ -3,13 +3,14 @@
 //!
 //! Deliberately absent: every other call and source of credentials; an SDK would be larger than all of this program.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use fleet_secret::Secret;
 use ::http::Request;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
+use time::OffsetDateTime;
 
 use crate::http;
 
@@ -142,21 +143,17 @@ fn hmac(key: &Secret, text: &str) -> Vec<u8> {
     mac.finalize().into_bytes().to_vec()
 }
 
-/// `20130524T000000Z`. Days become a date by Hinnant's `civil_from_days`, for years after 1970.
+/// `20130524T000000Z`.
 fn date(now: SystemTime) -> String {
-    let seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let (days, rest) = (seconds / 86_400 + 719_468, seconds % 86_400);
-    let (era, day) = (days / 146_097, days % 146_097);
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let of_year = day - (365 * year + year / 4 - year / 100);
-    let shifted = (5 * of_year + 2) / 153;
-    let (day, month) = (of_year - (153 * shifted + 2) / 5 + 1, if shifted < 10 { shifted + 3 } else { shifted - 9 });
-    let year = year + era * 400 + u64::from(month <= 2);
-    format!("{year:04}{month:02}{day:02}T{:02}{:02}{:02}Z", rest / 3_600, rest / 60 % 60, rest % 60)
+    let now = OffsetDateTime::from(now);
+    let (hour, minute, second) = now.time().as_hms();
+    format!("{:04}{:02}{:02}T{hour:02}{minute:02}{second:02}Z", now.year(), u8::from(now.month()), now.day())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::UNIX_EPOCH;
+
     use super::*;
 
     #[test]
@@ -180,16 +177,9 @@ mod tests {
     }
 
     #[test]
-    fn seconds_become_a_date() {
-        for (seconds, expected) in [
-            (0, "19700101T000000Z"),
-            (951_782_399, "20000228T235959Z"),
-            (951_782_400, "20000229T000000Z"),
-            (1_369_353_600, "20130524T000000Z"),
-            (1_798_761_599, "20261231T235959Z"),
-        ] {
-            assert_eq!(date(UNIX_EPOCH + Duration::from_secs(seconds)), expected);
-        }
+    fn a_moment_is_written_as_aws_reads_it() {
+        assert_eq!(date(UNIX_EPOCH + Duration::from_secs(1_369_353_600)), "20130524T000000Z");
+        assert_eq!(date(UNIX_EPOCH + Duration::from_secs(1_798_761_599)), "20261231T235959Z");
     }
 
     #[test]

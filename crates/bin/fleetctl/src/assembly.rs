@@ -23,7 +23,7 @@ use fleet_store::{BlobId, ObjectError, RecordId, Store};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    agent_binary::AgentBinaries,
+    programs::Programs,
     blobs::{StoreCache, blob_id},
 };
 
@@ -41,9 +41,9 @@ pub struct Assembler {
     /// Layers, packages, records.
     pub store: Arc<Store>,
     /// The agent runtime.
-    pub agent: AgentBinaries,
+    pub agent: Programs,
     /// This program, for the manager.
-    pub fleetctl: AgentBinaries,
+    pub fleetctl: Programs,
     /// The project's folder: layers of its files are read from there when they are made.
     pub project: PathBuf,
     /// Registries, as this user of this machine.
@@ -192,7 +192,7 @@ impl Assembling<'_> {
     }
 
     /// A program of ours as a file.
-    async fn program(&self, program: &AgentBinaries, to: &str) -> Result<LayerRecipe, ProviderError> {
+    async fn program(&self, program: &Programs, to: &str) -> Result<LayerRecipe, ProviderError> {
         let built = program.build(&self.assembler.store, self.spec.recipe.platform).await;
         let built = built.map_err(|error| self.failed(&error))?;
         let what = FileWhat::Blob { digest: built.digest, size: built.size };

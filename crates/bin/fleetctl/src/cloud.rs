@@ -60,12 +60,9 @@ impl Cloud {
             Some(declared) => declared.value.to_string(),
             None => account.place.registry(),
         };
-        let manager = environment.manager.as_ref().map(|_| {
-            let stacks = StackProvider::new(account.clone(), prepared.scope.clone(), BTreeSet::new());
-            meeting::remote(stacks, prepared.scope.clone())
-        });
+        let manager = environment.manager.as_ref();
         Ok(Self {
-            matrix: manager,
+            matrix: manager.map(|_| meeting::remote(account.clone(), prepared.scope.clone())),
             images: RepositoryImages::new(prepared, account.clone(), registry).await?,
             agents: AgentProvider::new(account.clone(), prepared.scope.clone()),
             stacks: StackProvider::new(account, prepared.scope.clone(), allow_destroy.iter().cloned().collect()),

@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use crate::{
-    agent_binary::AgentBinaries,
+    programs::Programs,
     cli::{Format, Global},
     error::Failure,
     exit::Exit,
@@ -25,7 +25,7 @@ pub struct Context {
     /// What is around this process.
     pub machine: Machine,
     /// The agent runtime, once it was looked for.
-    pub agent: OnceLock<AgentBinaries>,
+    pub agent: OnceLock<Programs>,
     /// What Ctrl-C does.
     pub interrupts: Arc<Interrupts>,
     /// Colours of stdout.

@@ -2,7 +2,7 @@
 //!
 //! Start reading at [`pipeline`]. stdout is data, stderr everything else; exit codes are [`exit::Exit`].
 
-mod agent_binary;
+mod programs;
 mod assembly;
 mod blobs;
 mod cli;

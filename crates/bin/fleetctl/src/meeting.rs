@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use fleet_apply::{ProviderError, Scope, SystemClock};
-use fleet_aws::StackProvider;
+use fleet_aws::Account;
 use fleet_manager::{Mailbox, Reach, RemoteMatrix, Waits, protocol::Key};
 use tokio::sync::OnceCell;
 
 /// Finds bucket and key once.
 struct Meeting {
-    stacks: StackProvider,
-    environment: String,
+    account: Account,
+    scope: Scope,
     found: OnceCell<Mailbox>,
 }
 
@@ -22,19 +22,19 @@ impl Reach for Meeting {
         if let Some(mailbox) = self.found.get() {
             return Ok(Some(mailbox.clone()));
         }
-        let Some((bucket, secret)) = self.stacks.bucket_and_secret(&self.environment).await? else { return Ok(None) };
+        let Some((bucket, secret)) = self.account.bucket_and_secret(&self.scope).await? else { return Ok(None) };
         let mailbox = Mailbox::new(bucket, Key::of(&secret));
         Ok(Some(self.found.get_or_init(async || mailbox).await.clone()))
     }
 }
 
 /// Accounts and rooms of an environment by way of its manager.
-pub fn remote(stacks: StackProvider, scope: Scope) -> RemoteMatrix {
-    let name = format!("{}-{}", scope.fleet, scope.environment);
+pub fn remote(account: Account, scope: Scope) -> RemoteMatrix {
+    let name = scope.whole();
     let look_at = format!(
         "look at its service, `aws ecs describe-services --cluster {name} --services manager`, and at its log, \
          `aws logs tail /ecs/{name}/manager`; it ignores what is not signed with the fleet secret of this environment"
     );
-    let meeting = Meeting { stacks, environment: scope.environment.clone(), found: OnceCell::new() };
+    let meeting = Meeting { account, scope: scope.clone(), found: OnceCell::new() };
     RemoteMatrix::new(scope, Arc::new(meeting), Arc::new(SystemClock), Waits::SERVICE, look_at)
 }

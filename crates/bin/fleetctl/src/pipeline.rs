@@ -28,7 +28,7 @@ use fleet_planner::{Known, Planning};
 use fleet_store::{Output, Pin, Store};
 
 use crate::{
-    agent_binary::AgentBinaries,
+    programs::Programs,
     assembly::Assembler,
     cli::Global,
     context::Context,
@@ -56,9 +56,9 @@ pub struct Prepared {
     /// What the target runs.
     pub platform: Platform,
     /// The agent runtime.
-    pub agent: AgentBinaries,
+    pub agent: Programs,
     /// This program, for the manager.
-    pub fleetctl: AgentBinaries,
+    pub fleetctl: Programs,
     /// `SOURCE_DATE_EPOCH`.
     pub source_date_epoch: Option<u64>,
     global: Global,
@@ -91,16 +91,16 @@ impl Prepared {
         // which takes longer than all the rest of a small build.
         let agent = match context.agent.get() {
             Some(agent) => agent.clone(),
-            None if has_layer(&model, |layer| matches!(layer, Layer::FleetAgent { .. })) => AgentBinaries::find(&opened.files, platform)
+            None if has_layer(&model, |layer| matches!(layer, Layer::FleetAgent { .. })) => Programs::find(&opened.files, platform)
                 .map_err(|error| Failure::caused(Exit::Failed, "there is no agent runtime", &error))?,
-            None => AgentBinaries::default(),
+            None => Programs::default(),
         };
         let _ = context.agent.set(agent.clone());
         let fleetctl = if has_layer(&model, |layer| matches!(layer, Layer::Fleetctl { .. })) {
-            AgentBinaries::of_fleetctl(&opened.files)
+            Programs::of_fleetctl(&opened.files)
                 .map_err(|error| Failure::caused(Exit::Failed, "there is no fleetctl for the manager", &error))?
         } else {
-            AgentBinaries::default()
+            Programs::default()
         };
         let scope = Scope {
             fleet: model.fleet.name.clone(),

@@ -148,10 +148,7 @@ impl World {
         let settings = Settings {
             scope: prepared.scope.clone(),
             url: format!("http://127.0.0.1:{}", homeserver.port),
-            flavour: match homeserver.kind {
-                HomeserverKind::Synapse => Flavour::Synapse,
-                HomeserverKind::Conduit => Flavour::Conduit,
-            },
+            flavour: flavour(homeserver.kind),
             token_file: context.machine.token_file(&prepared.scope)?,
         };
         let events: Arc<dyn Events> = Arc::<Console>::clone(&context.console);
@@ -168,6 +165,14 @@ impl World {
             secrets,
             console: Arc::clone(&context.console),
         })
+    }
+}
+
+/// How a homeserver of this kind is spoken to.
+pub const fn flavour(kind: HomeserverKind) -> Flavour {
+    match kind {
+        HomeserverKind::Synapse => Flavour::Synapse,
+        HomeserverKind::Conduit => Flavour::Conduit,
     }
 }
 

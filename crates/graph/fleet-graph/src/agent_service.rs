@@ -8,6 +8,7 @@ use fleet_stacks::{
     agent::BedrockModel,
     agent_service::{AgentPlan, agent_service},
 };
+use serde_json::Value;
 
 use crate::{Instance, container::AgentParts};
 
@@ -25,9 +26,7 @@ pub(crate) fn add(
     let own = Some(&parts.agent.origin);
     let compute = if spot { "fargate-spot" } else { "fargate" };
     derivation.value("compute", compute, on_spot.and_then(|spot| spot.origin.as_ref()).or(own));
-    // Of the size, as of files, other inputs tell.
-    let size = format!(r#""cpu":"{}""#, spec.container.size.cpu);
-    let task = spec.task.replace(&size, "").replace(&format!(r#""memory":"{}""#, spec.container.size.memory_mib), "");
+    let task = without_size(&spec.task);
     let by_model = parts.agent.model.origin.as_ref().or(own);
     for (name, text, origin) in [
         ("role.policy", spec.role.policy.as_str(), by_model),
@@ -38,6 +37,15 @@ pub(crate) fn add(
         derivation.value(name, Hash::of(text.as_bytes()).to_string(), origin);
     }
     instance.add(derivation, Desired::Agent(Box::new(spec)));
+}
+
+/// A task definition without its size, of which other inputs tell.
+fn without_size(task: &str) -> String {
+    let mut task: Value = serde_json::from_str(task).unwrap_or_default();
+    for field in ["cpu", "memory"] {
+        task.as_object_mut().and_then(|fields| fields.remove(field));
+    }
+    task.to_string()
 }
 
 /// Models of Bedrock that the agent's role is allowed: those that it is declared with.

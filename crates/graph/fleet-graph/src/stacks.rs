@@ -190,7 +190,8 @@ fn from_environment(model: &Model, declared: &Environment, made: &mut Derivation
     if let Some(web) = &declared.web {
         made.value("web.image", &web.image, Some(&web.origin));
         service(made, "web", web.size, Some(&web.origin));
-    }    if let Some(manager) = &declared.manager {
+    }
+    if let Some(manager) = &declared.manager {
         made.value("manager.image", &manager.image, Some(&manager.origin));
         service(made, "manager", manager.size, Some(&manager.origin));
     }

@@ -3,6 +3,7 @@
 //! Deliberately absent: how objects are derived (fleet-graph) and what is done about them (fleet-plan).
 
 mod agent;
+pub mod manager;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,6 +16,7 @@ use fleet_oci::ImageRecipe;
 use serde::{Deserialize, Serialize};
 
 pub use agent::{AgentRole, AgentSpec, Bundle};
+pub use manager::ManagerSettings;
 
 /// One object as it should be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -244,12 +244,18 @@ fn secrets(container: &ContainerSpec) -> impl Iterator<Item = (&str, &SecretUse)
 /// The parameter that holds a secret. Passwords of another epoch are other parameters: a task that is returned to finds its
 /// own. What an operator provides is one for all agents.
 fn parameter(settings: &Settings, agent: &str, secret: &SecretUse) -> String {
-    let below = format!("/{}/{}/agents", settings.fleet, settings.environment);
+    let below = |name: &str| parameters_of(&settings.fleet, &settings.environment, name);
     match secret {
-        SecretUse::Password { epoch, .. } => format!("{below}/{agent}/password/{epoch}"),
-        SecretUse::Key { label } => format!("{below}/{agent}/{label}"),
-        SecretUse::Operator { name } => format!("{below}/{name}"),
+        SecretUse::Password { epoch, .. } => format!("{}/password/{epoch}", below(agent)),
+        SecretUse::Key { label } => format!("{}/{label}", below(agent)),
+        SecretUse::Operator { name } => below(name),
     }
+}
+
+/// Where the parameters are that are one agent's own.
+#[must_use]
+pub fn parameters_of(fleet: &str, environment: &str, agent: &str) -> String {
+    format!("/{fleet}/{environment}/agents/{agent}")
 }
 
 #[cfg(test)]

@@ -489,7 +489,6 @@ pub struct Environment {
     /// Web client's image, when there is one.
     pub web: Option<Web>,
     /// The fleet's manager, for AWS: it makes accounts and rooms from inside the network.
-    #[serde(default)]
     pub manager: Option<Manager>,
     /// Ids of the people who are deployed as agents, selectors already resolved.
     pub deploy: BTreeMap<PersonId, Option<Origin>>,
@@ -505,7 +504,6 @@ pub struct Environment {
     /// `backup retention="7d"`, in days, for AWS; `None`: no backups.
     pub backup_days: Option<Declared<u32>>,
     /// `compute "fargate-spot"`, for AWS: agents run on spare capacity, which AWS takes back with two minutes' notice.
-    #[serde(default)]
     pub agents_on_spot: Option<Declared<bool>>,
     /// `rollout wave=10 pause="30s" max-failures=1`.
     pub rollout: Rollout,

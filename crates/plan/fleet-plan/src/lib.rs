@@ -10,7 +10,7 @@ mod state;
 
 pub use fleet_objects::{
     AccountSpec, AgentRole, AgentSpec, Bundle, ContainerSpec, Content, Desired, DirectorySpec, HealthProbe, ImageSpec, PlacedFile, PublishedPort, RoomSpec,
-    SECRET_PLACE, SecretUse, StackParameter, StackSpec, VolumeMount,
+    SECRET_PLACE, SecretUse, StackParameter, StackSpec, VolumeMount, manager,
 };
 pub use generation::{Entry, Generation, Outcome};
 pub use plan::{Action, Change, Note, Plan, Reason, SCHEMA};

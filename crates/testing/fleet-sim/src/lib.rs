@@ -6,10 +6,12 @@
 //!   real engine: a fake that behaves better than the real thing is worth nothing.
 //! - [`CallLog`]: counts calls, and kills a run before a given write.
 //! - [`free_port`]: a port for a server that a test starts.
+//! - [`busybox`]: the files of an image that can do something, for tests with an engine.
 //! - [`venv`]: a Python program that a test runs, installed once per machine.
 //!
 //! Deliberately absent: planning beyond [`contract::change`], time.
 
+mod busybox;
 mod containers;
 pub mod contract;
 mod faults;
@@ -18,6 +20,7 @@ mod port;
 mod venv;
 mod world;
 
+pub use busybox::busybox;
 pub use faults::Faults;
 pub use log::{CallLog, KILLED, killed};
 pub use port::free_port;

@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use super::{Doing, observe::version};
 use crate::{
+    bucket::BUCKET_OUTPUT,
     files::token,
     services::{Running, filled},
 };
@@ -60,7 +61,7 @@ impl Doing<'_> {
         // Early: it takes seconds until ECS can act as a new role.
         self.role(spec, &values).await?;
         self.parameters(&spec.parameters).await?;
-        self.bundle(&self.output(&values, "ConfigBucket")?, &bundle).await?;
+        self.bundle(&self.output(&values, BUCKET_OUTPUT)?, &bundle).await?;
         values.insert("BundleKey".to_owned(), bundle.key(self.agent()));
         values.insert("BundleHash".to_owned(), bundle.hash.to_string());
         let family = family(&self.cluster, self.agent(), &hash);
@@ -113,7 +114,7 @@ impl Doing<'_> {
 
     async fn bundle(&self, bucket: &str, bundle: &Bundle) -> Result<(), ProviderError> {
         let sent = self.account().ensure_bundle(bucket, &bundle.key(self.agent()), bundle).await;
-        if sent.map_err(|error| self.aws(error))? {
+        if sent.map_err(|error| self.failed(&format!("its files could not be sent to {bucket}: {error}"), None))? {
             self.progress(format!("sent its files, {} KB", bundle.text.len().div_ceil(1024)));
         }
         Ok(())

@@ -19,7 +19,7 @@ impl AgentProvider {
     pub(super) async fn look_around(&self, wanted: &[Address]) -> Result<State, AwsError> {
         let mut state = State::default();
         let fleet = &self.scope.fleet;
-        let data = self.account.stack_outputs(&format!("{fleet}-{}-data", self.scope.environment), fleet).await?;
+        let data = self.account.outputs_of(&self.scope, &format!("{}-data", self.scope.environment)).await?;
         // Without a file system there is no environment, so no agent of it.
         let Some(file_system) = data.get("FileSystemId") else { return Ok(state) };
         for service in self.running().await? {
@@ -40,7 +40,7 @@ impl AgentProvider {
     }
 
     async fn running(&self) -> Result<Vec<Running>, AwsError> {
-        let cluster = &self.cluster();
+        let cluster = &self.scope.whole();
         let arns = self.account.services(cluster).await?;
         let agents: Vec<String> = arns.into_iter().filter(|arn| is_agent(arn)).collect();
         let chunks: Vec<Vec<String>> = agents.chunks(SERVICES_AT_ONCE).map(<[String]>::to_vec).collect();

@@ -1,7 +1,7 @@
 //! An agent removed: its service, parameters and role. Its folder, with its memory, stays.
 
 use fleet_apply::{Applied, ProviderError};
-use fleet_stacks::agent::role_name;
+use fleet_stacks::{agent::role_name, agent_service::parameters_of};
 use serde_json::json;
 
 use super::{Doing, observe::version};
@@ -20,9 +20,9 @@ impl Doing<'_> {
         }
         self.stopped().await?;
         let scope = &self.provider.scope;
-        let path = format!("/{}/{}/agents/{}", scope.fleet, scope.environment, self.agent());
+        let path = parameters_of(&scope.fleet, &scope.environment, self.agent());
         self.account().remove_parameters_below(&path).await.map_err(|error| self.aws(error))?;
-        let role = role_name(&format!("{}-{}-{}", scope.fleet, scope.environment, self.agent()));
+        let role = role_name(&scope.name(self.agent()));
         self.account().remove_role(&role).await.map_err(|error| self.aws(error))?;
         self.account().delete_service(&self.cluster, &self.service).await.map_err(|error| self.aws(error))?;
         self.progress("removed its service, role and parameters; its memory is kept");

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use aws_sdk_cloudformation::types::{Stack, StackStatus, TemplateStage};
+use fleet_apply::Scope;
 use fleet_plan::{DeployedStack, Health, Observed, RunState};
 
 use crate::{account::Account, error::AwsError};
@@ -61,17 +62,20 @@ impl Standing {
     }
 }
 
+/// A stack's name in CloudFormation.
+pub(super) fn stack_name(scope: &Scope, name: &str) -> String {
+    format!("{}-{name}", scope.fleet)
+}
+
 impl Account {
-    /// Outputs of a stack that stands, by its name in CloudFormation; none where there is no such stack.
+    /// Outputs of a stack, by its name in addresses; none where there is no such stack.
     ///
     /// # Errors
     /// A call that fails; a stack of that name which is another fleet's.
-    pub(crate) async fn stack_outputs(&self, name: &str, fleet: &str) -> Result<BTreeMap<String, String>, AwsError> {
-        Ok(match self.look_at(name, fleet, false).await? {
-            Standing::Nothing => BTreeMap::new(),
-            Standing::Remains(stood) | Standing::Stands(stood) | Standing::Busy(stood) | Standing::Broken(stood) => {
-                stood.stack.outputs
-            }
+    pub(crate) async fn outputs_of(&self, scope: &Scope, name: &str) -> Result<BTreeMap<String, String>, AwsError> {
+        Ok(match self.look_at(&stack_name(scope, name), &scope.fleet, false).await? {
+            Standing::Nothing | Standing::Remains(_) => BTreeMap::new(),
+            Standing::Stands(stood) | Standing::Busy(stood) | Standing::Broken(stood) => stood.stack.outputs,
         })
     }
 

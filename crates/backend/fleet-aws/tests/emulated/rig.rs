@@ -13,6 +13,10 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
+/// What the test image can do.
+const PROGRAMS: [&str; 13] =
+    ["sh", "test", "cat", "ls", "stat", "sleep", "touch", "mkdir", "rmdir", "wget", "nslookup", "grep", "false"];
+
 pub const ACCOUNT: &str = "111122223333";
 const REGION: &str = "us-east-1";
 const STACK: &str = "rig";
@@ -194,7 +198,7 @@ impl Rig {
 /// Pushes an image of a static busybox to a repository of an emulated account, under the tag `1`; returns its digest.
 pub async fn push_box(endpoint: &str, repository: &str, entry_point: &str) -> String {
     let http = reqwest::Client::new();
-    let layer = busybox();
+    let layer = fleet_sim::busybox(&PROGRAMS);
     let digest = |bytes: &[u8]| {
         let hash = Sha256::digest(bytes);
         format!("sha256:{}", hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
@@ -267,33 +271,4 @@ pub fn template(script: &str) -> Value {
 
 pub fn container(document: &mut Value) -> &mut Value {
     &mut document["Resources"]["Task"]["Properties"]["ContainerDefinitions"][0]
-}
-
-/// The root file system of the test image.
-fn busybox() -> Vec<u8> {
-    let busybox = std::fs::read("/bin/busybox").unwrap_or_else(|error| {
-        panic!("these tests need a static busybox: `apt-get install busybox-static` (/bin/busybox: {error})")
-    });
-    let mut tar = tar::Builder::new(Vec::new());
-    let mut add = |path: &str, kind: tar::EntryType, mode: u32, bytes: &[u8]| {
-        let mut header = tar::Header::new_gnu();
-        header.set_entry_type(kind);
-        header.set_mode(mode);
-        header.set_size(bytes.len() as u64);
-        tar.append_data(&mut header, path, bytes).unwrap();
-    };
-    for folder in ["bin/", "etc/"] {
-        add(folder, tar::EntryType::Directory, 0o755, b"");
-    }
-    add("tmp/", tar::EntryType::Directory, 0o1777, b"");
-    add("bin/busybox", tar::EntryType::Regular, 0o755, &busybox);
-    for name in
-        ["sh", "test", "cat", "ls", "stat", "sleep", "touch", "mkdir", "rmdir", "wget", "nslookup", "grep", "false"]
-    {
-        let mut header = tar::Header::new_gnu();
-        header.set_entry_type(tar::EntryType::Symlink);
-        header.set_size(0);
-        tar.append_link(&mut header, format!("bin/{name}"), "busybox").unwrap();
-    }
-    tar.into_inner().unwrap()
 }

@@ -19,6 +19,9 @@ use futures::StreamExt;
 
 pub const OPERATOR_SECRET: &str = "operator-secret-value-4711";
 
+/// What the test image can do.
+const PROGRAMS: [&str; 11] = ["sh", "test", "cat", "ls", "stat", "sleep", "touch", "wc", "grep", "id", "md5sum"];
+
 /// Prints which version it is and how often it ran on this volume, then waits for SIGTERM.
 pub const SERVE: &str = "echo x >> /data/runs; echo version $VERSION run $(wc -l < /data/runs); touch /tmp/ok; \
                          trap 'echo bye; exit 0' TERM; while :; do sleep 0.2; done";
@@ -202,37 +205,10 @@ impl World {
     }
 }
 
-/// The root file system of the test image: a static busybox and its names.
-fn busybox_rootfs() -> Vec<u8> {
-    let busybox = std::fs::read("/bin/busybox").unwrap_or_else(|error| {
-        panic!("these tests need a static busybox: `apt-get install busybox-static` (/bin/busybox: {error})")
-    });
-    let mut tar = tar::Builder::new(Vec::new());
-    let mut add = |path: &str, kind: tar::EntryType, mode: u32, bytes: &[u8]| {
-        let mut header = tar::Header::new_gnu();
-        header.set_entry_type(kind);
-        header.set_mode(mode);
-        header.set_size(bytes.len() as u64);
-        tar.append_data(&mut header, path, bytes).expect("tar");
-    };
-    for folder in ["bin/", "etc/", "data/"] {
-        add(folder, tar::EntryType::Directory, 0o755, b"");
-    }
-    add("tmp/", tar::EntryType::Directory, 0o1777, b"");
-    add("bin/busybox", tar::EntryType::Regular, 0o755, &busybox);
-    for name in ["sh", "test", "cat", "ls", "stat", "sleep", "touch", "wc", "grep", "id", "md5sum"] {
-        let mut header = tar::Header::new_gnu();
-        header.set_entry_type(tar::EntryType::Symlink);
-        header.set_size(0);
-        tar.append_link(&mut header, format!("bin/{name}"), "busybox").expect("tar");
-    }
-    tar.into_inner().expect("tar")
-}
-
 /// Imports and tags in two calls: Podman's import ignores the tag.
 async fn import_busybox(engine: &Engine, raw: &Docker, tag: &str) {
     let options = CreateImageOptions { from_src: Some("-".to_owned()), ..CreateImageOptions::default() };
-    let mut replies = Box::pin(raw.create_image(Some(options), Some(body_full(busybox_rootfs().into())), None));
+    let mut replies = Box::pin(raw.create_image(Some(options), Some(body_full(fleet_sim::busybox(&PROGRAMS).into())), None));
     let mut id = None;
     while let Some(reply) = replies.next().await {
         let status = reply.expect("importing the test image").status;

@@ -4,8 +4,6 @@
 
 use std::{
     collections::BTreeMap,
-    fs::File,
-    io,
     sync::{Arc, Mutex},
     time::{Duration, SystemTime},
 };
@@ -16,11 +14,10 @@ use fleet_oci::{
     Compression, Image, ImageConfig, LayerDescriptor, Node, Platform, Tree,
     image::{Base, assemble},
     layer::write_layer,
-    upload::{BlobRef, Upload},
+    upload::Upload,
 };
 use fleet_registry::{
-    Client, Credential, Credentials, CredentialsError, Event, Left, Origin, Pushed, RegistryConfig, RegistryError, Source,
-    StoreBlobs, Target,
+    Client, Credential, Credentials, CredentialsError, Event, Pushed, RegistryConfig, RegistryError, StoreBlobs, Target,
 };
 use fleet_secret::Secret;
 use fleet_store::{Algorithm, Store};
@@ -130,36 +127,8 @@ impl Bench {
     ) -> Result<Pushed, RegistryError> {
         let told = Arc::clone(&self.events);
         let tell = move |event| told.lock().unwrap().push(event);
-        let source = Saying { blobs: &self.blobs, statements };
+        let source = StoreBlobs { said: statements.to_vec(), ..self.blobs.clone() };
         client.push(target, &Upload::of_image(image), &source, &tell).await
-    }
-}
-
-struct Saying<'a> {
-    blobs: &'a StoreBlobs,
-    statements: &'a [Upload],
-}
-
-#[async_trait]
-impl Source for Saying<'_> {
-    fn origins(&self, blob: &BlobRef) -> Vec<Origin> {
-        self.blobs.origins(blob)
-    }
-
-    async fn open(&self, blob: &BlobRef) -> io::Result<Option<File>> {
-        self.blobs.open(blob).await
-    }
-
-    async fn statements(&self) -> Vec<Upload> {
-        self.statements.to_vec()
-    }
-
-    fn kept(&self, repository: &str) -> Left {
-        self.blobs.kept(repository)
-    }
-
-    fn keep(&self, repository: &str, left: &Left) {
-        self.blobs.keep(repository, left);
     }
 }
 

@@ -7,9 +7,9 @@ use async_trait::async_trait;
 use fleet_apply::{Events, Provider, Scope, Secrets, SystemClock};
 use fleet_aws::{Account, Place};
 use fleet_manager::{Homeserver, Mailbox, Manager, Pace, protocol::Key};
-use fleet_matrix::{Flavour, MatrixProvider};
+use fleet_matrix::MatrixProvider;
+use fleet_objects::ManagerSettings;
 use fleet_secret::{FleetSecret, Secret};
-use serde::Deserialize;
 
 use crate::{
     context::Context,
@@ -26,38 +26,16 @@ const SECRET: &str = "FLEET_SECRET";
 /// In place of AWS's own addresses: an emulator.
 const ENDPOINT: &str = "AWS_ENDPOINT_URL";
 
-/// Version of the settings.
-const SCHEMA: u32 = 1;
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Settings {
-    schema: u32,
-    fleet: String,
-    environment: String,
-    domain: String,
-    account: String,
-    region: String,
-    kind: Kind,
-    homeserver: String,
-}
-
-#[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum Kind {
-    Synapse,
-    Conduit,
-}
-
 /// `fleetctl manager`: until it is told to end.
 ///
 /// # Errors
 /// A variable that is missing or wrong.
 pub async fn manager(context: &Context) -> Outcome {
-    let settings: Settings =
+    let settings: ManagerSettings =
         serde_json::from_str(&variable(SETTINGS)?).map_err(|error| wrong(SETTINGS, &error))?;
-    if settings.schema != SCHEMA {
-        let what = format!("{SETTINGS} has schema {}, and this fleetctl knows {SCHEMA}", settings.schema);
+    if settings.schema != ManagerSettings::SCHEMA {
+        let known = ManagerSettings::SCHEMA;
+        let what = format!("{SETTINGS} has schema {}, and this fleetctl knows {known}", settings.schema);
         return Err(Failure::new(Exit::Usage, what));
     }
     let fleet = FleetSecret::new(Secret::new(variable(SECRET)?)).map_err(|error| wrong(SECRET, &error))?;
@@ -66,10 +44,7 @@ pub async fn manager(context: &Context) -> Outcome {
     let scope = Scope { fleet: settings.fleet, environment: settings.environment, domain: settings.domain };
     let matrix = fleet_matrix::Settings {
         url: settings.homeserver,
-        flavour: match settings.kind {
-            Kind::Synapse => Flavour::Synapse,
-            Kind::Conduit => Flavour::Conduit,
-        },
+        flavour: crate::world::flavour(settings.kind),
         token_file: context.machine.token_file(&scope)?,
         scope: scope.clone(),
     };
@@ -90,7 +65,7 @@ pub async fn manager(context: &Context) -> Outcome {
     Ok(Exit::Done)
 }
 
-async fn mailbox(settings: &Settings, key: Key, events: &Arc<dyn Events>) -> Result<Mailbox, Failure> {
+async fn mailbox(settings: &ManagerSettings, key: Key, events: &Arc<dyn Events>) -> Result<Mailbox, Failure> {
     let bucket = variable(BUCKET)?;
     if let Some(folder) = bucket.strip_prefix("file://") {
         return Mailbox::folder(Path::new(folder), key).map_err(|error| wrong(BUCKET, &error));

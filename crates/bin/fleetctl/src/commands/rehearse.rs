@@ -31,15 +31,20 @@ const LOOPBACK: &str = "http://127.0.0.1:";
 pub async fn rehearse(context: &Context, environment: &str, keep: bool) -> Outcome {
     let prepared = Prepared::new(context, environment)?;
     let (place, port) = emulated(&prepared)?;
-    let cluster = format!("{}-{}", prepared.scope.fleet, prepared.scope.environment);
+    let (cluster, has_manager) = (prepared.scope.whole(), prepared.environment()?.manager.is_some());
     drop(prepared);
+    let engine = engine().await;
+    if engine.is_none() && has_manager {
+        return Err(Failure::new(Exit::Unavailable, "without a container engine nobody makes accounts and rooms: the manager does not run")
+            .hint("start Docker; `fleetctl quickstart --yes` installs one")
+            .hint(format!("or remove `manager` from environment {environment}, to rehearse everything but what runs")));
+    }
     let failed = |error: EmulatorError| Failure::caused(Exit::Failed, "there is no emulated account", &error);
     let home = context.machine.cache()?.join("emulator");
     tell!("the emulated account is installed below {} where it is not yet", home.display());
     let python = emulator::install(&home).await.map_err(failed)?;
     let folder = home.join(port.to_string());
     clear(&folder.join("requests.log"))?;
-    let engine = engine().await;
     let start = Start { python: &python, folder: &folder, port, place: &place, engine: engine.as_deref() };
     let emulator = Emulator::start(start).await.map_err(failed)?;
     tell!("an empty account {} answers at {}", place.account, emulator.endpoint());

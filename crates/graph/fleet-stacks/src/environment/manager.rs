@@ -1,9 +1,10 @@
 //! The manager: our own program in the network, which makes accounts and rooms. It takes work from the config bucket and
 //! writes there how it goes; it listens to nobody.
 
-use fleet_model::model::HomeserverKind;
-use fleet_objects::StackParameter;
-use serde_json::json;
+use fleet_objects::{
+    ManagerSettings, StackParameter,
+    manager::{MANAGER, OBSERVED, PROGRESS},
+};
 
 use super::{
     Parts,
@@ -22,9 +23,6 @@ use crate::{
     template::{Template, json_text},
     value::{Text, text},
 };
-
-/// What its objects begin with.
-const PREFIX: &str = "manager/";
 
 /// Adds it.
 pub fn add(parts: &Parts<'_>, declared: &Manager, place: &Place<'_>, template: &mut Template) {
@@ -69,28 +67,32 @@ fn variable(name: &str, value: Text) -> Variable {
 
 /// What it must know beside the bucket and the secret.
 fn settings(settings: &Settings) -> String {
-    let kind = match settings.homeserver.kind {
-        HomeserverKind::Synapse => "synapse",
-        HomeserverKind::Conduit => "conduit",
-    };
-    json_text(&json!({
-        "schema": 1, "fleet": settings.fleet, "environment": settings.environment, "domain": settings.domain,
-        "account": settings.account, "region": settings.region, "kind": kind,
-        "homeserver": services::homeserver_url(&settings.domain),
-    }))
+    json_text(&ManagerSettings {
+        schema: ManagerSettings::SCHEMA,
+        fleet: settings.fleet.clone(),
+        environment: settings.environment.clone(),
+        domain: settings.domain.clone(),
+        account: settings.account.clone(),
+        region: settings.region.clone(),
+        kind: settings.homeserver.kind,
+        homeserver: services::homeserver_url(&settings.domain),
+    })
 }
 
 /// Reads work and what it wrote itself; writes progress and what it saw.
 fn manager_role(parts: &Parts<'_>, place: &Place<'_>) -> Role {
     let bucket = place.storage.bucket.arn();
-    let below = |name: &str| text![bucket.clone(), format!("/{PREFIX}{name}")];
+    let object = |name: String| text![bucket.clone(), format!("/{name}")];
     let policy = Policy::of([
-        Statement::allow("ReadWork", &["s3:GetObject"], [below("*")]),
-        Statement::allow("WriteProgress", &["s3:PutObject"], [below("progress/*"), below("observed.json")]),
+        Statement::allow("ReadWork", &["s3:GetObject"], [object(format!("{MANAGER}*"))]),
+        Statement::allow("WriteProgress", &["s3:PutObject"], [
+            object(format!("{PROGRESS}/*")),
+            object(OBSERVED.to_owned()),
+        ]),
         Statement::allow("ListWork", &["s3:ListBucket"], [bucket.clone()]).when(
             "StringLike",
             "s3:prefix",
-            format!("{PREFIX}*"),
+            format!("{MANAGER}*"),
         ),
     ]);
     role(parts, "The manager", trust_for(TASKS, &parts.settings.account), policy)

@@ -1,5 +1,7 @@
 //! Where the file system is reached, as whom, and the config bucket.
 
+use fleet_objects::manager::{OBSERVED, PROGRESS, WORK};
+
 use super::{
     Parts,
     firewall::{Firewall, Role as Side},
@@ -60,9 +62,9 @@ pub fn add(parts: &Parts<'_>, network: &Network, firewall: &Firewall, template: 
 /// Work and progress go once nobody asks for them; what was seen a minute ago nobody does.
 fn manager_rules() -> [BucketRule; 3] {
     [
-        BucketRule::of("manager-work", "manager/work/").expires(MANAGER_DAYS).former(1),
-        BucketRule::of("manager-progress", "manager/progress/").expires(MANAGER_DAYS).former(1),
-        BucketRule::of("manager-observed", "manager/observed.json").former(1),
+        BucketRule::of("manager-work", WORK).expires(MANAGER_DAYS).former(1),
+        BucketRule::of("manager-progress", PROGRESS).expires(MANAGER_DAYS).former(1),
+        BucketRule::of("manager-observed", OBSERVED).former(1),
     ]
 }
 

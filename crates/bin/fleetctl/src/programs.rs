@@ -1,4 +1,4 @@
-//! [`AgentBinary`]: where our own programs come from that go into images. The agent runtime: released beside this binary,
+//! [`Program`]: where our own programs come from that go into images. The agent runtime: released beside this binary,
 //! or the sources of a checkout. This program, for the manager: the one that runs, or one released beside it for another
 //! platform.
 //!
@@ -22,7 +22,7 @@ const SOURCES: [&str; 4] = ["Cargo.toml", "Cargo.lock", "crates/bin/fleet-agent"
 
 /// Where the runtime comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AgentBinary {
+pub enum Program {
     /// A released binary.
     Released {
         /// The file.
@@ -46,20 +46,20 @@ pub enum AgentBinary {
 
 /// A program of ours by platform, where there is one: this machine's own, and those that were released beside this binary.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct AgentBinaries(BTreeMap<Platform, AgentBinary>);
+pub struct Programs(BTreeMap<Platform, Program>);
 
-impl AgentBinaries {
+impl Programs {
     /// Looks for every platform; `own` must be there.
     ///
     /// # Errors
-    /// [`AgentBinaryError::Absent`] for `own`, and unreadable files.
-    pub fn find(files: &fleet_store::Project, own: Platform) -> Result<Self, AgentBinaryError> {
-        let mut found = BTreeMap::from([(own, AgentBinary::find(files, own)?)]);
+    /// [`ProgramError::Absent`] for `own`, and unreadable files.
+    pub fn find(files: &fleet_store::Project, own: Platform) -> Result<Self, ProgramError> {
+        let mut found = BTreeMap::from([(own, Program::find(files, own)?)]);
         for platform in Platform::ALL.into_iter().filter(|platform| *platform != own) {
             // Sources are compiled for this machine only.
-            match AgentBinary::find(files, platform) {
-                Ok(binary @ AgentBinary::Released { .. }) => drop(found.insert(platform, binary)),
-                Ok(AgentBinary::Sources { .. } | AgentBinary::Running { .. }) | Err(AgentBinaryError::Absent { .. }) => {}
+            match Program::find(files, platform) {
+                Ok(binary @ Program::Released { .. }) => drop(found.insert(platform, binary)),
+                Ok(Program::Sources { .. } | Program::Running { .. }) | Err(ProgramError::Absent { .. }) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -70,17 +70,17 @@ impl AgentBinaries {
     ///
     /// # Errors
     /// Files that cannot be read.
-    pub fn of_fleetctl(files: &fleet_store::Project) -> Result<Self, AgentBinaryError> {
+    pub fn of_fleetctl(files: &fleet_store::Project) -> Result<Self, ProgramError> {
         let mut found = BTreeMap::new();
         for platform in Platform::ALL {
             if cfg!(target_os = "linux") && platform == crate::machine::own_platform() {
-                found.insert(platform, AgentBinary::Running { hash: running(platform) });
+                found.insert(platform, Program::Running { hash: running(platform) });
                 continue;
             }
             let file = beside("fleetctl", platform);
             if file.is_file() {
                 let hash = files.cache().hash_file(&file)?.hash;
-                found.insert(platform, AgentBinary::Released { file, hash });
+                found.insert(platform, Program::Released { file, hash });
             }
         }
         Ok(Self(found))
@@ -95,9 +95,9 @@ impl AgentBinaries {
     /// The binary for a platform in the blob store, compiled if it is not there yet.
     ///
     /// # Errors
-    /// See [`AgentBinaryError`].
-    pub async fn build(&self, store: &Store, platform: Platform) -> Result<Built, AgentBinaryError> {
-        let binary = self.0.get(&platform).ok_or(AgentBinaryError::Absent { platform, beside: PathBuf::new() })?;
+    /// See [`ProgramError`].
+    pub async fn build(&self, store: &Store, platform: Platform) -> Result<Built, ProgramError> {
+        let binary = self.0.get(&platform).ok_or(ProgramError::Absent { platform, beside: PathBuf::new() })?;
         binary.build(store, platform).await
     }
 }
@@ -113,7 +113,7 @@ pub struct Built {
 
 /// Why there is no runtime.
 #[derive(Debug, thiserror::Error)]
-pub enum AgentBinaryError {
+pub enum ProgramError {
     /// Neither beside this binary nor in a checkout.
     #[error("the agent runtime for {platform} was found neither beside fleetctl ({beside}) nor as sources")]
     Absent {
@@ -148,12 +148,12 @@ pub enum AgentBinaryError {
     Object(#[from] fleet_store::ObjectError),
 }
 
-impl AgentBinary {
+impl Program {
     /// Looks beside this binary, then for the checkout it was built from.
     ///
     /// # Errors
-    /// [`AgentBinaryError::Absent`] and unreadable files.
-    pub fn find(files: &fleet_store::Project, platform: Platform) -> Result<Self, AgentBinaryError> {
+    /// [`ProgramError::Absent`] and unreadable files.
+    pub fn find(files: &fleet_store::Project, platform: Platform) -> Result<Self, ProgramError> {
         let beside = beside("fleet-agent", platform);
         if beside.is_file() {
             let hash = files.cache().hash_file(&beside)?.hash;
@@ -166,7 +166,7 @@ impl AgentBinary {
                 let hash = hash_sources(files, &checkout, platform)?;
                 Ok(Self::Sources { checkout, hash })
             }
-            None => Err(AgentBinaryError::Absent { platform, beside }),
+            None => Err(ProgramError::Absent { platform, beside }),
         }
     }
 
@@ -181,8 +181,8 @@ impl AgentBinary {
     /// The binary in the blob store, compiled if it is not there yet.
     ///
     /// # Errors
-    /// See [`AgentBinaryError`].
-    pub async fn build(&self, store: &Store, platform: Platform) -> Result<Built, AgentBinaryError> {
+    /// See [`ProgramError`].
+    pub async fn build(&self, store: &Store, platform: Platform) -> Result<Built, ProgramError> {
         let record = RecordId { space: "agent-binary".to_owned(), key: self.hash().to_string() };
         if let Some(built) = store.get_record::<Built>(&record)?
             && BlobId::sha256(built.digest.hex()).is_ok_and(|id| store.blob_path(&id).is_some())
@@ -195,7 +195,7 @@ impl AgentBinary {
             // Also where the file was replaced since it was started.
             Self::Running { .. } => PathBuf::from("/proc/self/exe"),
         };
-        let bytes = std::fs::read(&file).map_err(|source| AgentBinaryError::Read { path: file, source })?;
+        let bytes = std::fs::read(&file).map_err(|source| ProgramError::Read { path: file, source })?;
         let built = Built { digest: Digest::sha256(&bytes), size: bytes.len() as u64 };
         let blob = store.put_blob(fleet_store::Algorithm::Sha256, &bytes)?;
         store.put_record(&record, &built, &[blob])?;
@@ -217,7 +217,7 @@ fn running(platform: Platform) -> Hash {
     all.hash()
 }
 
-fn hash_sources(files: &fleet_store::Project, checkout: &Path, platform: Platform) -> Result<Hash, AgentBinaryError> {
+fn hash_sources(files: &fleet_store::Project, checkout: &Path, platform: Platform) -> Result<Hash, ProgramError> {
     let mut all = Derivation::new(Address::new(Kind::Source, "fleet-agent"));
     for source in SOURCES {
         let hash = combined_hash(&files.cache().hash_path(&checkout.join(source))?);
@@ -237,9 +237,9 @@ fn rust_flags(cargo_home: &Path, checkout: &Path) -> String {
     [remap(cargo_home, "/cargo"), remap(checkout, "/fleetctl")].join("\u{1f}")
 }
 
-async fn compile(checkout: &Path, platform: Platform) -> Result<PathBuf, AgentBinaryError> {
+async fn compile(checkout: &Path, platform: Platform) -> Result<PathBuf, ProgramError> {
     if platform != crate::machine::own_platform() {
-        return Err(AgentBinaryError::Compile {
+        return Err(ProgramError::Compile {
             why: format!("this machine compiles for itself only; put a released fleet-agent for {platform} beside fleetctl"),
         });
     }
@@ -255,11 +255,11 @@ async fn compile(checkout: &Path, platform: Platform) -> Result<PathBuf, AgentBi
         .stdin(Stdio::null())
         .output()
         .await
-        .map_err(|error| AgentBinaryError::Compile { why: format!("cargo cannot be started: {error}") })?;
+        .map_err(|error| ProgramError::Compile { why: format!("cargo cannot be started: {error}") })?;
     if !output.status.success() {
         let text = String::from_utf8_lossy(&output.stderr);
         let lines: Vec<&str> = text.lines().collect();
-        return Err(AgentBinaryError::Compile { why: lines[lines.len().saturating_sub(12)..].join("\n") });
+        return Err(ProgramError::Compile { why: lines[lines.len().saturating_sub(12)..].join("\n") });
     }
     Ok(target.join("release/fleet-agent"))
 }
