@@ -11,7 +11,8 @@ use fleet_sim::{free_port, venv};
 use fleet_tests::{
     engine,
     fleet::{Fleet, work},
-    run::{Output, Running},
+    run::{self, Output, Running},
+    sources::workspace,
 };
 use serde_json::Value;
 use tokio::runtime::Runtime;
@@ -199,10 +200,11 @@ fn a_rehearsal_needs_no_account_and_leaves_nothing_running() {
 
 #[test]
 fn a_rehearsal_that_needs_an_engine_says_so_before_anything_is_started() {
-    let fleet = Fleet::shipped("paper", free_port());
-    let mut command = fleet.command(&["rehearse"]);
-    command.env("DOCKER_HOST", "unix:///nonexistent/engine.sock");
-    let refused = fleet.finish(Running::start(&mut command));
+    // The repository's own fleet, as a newcomer has it.
+    let home = tempfile::tempdir_in(work()).expect("a folder");
+    let mut command = run::command(&workspace(), home.path());
+    command.arg("rehearse").env("DOCKER_HOST", "unix:///nonexistent/engine.sock");
+    let refused = Running::start(&mut command).wait();
     refused.expect(69).says("the manager does not run").says("start Docker").says("remove `manager` from environment rehearsal");
     assert!(!refused.stderr.contains("the emulated account"), "{}", refused.stderr);
 }
