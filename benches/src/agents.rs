@@ -81,7 +81,10 @@ fn write(folder: &Path, agents: usize) -> anyhow::Result<()> {
     fs::write(folder.join("fleet.kdl"), FLEET)?;
     fs::write(folder.join("people.csv"), people(agents))?;
     let pin = |name: &str, digit: &str| {
-        format!("\"registry.bench.test/{name}:1\":{{\"linux/amd64\":{{\"digest\":\"sha256:{0}\"}},\"linux/arm64\":{{\"digest\":\"sha256:{0}\"}}}}", digit.repeat(64))
+        format!(
+            "\"registry.bench.test/{name}:1\":{{\"linux/amd64\":{{\"digest\":\"sha256:{0}\"}},\"linux/arm64\":{{\"digest\":\"sha256:{0}\"}}}}",
+            digit.repeat(64)
+        )
     };
     let lock = format!("{{\"schema\":1,\"bases\":{{{},{}}}}}", pin("agent", "0"), pin("homeserver", "1"));
     Ok(fs::write(folder.join("fleet.lock"), lock)?)

@@ -22,10 +22,62 @@ const SOURCE_FOLDERS: usize = 12;
 pub const EDITED: &str = "src/module-06/file-0042.js";
 
 const WORDS: &[&str] = &[
-    "const", "let", "function", "return", "await", "async", "import", "export", "from", "if", "else", "for", "of", "new",
-    "this", "=>", "===", "(", ")", "{", "}", "[", "]", ";", ",", "'", "\"", "// the", "value", "index", "options", "error",
-    "result", "callback", "module", "require", "length", "push", "map", "filter", "Object", "Array", "String", "Promise",
-    "undefined", "null", "true", "false", "throw", "Error", "name", "path", "buffer", "stream", "event", "listener",
+    "const",
+    "let",
+    "function",
+    "return",
+    "await",
+    "async",
+    "import",
+    "export",
+    "from",
+    "if",
+    "else",
+    "for",
+    "of",
+    "new",
+    "this",
+    "=>",
+    "===",
+    "(",
+    ")",
+    "{",
+    "}",
+    "[",
+    "]",
+    ";",
+    ",",
+    "'",
+    "\"",
+    "// the",
+    "value",
+    "index",
+    "options",
+    "error",
+    "result",
+    "callback",
+    "module",
+    "require",
+    "length",
+    "push",
+    "map",
+    "filter",
+    "Object",
+    "Array",
+    "String",
+    "Promise",
+    "undefined",
+    "null",
+    "true",
+    "false",
+    "throw",
+    "Error",
+    "name",
+    "path",
+    "buffer",
+    "stream",
+    "event",
+    "listener",
 ];
 
 /// Makes the application in a folder that is not there yet.
@@ -102,7 +154,8 @@ pub fn configuration(folder: &Path, seed: u64) -> anyhow::Result<()> {
 
 fn source_text(random: &mut Rng, number: usize) -> String {
     // Most about 4 KB, some much larger.
-    let wanted = 1_000 + random.usize(0..6_500) + if number.is_multiple_of(25) { random.usize(0..24_000) } else { 3_200 };
+    let wanted =
+        1_000 + random.usize(0..6_500) + if number.is_multiple_of(25) { random.usize(0..24_000) } else { 3_200 };
     let mut text = format!("// file {number}\n");
     while text.len() < wanted {
         let indent = random.usize(0..4);

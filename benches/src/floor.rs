@@ -72,7 +72,8 @@ pub fn pushed(job: &Job) -> anyhow::Result<Image> {
 /// When something cannot be read or sent.
 pub fn run(job: &Path) -> anyhow::Result<bool> {
     let job: Job = serde_json::from_slice(&fs::read(job)?)?;
-    let last: State = fs::read(&job.state).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+    let last: State =
+        fs::read(&job.state).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
     let own = |image: &Image| image.layers[image.layers.len() - last.roots.len()..].to_vec();
     let made: Vec<LayerDescriptor> = last.image.as_ref().map(own).unwrap_or_default();
 
@@ -162,7 +163,8 @@ fn tell(registry: &mut Connection, job: &Job, image: &Image, said: &mut Vec<Stri
                 said.push(digest.to_string());
             }
         }
-        let manifest = (statement.manifest_json.len() as u64, &mut statement.manifest_json.as_bytes() as &mut dyn io::Read);
+        let manifest =
+            (statement.manifest_json.len() as u64, &mut statement.manifest_json.as_bytes() as &mut dyn io::Read);
         let path = format!("/v2/{}/manifests/{}", job.repository, statement.digest);
         let put = registry.ask("PUT", &path, MANIFEST_TYPE, manifest)?;
         ensure!(put.status == 201, "the registry answers {} to a statement", put.status);
@@ -206,4 +208,3 @@ impl ByteSource for Opened {
         File::open(&self.0)?.read_exact_at(buffer, offset)
     }
 }
-

@@ -183,13 +183,11 @@ impl Bench {
         match change {
             Change::Nothing => {}
             Change::Environment => target.env = edit.to_string(),
-            Change::File => {
-                match target.name {
-                    "cfg" => append(&target.context.join("agent.json"), edit)?,
-                    "bundle" => overwrite(&target.context.join(BUNDLE), edit)?,
-                    _ => append(&target.context.join(EDITED), edit)?,
-                }
-            }
+            Change::File => match target.name {
+                "cfg" => append(&target.context.join("agent.json"), edit)?,
+                "bundle" => overwrite(&target.context.join(BUNDLE), edit)?,
+                _ => append(&target.context.join(EDITED), edit)?,
+            },
             Change::Everything => {
                 // Nobody has seen a byte of it, in a repository that is new.
                 let name: &'static str = Box::leak(format!("cold-{}-{run}", tool.name()).into_boxed_str());
@@ -213,7 +211,11 @@ impl Bench {
         for tool in self.able() {
             let seen = self.sees_a_same_size_edit(tool);
             let Some(seen) = self.failures.of(tool, seen)? else { continue };
-            println!("same-size edit, mtime put back: {} {}", tool.name(), if seen { "ships the new file" } else { "ships the OLD file" });
+            println!(
+                "same-size edit, mtime put back: {} {}",
+                tool.name(),
+                if seen { "ships the new file" } else { "ships the OLD file" }
+            );
             right &= seen || tool != Tool::Fleetctl;
         }
         Ok(right)

@@ -5,8 +5,8 @@
 
 mod agents;
 mod contexts;
-mod floor;
 mod fleetctl;
+mod floor;
 mod http;
 mod images;
 mod measure;

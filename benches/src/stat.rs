@@ -77,13 +77,16 @@ fn visit<'a>(
             } else {
                 let stat = statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW)?;
                 let nanos = |seconds: i64, nanos: u64| seconds * 1_000_000_000 + nanos as i64;
-                files.push((path, Stamp {
-                    size: stat.st_size as u64,
-                    mtime: nanos(stat.st_mtime, stat.st_mtime_nsec),
-                    ctime: nanos(stat.st_ctime, stat.st_ctime_nsec),
-                    inode: stat.st_ino,
-                    mode: stat.st_mode,
-                }));
+                files.push((
+                    path,
+                    Stamp {
+                        size: stat.st_size as u64,
+                        mtime: nanos(stat.st_mtime, stat.st_mtime_nsec),
+                        ctime: nanos(stat.st_ctime, stat.st_ctime_nsec),
+                        inode: stat.st_ino,
+                        mode: stat.st_mode,
+                    },
+                ));
             }
         }
         let mut all = found.lock().unwrap_or_else(PoisonError::into_inner);

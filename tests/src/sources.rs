@@ -412,9 +412,16 @@ mod tests {
 
     #[test]
     fn grouped_uses_are_taken_apart() {
-        let paths = used_paths("pub use std::{fs::{self, File}, io, collections::{BTreeMap,\n HashMap as M}};\nuse kdl::*;");
-        let expected =
-            ["std::fs::self", "std::fs::File", "std::io", "std::collections::BTreeMap", "std::collections::HashMapasM", "kdl::*"];
+        let paths =
+            used_paths("pub use std::{fs::{self, File}, io, collections::{BTreeMap,\n HashMap as M}};\nuse kdl::*;");
+        let expected = [
+            "std::fs::self",
+            "std::fs::File",
+            "std::io",
+            "std::collections::BTreeMap",
+            "std::collections::HashMapasM",
+            "kdl::*",
+        ];
         assert_eq!(paths, expected);
     }
 }

@@ -23,7 +23,12 @@ fn a_second_apply_writes_nothing_signs_in_nowhere_and_leaves_every_container() {
     fleet.run(&["apply", "--auto-approve", "--events", "first.ndjson"]).expect(0);
     // Counted twice: by the program's own events, and past it by the engine's and the homeserver's.
     let seen = watch.end();
-    assert!(["container create", "container start", "volume create", "network create"].iter().all(|one| seen.contains(&(*one).to_owned())), "{seen:?}");
+    assert!(
+        ["container create", "container start", "volume create", "network create"]
+            .iter()
+            .all(|one| seen.contains(&(*one).to_owned())),
+        "{seen:?}"
+    );
     let first = events(&fleet, "first.ndjson");
     assert!(writes(&first).len() > 20, "the first apply made {} writes", writes(&first).len());
     for system in ["docker", "matrix"] {

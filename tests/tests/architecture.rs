@@ -3,9 +3,7 @@
 //! Every rule is a function from manifests or sources to sentences, each naming a place and what to do; one test per rule
 //! shows that the workspace keeps it and that a small bad sample does not. No rule has a list of exceptions.
 
-use fleet_tests::sources::{
-    Dependency, Manifest, Source, functions, manifests, sources, used_paths, words, workspace,
-};
+use fleet_tests::sources::{Dependency, Manifest, Source, functions, manifests, sources, used_paths, words, workspace};
 
 type Any = anyhow::Result<()>;
 
@@ -28,12 +26,31 @@ const FENCES: [(&str, &[&str]); 9] = [
 ];
 /// What a pure crate has no use for: each brings async, files, the clock or the network.
 const IMPURE: [&str; 12] = [
-    "async-trait", "fs4", "futures", "http", "indicatif", "object_store", "reqwest", "rustix", "tempfile",
-    "terminal_size", "tokio", "tokio-util",
+    "async-trait",
+    "fs4",
+    "futures",
+    "http",
+    "indicatif",
+    "object_store",
+    "reqwest",
+    "rustix",
+    "tempfile",
+    "terminal_size",
+    "tokio",
+    "tokio-util",
 ];
 const IMPURE_PATHS: [&str; 12] = [
-    "std::env", "std::fs", "std::net::TcpListener", "std::net::TcpStream", "std::net::ToSocketAddrs",
-    "std::net::UdpSocket", "std::os", "std::process", "std::thread", "std::time::Instant", "std::time::SystemTime",
+    "std::env",
+    "std::fs",
+    "std::net::TcpListener",
+    "std::net::TcpStream",
+    "std::net::ToSocketAddrs",
+    "std::net::UdpSocket",
+    "std::os",
+    "std::process",
+    "std::thread",
+    "std::time::Instant",
+    "std::time::SystemTime",
     "tokio",
 ];
 const IMPURE_WORDS: [&str; 7] = ["HashMap", "HashSet", "Instant", "RandomState", "SystemTime", "async", "tokio"];
@@ -84,7 +101,10 @@ fn verbs_in_effects(manifests: &[Manifest]) -> Vec<String> {
         .filter(|(from, to)| matches!(&*from.stage, "apply" | "backend") && VERBS.contains(&&*to.name));
     wrong
         .map(|(from, to)| {
-            format!("{} depends on {}: an executor must not be able to re-plan; take what it makes as a value", from.name, to.name)
+            format!(
+                "{} depends on {}: an executor must not be able to re-plan; take what it makes as a value",
+                from.name, to.name
+            )
         })
         .collect()
 }
@@ -94,7 +114,10 @@ fn backends_that_know_each_other(manifests: &[Manifest]) -> Vec<String> {
         .filter(|(from, to)| from.stage == "backend" && stage_of(manifests, &to.name) == Some("backend"));
     wrong
         .map(|(from, to)| {
-            format!("{} depends on {}: backends do not know each other; join them in bin/ or behind a trait of apply/", from.name, to.name)
+            format!(
+                "{} depends on {}: backends do not know each other; join them in bin/ or behind a trait of apply/",
+                from.name, to.name
+            )
         })
         .collect()
 }
@@ -102,22 +125,36 @@ fn backends_that_know_each_other(manifests: &[Manifest]) -> Vec<String> {
 fn holes_in_fences(manifests: &[Manifest]) -> Vec<String> {
     let mut wrong = Vec::new();
     for (from, to) in arrows(manifests).filter(|(from, _)| stage_number(&from.stage).is_some()) {
-        if let Some((_, owners)) = FENCES.iter().find(|(name, owners)| *name == to.name && !owners.contains(&&*from.name)) {
-            wrong.push(format!("{} depends on {}: only {} may; use what that offers", from.name, to.name, owners.join(", ")));
+        if let Some((_, owners)) =
+            FENCES.iter().find(|(name, owners)| *name == to.name && !owners.contains(&&*from.name))
+        {
+            wrong.push(format!(
+                "{} depends on {}: only {} may; use what that offers",
+                from.name,
+                to.name,
+                owners.join(", ")
+            ));
         }
         if to.name == "anyhow" && from.stage != "bin" && !to.only_tests() {
-            wrong.push(format!("{} depends on anyhow: outside bin/ and tests every operation has its own thiserror enum", from.name));
+            wrong.push(format!(
+                "{} depends on anyhow: outside bin/ and tests every operation has its own thiserror enum",
+                from.name
+            ));
         }
     }
     wrong
 }
 
 fn impure_dependencies(manifests: &[Manifest]) -> Vec<String> {
-    let wrong = arrows(manifests).filter(|(from, to)| {
-        PURE.contains(&&*from.stage) && IMPURE.contains(&&*to.name) && !to.only_tests()
-    });
+    let wrong = arrows(manifests)
+        .filter(|(from, to)| PURE.contains(&&*from.stage) && IMPURE.contains(&&*to.name) && !to.only_tests());
     wrong
-        .map(|(from, to)| format!("{} is pure and depends on {}: the edge reads inputs into values and hands them in", from.name, to.name))
+        .map(|(from, to)| {
+            format!(
+                "{} is pure and depends on {}: the edge reads inputs into values and hands them in",
+                from.name, to.name
+            )
+        })
         .collect()
 }
 
@@ -154,7 +191,8 @@ fn impure_code(sources: &[Source]) -> Vec<String> {
 
 /// Is this macro used, as a word of its own? `print!` is not in `eprint!`.
 fn has_macro(line: &str, name: &str) -> bool {
-    line.match_indices(name).any(|(at, _)| line[..at].chars().next_back().is_none_or(|c| !c.is_alphanumeric() && c != '_'))
+    line.match_indices(name)
+        .any(|(at, _)| line[..at].chars().next_back().is_none_or(|c| !c.is_alphanumeric() && c != '_'))
 }
 
 fn unfinished_code(sources: &[Source]) -> Vec<String> {
@@ -194,10 +232,16 @@ fn too_long(sources: &[Source]) -> Vec<String> {
     for source in sources {
         let lines = source.text.lines().count();
         if lines > 800 {
-            wrong.push(format!("{} has {lines} lines; 400 are wanted and 800 the end: split it where a reader would", source.path));
+            wrong.push(format!(
+                "{} has {lines} lines; 400 are wanted and 800 the end: split it where a reader would",
+                source.path
+            ));
         }
         for (name, at, lines) in functions(&source.code).into_iter().filter(|(.., lines)| *lines > 70) {
-            wrong.push(format!("{}:{at}: `{name}` has {lines} lines; 40 are wanted and 70 the end: name its steps", source.path));
+            wrong.push(format!(
+                "{}:{at}: `{name}` has {lines} lines; 40 are wanted and 70 the end: name its steps",
+                source.path
+            ));
         }
     }
     wrong
@@ -207,7 +251,12 @@ fn skipped_tests(sources: &[Source]) -> Vec<String> {
     let mut wrong = Vec::new();
     for source in sources {
         for (at, line) in source.code.lines().enumerate().filter(|(_, line)| line.contains("#[ignore")) {
-            wrong.push(format!("{}:{}: `{}`: nothing is skipped; what cannot run fails and says why", source.path, at + 1, line.trim()));
+            wrong.push(format!(
+                "{}:{}: `{}`: nothing is skipped; what cannot run fails and says why",
+                source.path,
+                at + 1,
+                line.trim()
+            ));
         }
     }
     wrong
@@ -215,7 +264,9 @@ fn skipped_tests(sources: &[Source]) -> Vec<String> {
 
 fn mod_files(sources: &[Source]) -> Vec<String> {
     let wrong = sources.iter().filter(|source| source.path.ends_with("/mod.rs"));
-    wrong.map(|source| format!("{}: name the file after its module and put it beside the folder", source.path)).collect()
+    wrong
+        .map(|source| format!("{}: name the file after its module and put it beside the folder", source.path))
+        .collect()
 }
 
 fn missing_from_the_map(manifests: &[Manifest], map: &str) -> Vec<String> {
@@ -310,7 +361,12 @@ fn pure_code_is_pure() -> Any {
 
 #[test]
 fn shipped_code_neither_panics_on_purpose_nor_is_unfinished() -> Any {
-    for bad in ["fn a() { b().unwrap(); }", "fn a() { b().expect(\"b\"); }", "fn a() { todo!() }", "fn a() { unimplemented!() }"] {
+    for bad in [
+        "fn a() { b().unwrap(); }",
+        "fn a() { b().expect(\"b\"); }",
+        "fn a() { todo!() }",
+        "fn a() { unimplemented!() }",
+    ] {
         assert_eq!(unfinished_code(&in_crate("bin", bad)).len(), 1, "{bad}");
     }
     assert_eq!(unfinished_code(&in_crate("bin", "fn a() { b\n.expect(\n&format!(\"{}, {}\", c, d),\n) }")).len(), 1);

@@ -28,7 +28,11 @@ impl Cloud {
     /// An empty account.
     fn new(story: &str) -> Self {
         let (fleet, port) = (Fleet::of_files(story), free_port());
-        declare(&fleet, &format!(" endpoint-url=\"http://127.0.0.1:{port}\""), &format!("registry \"127.0.0.1:{port}\""));
+        declare(
+            &fleet,
+            &format!(" endpoint-url=\"http://127.0.0.1:{port}\""),
+            &format!("registry \"127.0.0.1:{port}\""),
+        );
         let place = Place { account: "111122223333".to_owned(), region: "us-east-1".to_owned(), endpoint: None };
         let python: PathBuf = venv("ministack", &REQUIREMENTS.join(" ")).join("python");
         let runtime = Runtime::new().expect("threads");
@@ -94,13 +98,22 @@ fn is_read(action: &str) -> bool {
 fn an_environment_on_aws_comes_from_nothing_and_the_second_apply_only_reads() {
     let cloud = Cloud::new("cloud");
     let plan = cloud.run(&["plan"]);
-    plan.expect(0).says("stack/cloud-data").says("not there yet").says("this version does not make on aws:").says("of account/…").says("agent/");
+    plan.expect(0)
+        .says("stack/cloud-data")
+        .says("not there yet")
+        .says("this version does not make on aws:")
+        .says("of account/…")
+        .says("agent/");
 
     let applied = cloud.apply();
     applied.expect(3).says("this version does not make on aws:").says("of account/…").says("docs/reference/aws.md");
     assert_eq!(cloud.count("cloudformation ExecuteChangeSet"), 3, "a stack each");
     let tagged = |asked: &String| asked.starts_with("PUT /v2/") && asked.contains("/manifests/d-");
-    assert_eq!(cloud.asked().iter().filter(|asked| tagged(asked)).count(), 3, "images of agents and homeserver, and what they stand on");
+    assert_eq!(
+        cloud.asked().iter().filter(|asked| tagged(asked)).count(),
+        3,
+        "images of agents and homeserver, and what they stand on"
+    );
     assert_eq!(cloud.count("ssm PutParameter"), 6, "what the homeserver reads, and a password each");
     for action in ["ecs RegisterTaskDefinition", "ecs CreateService", "POST /2015-02-01/access-points"] {
         // Two of them are the homeserver's, by its stack.
@@ -155,7 +168,12 @@ fn a_new_image_changes_the_stack_that_runs_it() {
     cloud.apply().expect(3);
     fs::write(cloud.fleet.path("images/app/deep/words.txt"), "other words\n").expect("a file");
     // What it will be is known only once it was pushed.
-    cloud.run(&["plan"]).expect(0).says("image/homeserver").says("stack/cloud").says("AWS::ECS::TaskDefinition HomeserverTask is replaced");
+    cloud
+        .run(&["plan"])
+        .expect(0)
+        .says("image/homeserver")
+        .says("stack/cloud")
+        .says("AWS::ECS::TaskDefinition HomeserverTask is replaced");
     let before = cloud.asked().len();
     cloud.apply().expect(3);
     let asked = cloud.asked().split_off(before);
@@ -190,7 +208,13 @@ fn a_rehearsal_needs_no_account_and_leaves_nothing_running() {
     // Installed once for all tests of this machine. These images hold files alone: nothing in them can be run.
     command.env("XDG_CACHE_HOME", work().join("cache")).env("DOCKER_HOST", "unix:///nonexistent/engine.sock");
     let rehearsed = fleet.finish(Running::start(&mut command));
-    rehearsed.expect(3).says("no container engine answers").says("tasks are on paper").says("an empty account 111122223333").says("3 cloudformation ExecuteChangeSet").says("does not make on aws");
+    rehearsed
+        .expect(3)
+        .says("no container engine answers")
+        .says("tasks are on paper")
+        .says("an empty account 111122223333")
+        .says("3 cloudformation ExecuteChangeSet")
+        .says("does not make on aws");
     std::net::TcpListener::bind(("127.0.0.1", port)).expect("nobody listens there any more");
 
     fleet.run(&["rehearse", "-e", "local"]).expect(64).says("it is not on aws").says("endpoint-url");
@@ -205,7 +229,11 @@ fn a_rehearsal_that_needs_an_engine_says_so_before_anything_is_started() {
     let mut command = run::command(&workspace(), home.path());
     command.arg("rehearse").env("DOCKER_HOST", "unix:///nonexistent/engine.sock");
     let refused = Running::start(&mut command).wait();
-    refused.expect(69).says("the manager does not run").says("start Docker").says("remove `manager` from environment rehearsal");
+    refused
+        .expect(69)
+        .says("the manager does not run")
+        .says("start Docker")
+        .says("remove `manager` from environment rehearsal");
     assert!(!refused.stderr.contains("the emulated account"), "{}", refused.stderr);
 }
 
@@ -237,7 +265,8 @@ fn what_an_engine_built_goes_to_the_account_and_a_new_machine_stands_on_what_is_
     let mut command = fleet.command(&["apply", "-e", "cloud", "--auto-approve"]);
     command.env("DOCKER_HOST", "unix:///nobody/listens/here.sock");
     let none = fleet.finish(Running::start(&mut command));
-    none.says("a container engine builds it, from images/built/Containerfile, and none answers here").says("start Docker");
+    none.says("a container engine builds it, from images/built/Containerfile, and none answers here")
+        .says("start Docker");
     assert_ne!(none.code, Some(0));
     let pushed = |image: &str| {
         let part = format!("/{}/{image}/manifests/d-", fleet.name);

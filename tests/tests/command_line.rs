@@ -204,7 +204,12 @@ fn mistakes_in_templates_skills_and_images_are_all_found_in_one_run() {
     let kdl = fs::read_to_string(at("fleet.kdl")).expect("fleet.kdl");
     fs::write(at("fleet.kdl"), kdl.replace("node \"24.21.0\"", "node \"24.21.1\"")).expect("fleet.kdl");
     let output = fleetctl(folder.path(), &["check"]);
-    output.expect(1).says("templates/SOUL.md").says("templates/HEARTBEAT.md").says("templates/roles/vp.md").says("logo.png");
+    output
+        .expect(1)
+        .says("templates/SOUL.md")
+        .says("templates/HEARTBEAT.md")
+        .says("templates/roles/vp.md")
+        .says("logo.png");
     output.says("24.21.1").says("fleetctl lock --only image/agent").says("4 errors");
     for code in ["fleet::workspace::template", "fleet::workspace::skill-not-text", "fleet::images::not-locked"] {
         output.says(code);
@@ -230,7 +235,11 @@ fn what_cannot_be_read_below_a_folder_is_named_and_not_left_out() {
     fs::write(at("templates/skills/people/note\\s.md"), "x").expect("a file");
     fs::write(at("templates/levels/vp.md"), b"caf\xe9\n").expect("a file");
     let output = fleetctl(folder.path(), &["check"]);
-    output.expect(1).says("fleet::file::unreadable").says("templates/skills/people/SKILL.md cannot be read").says("2 errors");
+    output
+        .expect(1)
+        .says("fleet::file::unreadable")
+        .says("templates/skills/people/SKILL.md cannot be read")
+        .says("2 errors");
     assert!(!output.stderr.contains("has no SKILL.md"), "{}", output.stderr);
     fs::remove_file(at("templates/skills/people/note\\s.md")).expect("a file");
     fs::remove_file(&manifest).expect("a link");
@@ -242,7 +251,8 @@ fn what_cannot_be_read_below_a_folder_is_named_and_not_left_out() {
 fn fmt_shows_every_file_that_does_not_parse_and_lays_out_the_others() {
     let folder = empty();
     let at = |name: &str| folder.path().join(name);
-    fs::write(at("fleet.kdl"), "fleet \"tiny\"   domain=\"tiny.test\"\ninclude \"a.kdl\"\ninclude \"b.kdl\"\n").expect("a file");
+    fs::write(at("fleet.kdl"), "fleet \"tiny\"   domain=\"tiny.test\"\ninclude \"a.kdl\"\ninclude \"b.kdl\"\n")
+        .expect("a file");
     fs::write(at("a.kdl"), "rooms { room \"a\" public=true { members \"*\" } }\n").expect("a file");
     fs::write(at("b.kdl"), "org {\n").expect("a file");
     let output = fleetctl(folder.path(), &["fmt"]);
@@ -298,7 +308,8 @@ fn what_a_containerfile_starts_from_is_pinned_or_the_lock_does_not_fit() {
     let at = |name: &str| folder.path().join(name);
     let kdl = "fleet \"tiny\" domain=\"tiny.test\"\nimages { image \"homeserver\" { containerfile \"box/Containerfile\" } }\n\
         environment \"local\" { target \"docker\" }\n";
-    let containerfile = "FROM \\\n  registry.test/a:1 AS one\nRUN <<EOF\nFROM registry.test/b:1\nEOF\nFROM One\nRUN true\n";
+    let containerfile =
+        "FROM \\\n  registry.test/a:1 AS one\nRUN <<EOF\nFROM registry.test/b:1\nEOF\nFROM One\nRUN true\n";
     fs::create_dir(at("box")).expect("a folder");
     fs::write(at("box/Containerfile"), containerfile).expect("a file");
     fs::write(at("fleet.kdl"), kdl).expect("a file");
@@ -319,7 +330,11 @@ fn what_is_damaged_is_named_with_a_remedy() {
     let at = |name: &str| folder.path().join(name);
     fleetctl(folder.path(), &["init", "--name", "small"]).expect(0);
     fs::write(at("fleet.lock"), b"\xff\xfe").expect("a file");
-    fleetctl(folder.path(), &["check"]).expect(1).says("fleet::images::lock-syntax").says("fleetctl lock").says("1 error ");
+    fleetctl(folder.path(), &["check"])
+        .expect(1)
+        .says("fleet::images::lock-syntax")
+        .says("fleetctl lock")
+        .says("1 error ");
     fs::write(at("fleet.lock"), "{\"schema\": 1, \"deb").expect("a file");
     fleetctl(folder.path(), &["check"]).expect(1).says("[fleet.lock:1:").says("fleetctl lock").says("1 error ");
     fleetctl(folder.path(), &["plan", "--offline"]).expect(1).says("fleet::images::lock-syntax");

@@ -12,11 +12,14 @@ use fleet_tests::sources::workspace;
 fn pages() -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut waiting: Vec<PathBuf> =
-        ["README.md", "CHANGELOG.md", "docs", "crates", "tests", "images", "environments", "templates"].map(|name| workspace().join(name)).into();
+        ["README.md", "CHANGELOG.md", "docs", "crates", "tests", "images", "environments", "templates"]
+            .map(|name| workspace().join(name))
+            .into();
     while let Some(path) = waiting.pop() {
         if path.is_dir() {
             let entries = fs::read_dir(&path).expect("a folder of the repository");
-            waiting.extend(entries.map(|entry| entry.expect("an entry").path()).filter(|path| !path.ends_with("target")));
+            waiting
+                .extend(entries.map(|entry| entry.expect("an entry").path()).filter(|path| !path.ends_with("target")));
         } else if path.extension().is_some_and(|extension| extension == "md") {
             found.push(path);
         }
@@ -43,7 +46,8 @@ fn links(text: &str) -> Vec<String> {
 fn anchors(text: &str) -> BTreeSet<String> {
     let headings = text.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim());
     let anchor = |heading: &str| {
-        let kept = heading.to_lowercase().chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c)).collect::<String>();
+        let kept =
+            heading.to_lowercase().chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c)).collect::<String>();
         kept.replace(' ', "-")
     };
     headings.map(anchor).collect()
@@ -85,7 +89,8 @@ fn every_link_of_every_page_leads_somewhere() {
 fn every_exit_code_is_documented_and_no_other() {
     let source = fs::read_to_string(workspace().join("crates/bin/fleetctl/src/exit.rs")).expect("exit.rs");
     let page = fs::read_to_string(workspace().join("docs/reference/exit-codes.md")).expect("exit-codes.md");
-    let numbers = |text: &str| -> BTreeSet<u8> { text.split(',').filter_map(|part| part.trim().parse().ok()).collect() };
+    let numbers =
+        |text: &str| -> BTreeSet<u8> { text.split(',').filter_map(|part| part.trim().parse().ok()).collect() };
     let used: BTreeSet<u8> =
         source.lines().filter_map(|line| line.trim().strip_suffix(',')?.split_once(" = ")?.1.parse().ok()).collect();
     let told: BTreeSet<u8> =

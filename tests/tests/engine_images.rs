@@ -83,7 +83,10 @@ fn what_an_engine_built_is_pushed_with_the_layers_that_it_has_and_a_second_push_
     let built = fleet.run(&["build", "homeserver", "--to", &to, "--format", "json"]);
     let image = built.expect(0).json()["images"][0].clone();
     assert!(!built.stderr.contains("its checks are not run"), "the engine ran them: {}", built.stderr);
-    assert_eq!((&image["reproducible"], &image["containerfiles"]), (&json!(false), &json!(["images/built/Containerfile"])));
+    assert_eq!(
+        (&image["reproducible"], &image["containerfiles"]),
+        (&json!(false), &json!(["images/built/Containerfile"]))
+    );
 
     // The engine has it, checked; the base only lent its name.
     let there = inspected(&tag(&fleet, "homeserver").expect("the image's tag"));
@@ -95,11 +98,14 @@ fn what_an_engine_built_is_pushed_with_the_layers_that_it_has_and_a_second_push_
     // Pulled anew, it is what was built, and runs the same.
     docker(&["pull", "--quiet", reference]);
     let pulled = inspected(reference);
-    let settings = |image: &Value, names: &[&str]| names.iter().map(|name| image["Config"][*name].clone()).collect::<Vec<_>>();
-    let names = ["Entrypoint", "Cmd", "Labels", "User", "WorkingDir", "StopSignal", "Healthcheck", "ExposedPorts", "Volumes"];
+    let settings =
+        |image: &Value, names: &[&str]| names.iter().map(|name| image["Config"][*name].clone()).collect::<Vec<_>>();
+    let names =
+        ["Entrypoint", "Cmd", "Labels", "User", "WorkingDir", "StopSignal", "Healthcheck", "ExposedPorts", "Volumes"];
     assert_eq!(settings(&pulled, &names), settings(&there, &names));
     let environment = |image: &Value| {
-        let mut all: Vec<String> = image["Config"]["Env"].as_array().expect("a list").iter().map(Value::to_string).collect();
+        let mut all: Vec<String> =
+            image["Config"]["Env"].as_array().expect("a list").iter().map(Value::to_string).collect();
         all.sort();
         all
     };
@@ -112,7 +118,10 @@ fn what_an_engine_built_is_pushed_with_the_layers_that_it_has_and_a_second_push_
     // Neither the engine nor a byte is needed for a second push.
     let uploads = || registry.asked().iter().filter(|asked| !asked.request.starts_with("HEAD")).count();
     let before = uploads();
-    without_engine(&fleet, &["build", "homeserver", "--to", &to]).expect(0).says("is there").says("not reproducible: a container engine");
+    without_engine(&fleet, &["build", "homeserver", "--to", &to])
+        .expect(0)
+        .says("is there")
+        .says("not reproducible: a container engine");
     assert_eq!(uploads(), before, "{:?}", registry.asked());
 }
 
@@ -129,7 +138,8 @@ fn what_an_engine_built_is_written_to_a_layout_and_stood_on_and_said_to_be_such(
     fleet.edit("fleet.kdl", "base image=\"box\"\n        copy", "base image=\"homeserver\"\n        copy");
     let out = fleet.path("../out");
     let to = format!("oci:{}", out.display());
-    let (archive, file) = (format!("docker-archive:{}", fleet.path("../agent.tar").display()), fleet.path("../agent.tar"));
+    let (archive, file) =
+        (format!("docker-archive:{}", fleet.path("../agent.tar").display()), fleet.path("../agent.tar"));
     let built = fleet.run(&["build", "agent", "homeserver", "--to", &to, "--to", &archive]);
     built.expect(0).says("not reproducible: a container engine builds it from images/built/Containerfile");
     for image in ["agent", "homeserver"] {

@@ -225,10 +225,16 @@ fn an_image_built_twice_in_different_places_is_the_same_and_nothing_of_it_stays(
 #[test]
 fn checks_decide_in_the_engine_only_and_elsewhere_it_is_said_that_nobody_ran_them() {
     let fleet = Fleet::of_files("checks");
-    fleet.edit("fleet.kdl", "        entrypoint \"/bin/busybox\"\n    }\n    image \"agent\"", "        entrypoint \"/bin/busybox\"\n        check \"/bin/busybox\" \"false\"\n    }\n    image \"agent\"");
+    fleet.edit(
+        "fleet.kdl",
+        "        entrypoint \"/bin/busybox\"\n    }\n    image \"agent\"",
+        "        entrypoint \"/bin/busybox\"\n        check \"/bin/busybox\" \"false\"\n    }\n    image \"agent\"",
+    );
     let (out, none) = (fleet.path("../out"), fleet.path("../none"));
     let built = fleet.run(&["build", "box", "homeserver", "--to", &format!("oci:{}", out.display())]);
-    built.expect(0).says("image/box: its checks are not run, which needs an engine: add `--to engine` to have them decide");
+    built
+        .expect(0)
+        .says("image/box: its checks are not run, which needs an engine: add `--to engine` to have them decide");
     assert!(!built.stderr.contains("image/homeserver: its checks"), "it has none: {}", built.stderr);
     entry(&out, "box");
 
@@ -245,7 +251,8 @@ fn a_place_that_holds_something_else_is_refused_before_anything_is_written() {
     fs::write(fleet.path("out/mine"), "precious").expect("a file");
     let to = format!("oci:{}", fleet.path("out").display());
     fleet.run(&["build", "box", "--to", &to]).expect(1).says("no OCI layout");
-    let left: Vec<_> = fs::read_dir(fleet.path("out")).expect("a folder").map(|e| e.expect("one").file_name()).collect();
+    let left: Vec<_> =
+        fs::read_dir(fleet.path("out")).expect("a folder").map(|e| e.expect("one").file_name()).collect();
     assert_eq!(left, ["mine"]);
     fleet.run(&["build", "--to", "tarball:x"]).expect(64).says("docker-archive:FILE");
     fleet.run(&["build", "nobody", "--to", &to]).expect(64).says("uses no image `nobody`");
@@ -489,8 +496,14 @@ fn with_scripts(story: &str) -> Fleet {
         })
     };
     let packages = [
-        native("arm64", "sha512-BlB7bIcLT3G26urh5Dmse7fiLmLXnRlopw4s8DalgZ8ef79Jj4aUcYbk90g8iCa2467HX8SAIidbL7gsqXHdRw=="),
-        native("x64", "sha512-iSwByxzRe48YVkmpbgoxVzn76BXjlYFXC7NvLYq+b+kDjyyk30J0JY47DIn8z1MO3K0oSl9fZoRmZPQI4Hklzg=="),
+        native(
+            "arm64",
+            "sha512-BlB7bIcLT3G26urh5Dmse7fiLmLXnRlopw4s8DalgZ8ef79Jj4aUcYbk90g8iCa2467HX8SAIidbL7gsqXHdRw==",
+        ),
+        native(
+            "x64",
+            "sha512-iSwByxzRe48YVkmpbgoxVzn76BXjlYFXC7NvLYq+b+kDjyyk30J0JY47DIn8z1MO3K0oSl9fZoRmZPQI4Hklzg==",
+        ),
         json!({
             "path": "node_modules/esbuild", "name": "esbuild", "version": "0.25.9", "bin": {"esbuild": "bin/esbuild"},
             "integrity":
@@ -522,7 +535,10 @@ fn an_install_script_runs_in_the_image_without_a_network_and_is_told_of_everywhe
     let run = |program: &[&str]| docker(&[&["run", "--rm", "--network", "none", reference][..], program].concat());
     assert_eq!(run(&["/opt/tool/node_modules/.bin/esbuild", "--version"]), "0.25.9");
     let program = "/opt/tool/node_modules/esbuild/bin/esbuild";
-    assert!(run(&["/usr/bin/head", "--bytes", "4", program]).contains("ELF"), "the script put the native program there");
+    assert!(
+        run(&["/usr/bin/head", "--bytes", "4", program]).contains("ELF"),
+        "the script put the native program there"
+    );
 
     // Made once and then kept: another build of the same inputs is the same image.
     let again = fleet.run(&["build", "homeserver", "--to", &format!("oci:{}", fleet.path("../out").display())]);
@@ -552,7 +568,8 @@ fn an_image_stands_on_one_from_a_layout_or_from_an_archive_of_the_engine() {
 
     let build = |base: &str| {
         fleet.run(&["lock", "--only", "image/agent"]).expect(0);
-        let built = fleet.run(&["build", "agent", "--to", &format!("docker-archive:{}", fleet.path("a.tar").display())]);
+        let built =
+            fleet.run(&["build", "agent", "--to", &format!("docker-archive:{}", fleet.path("a.tar").display())]);
         built.expect(0);
         docker(&["load", "--quiet", "--input", &fleet.path("a.tar").to_string_lossy()]);
         let tag = engine::images(&fleet.name).into_iter().find(|tag| tag.contains("/agent:d-")).expect("a tag");
@@ -623,7 +640,8 @@ fn memory_does_not_grow_with_the_size_of_a_layer() {
             std::io::Write::write_all(&mut out, piece).expect("room");
         }
         drop(out);
-        let mut command = fleet.command(&["build", "homeserver", "--to", &format!("oci:{}", fleet.path(name).display())]);
+        let mut command =
+            fleet.command(&["build", "homeserver", "--to", &format!("oci:{}", fleet.path(name).display())]);
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the program");
         let used = wait4::Wait4::wait4(child).expect("a child");
         assert!(used.status.success());
@@ -643,7 +661,8 @@ fn every_package_that_is_pinned_is_unpacked_for_both_platforms() {
     fs::copy(workspace().join("fleet.lock"), fleet.path("fleet.lock")).expect("a file");
     let kdl = fs::read_to_string(workspace().join("fleet.kdl")).expect("a file");
     // The agent runtime is compiled for one platform only; it is no package.
-    let kdl = kdl.lines().filter(|line| !line.trim_start().starts_with("fleet-agent to=")).collect::<Vec<_>>().join("\n");
+    let kdl =
+        kdl.lines().filter(|line| !line.trim_start().starts_with("fleet-agent to=")).collect::<Vec<_>>().join("\n");
     let kdl = kdl.replace("fleet \"anycompany\"", &format!("fleet \"{}\"", fleet.name));
     fs::write(fleet.path("fleet.kdl"), kdl).expect("a file");
     let to = format!("oci:{}", fleet.path("../out").display());

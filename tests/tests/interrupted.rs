@@ -55,7 +55,10 @@ fn one_ctrl_c_finishes_the_agent_that_rolls_and_begins_no_other() {
     let first = rolled(&fleet, &before);
     assert_eq!(first.len(), 1, "one was rolling and ended, the others were not begun: {first:?}");
     let last = events(&fleet).pop().expect("a last line");
-    assert_eq!((&last["event"], &last["outcome"], &last["summary"]["not_tried"]), (&"summary".into(), &"interrupted".into(), &2.into()));
+    assert_eq!(
+        (&last["event"], &last["outcome"], &last["summary"]["not_tried"]),
+        (&"summary".into(), &"interrupted".into(), &2.into())
+    );
     let halfway = fleet.ids();
     fleet.applied();
     for agent in AGENTS {
@@ -73,7 +76,11 @@ fn a_second_ctrl_c_stops_at_once_and_loses_nothing() {
     apply.signal("INT");
     let output = fleet.finish(apply);
     assert!(matches!(output.code, Some(130 | 143)), "{output:?}");
-    assert_eq!(events(&fleet).last().map(|event| &event["event"]), Some(&"summary".into()), "the stream has its last line");
+    assert_eq!(
+        events(&fleet).last().map(|event| &event["event"]),
+        Some(&"summary".into()),
+        "the stream has its last line"
+    );
     fleet.applied();
     fleet.run(&["plan", "--detailed-exitcode"]).expect(0);
     assert_eq!(fleet.ids().len(), 4, "the homeserver and three agents, none twice: {:?}", fleet.ids());

@@ -201,7 +201,8 @@ async fn a_change_and_a_removal_reach_the_homeserver_and_no_secret_reaches_an_ob
     let operator = place.operator();
     operator.ask();
     let report = apply(&operator, &fewer).await;
-    let done: BTreeSet<String> = report.entries.iter().map(|entry| format!("{} {}", entry.action, entry.address)).collect();
+    let done: BTreeSet<String> =
+        report.entries.iter().map(|entry| format!("{} {}", entry.action, entry.address)).collect();
     assert_eq!(done, BTreeSet::from(["update room/all-employees".to_owned(), "delete account/cy".to_owned()]));
     assert!(report.entries.iter().all(|entry| entry.outcome == Outcome::Done), "{report:#?}\n{}", place.log());
     assert!(place.world.login("cy", 0).await.is_none(), "closed");
@@ -212,10 +213,13 @@ async fn a_change_and_a_removal_reach_the_homeserver_and_no_secret_reaches_an_ob
     assert!(manager.0.wait().unwrap().success(), "{}", place.log());
 
     let fleet = secrets().fleet;
-    let mut values = vec![SECRET.to_owned(), fleet.key_for(fleet_manager::protocol::KEY_LABEL).expose_str().unwrap().to_owned()];
+    let mut values =
+        vec![SECRET.to_owned(), fleet.key_for(fleet_manager::protocol::KEY_LABEL).expose_str().unwrap().to_owned()];
     values.push(fleet.key_for(fleet_matrix::SHARED_SECRET_LABEL).expose_str().unwrap().to_owned());
     for name in ["ann", "bob", "cy", fleet_matrix::SERVICE_LOCALPART] {
-        values.extend([0, 1].map(|epoch| fleet.password(&format!("@{name}:{DOMAIN}"), epoch).expose_str().unwrap().to_owned()));
+        values.extend(
+            [0, 1].map(|epoch| fleet.password(&format!("@{name}:{DOMAIN}"), epoch).expose_str().unwrap().to_owned()),
+        );
     }
     let token = fs::read_dir(place.folder.path().join("state/fleetctl")).unwrap().next().unwrap().unwrap().path();
     values.push(fs::read_to_string(token).unwrap().trim().to_owned());

@@ -117,7 +117,10 @@ fn bedrock_takes_its_declared_key_when_it_is_set_and_never_the_hosts_credentials
         let inspected = engine::docker(&["inspect", &fleet.container(agent)]).into_bytes();
         assert!(!contains(&inspected, &BEDROCK_KEY[..8]), "{agent} shows the key");
         for bytes in [files, inspected] {
-            assert!(!contains(&bytes, &HOST_KEY[..8]) && !contains(&bytes, &HOST_SECRET[..8]), "{agent} has the host's");
+            assert!(
+                !contains(&bytes, &HOST_KEY[..8]) && !contains(&bytes, &HOST_SECRET[..8]),
+                "{agent} has the host's"
+            );
             assert!(!contains(&bytes, ".aws/credentials"), "{agent} has the host's folder");
         }
     }

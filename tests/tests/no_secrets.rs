@@ -117,7 +117,9 @@ fn every_agent_is_given_its_own_secrets_only(fleet: &Fleet, secrets: &Secrets) {
         let files = fleet.folder_of(agent, "/fleet");
         let own = format!("the password of @{agent}:light.test");
         assert_eq!(secrets.only(&own).found_in(&files), Some(own.as_str()), "{agent} has its own password");
-        secrets.without(&[own.as_str(), "the provider's key"]).absent_from(&format!("the container of {agent}"), &files);
+        secrets
+            .without(&[own.as_str(), "the provider's key"])
+            .absent_from(&format!("the container of {agent}"), &files);
     }
 }
 

@@ -143,7 +143,9 @@ fn a_second_copy_of_an_agent_waits(fleet: &Fleet) {
         let (_, out, err) = engine::try_docker(&["logs", &second]);
         format!("{out}\n{err}")
     };
-    eventually("the second copy says that it waits", Duration::from_secs(120), || log().contains("runs this agent on the same volume"));
+    eventually("the second copy says that it waits", Duration::from_secs(120), || {
+        log().contains("runs this agent on the same volume")
+    });
     assert!(!log().contains("OpenClaw started"), "{}", log());
     assert!(!engine::try_docker(&["exec", &second, "/usr/local/bin/fleet-agent", "health"]).0, "it does not serve");
     assert!(engine::try_docker(&["exec", &first, "/usr/local/bin/fleet-agent", "health"]).0, "the first one does");
@@ -176,11 +178,16 @@ fn no_secret_of_an_agent_is_told(fleet: &Fleet) {
     let agents = ["aaron.phillips", "austin.bailey"].map(|agent| fleet.container(agent));
     for (agent, container) in ["aaron.phillips", "austin.bailey"].iter().zip(&agents) {
         secrets.add(&format!("{agent}'s password"), derived.password(&format!("@{agent}:anycompany.corp"), 0).expose());
-        for (file, pointer) in [("/data/fleet/token.json", "/access_token"), ("/data/state/openclaw.json", "/gateway/auth/token")] {
+        for (file, pointer) in
+            [("/data/fleet/token.json", "/access_token"), ("/data/state/openclaw.json", "/gateway/auth/token")]
+        {
             let text = engine::docker(&["exec", container, "cat", file]);
             let document: serde_json::Value = serde_json::from_str(&text).expect("JSON");
             let token = document.pointer(pointer).and_then(serde_json::Value::as_str);
-            secrets.add(&format!("{agent}'s {file}"), token.unwrap_or_else(|| panic!("no {pointer} in {file}")).as_bytes());
+            secrets.add(
+                &format!("{agent}'s {file}"),
+                token.unwrap_or_else(|| panic!("no {pointer} in {file}")).as_bytes(),
+            );
         }
     }
     for container in &agents {

@@ -198,7 +198,8 @@ async fn a_registry_with_a_certificate_of_the_house_is_spoken_to_where_ssl_cert_
     with(&fleet, &build, &trusted).expect(0);
     let layer = format!("/v2/org/base/blobs/{}", image.layers[0].digest);
     assert_eq!(registry.count("GET", &layer, 200), 0, "mounted, and never fetched: {:?}", registry.asked());
-    with(&fleet, &["build", "box", "--to", &format!("oci:{}", fleet.path("../out").display())], &[]).says("certificate");
+    with(&fleet, &["build", "box", "--to", &format!("oci:{}", fleet.path("../out").display())], &[])
+        .says("certificate");
     with(&fleet, &["build", "box", "--to", &format!("oci:{}", fleet.path("../out").display())], &trusted).expect(0);
     assert_eq!(registry.count("GET", &layer, 200), 1, "fetched where it is needed: {:?}", registry.asked());
     assert_eq!(registry.count("PUT", &format!("/v2/pushed/{}/box/manifests/d-", fleet.name), 201), 1);
@@ -275,7 +276,12 @@ async fn a_mirror_serves_the_base_and_gets_nothing_of_what_is_pushed() {
     assert!(asked.iter().all(|asked| asked.request.starts_with("GET ")), "{asked:?}");
     let repository = format!("/v2/org/{}/box/", fleet.name);
     assert_eq!(place.count("PUT", &format!("{repository}manifests/d-"), 201), 1);
-    let raw = format!("docker://{}/org/{}/box@{}", place.host, fleet.name, pushed.stdout.trim().rsplit('@').next().expect("a digest"));
+    let raw = format!(
+        "docker://{}/org/{}/box@{}",
+        place.host,
+        fleet.name,
+        pushed.stdout.trim().rsplit('@').next().expect("a digest")
+    );
     let manifest = ran(Command::new("skopeo").args(["inspect", "--raw", "--tls-verify=false", &raw]));
     let manifest: serde_json::Value = serde_json::from_str(&manifest).expect("JSON");
     assert_eq!(manifest["layers"][0]["digest"], image.layers[0].digest.to_string(), "the base's own layer is below");

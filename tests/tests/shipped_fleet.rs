@@ -148,12 +148,20 @@ fn every_template_renders_for_every_level_in_every_department_and_in_none() {
                     "role_template": format!("roles/{level}.md"),
                 });
                 for name in FILES.iter().chain([&ROOM_PROMPT]) {
-                    let (text, _) = renderer.render(name, &context).unwrap_or_else(|e| panic!("{level} {department:?}: {e}"));
+                    let (text, _) =
+                        renderer.render(name, &context).unwrap_or_else(|e| panic!("{level} {department:?}: {e}"));
                     assert!(text.len() > 100, "{name} is next to empty");
                     // OpenClaw cuts longer files, and small models drown much earlier.
                     assert!(text.len() < 8_000, "{name} has {} bytes", text.len());
-                    assert!(!text.contains("\n\n\n") && !text.contains("{%") && !text.contains("{{"), "{name}:\n{text}");
-                    assert_eq!(text.contains("kim.lee"), full && (*name == "IDENTITY.md" || *name == "AGENTS.md"), "{name}");
+                    assert!(
+                        !text.contains("\n\n\n") && !text.contains("{%") && !text.contains("{{"),
+                        "{name}:\n{text}"
+                    );
+                    assert_eq!(
+                        text.contains("kim.lee"),
+                        full && (*name == "IDENTITY.md" || *name == "AGENTS.md"),
+                        "{name}"
+                    );
                 }
             }
         }
@@ -169,7 +177,12 @@ fn no_workspace_names_anybody_but_its_agent_and_whom_that_reports_to() {
         let others = dev.agents.values().filter(|o| o.id != agent.id && Some(&o.id) != agent.reports_to.as_ref());
         for other in others {
             for (file, text) in &all[&format!("dev/{}", agent.id)] {
-                assert!(!text.contains(&other.id) && !text.contains(&other.name), "{}'s {file} names {}", agent.id, other.id);
+                assert!(
+                    !text.contains(&other.id) && !text.contains(&other.name),
+                    "{}'s {file} names {}",
+                    agent.id,
+                    other.id
+                );
             }
         }
     }
@@ -300,10 +313,13 @@ fn every_hash_of_a_fleet_that_never_changes_is_pinned() {
 
 #[test]
 fn how_agents_roll_is_no_part_of_what_they_are() {
-    let slower = |text: &str| text.replace("wave=2 healthy-within=\"90s\"", "wave=1 pause=\"9s\" max-failures=3 healthy-within=\"20m\"");
+    let slower = |text: &str| {
+        text.replace("wave=2 healthy-within=\"90s\"", "wave=1 pause=\"9s\" max-failures=3 healthy-within=\"20m\"")
+    };
     assert_eq!(hashes_of_the_fixed_fleet(Some(("fleet.kdl", &slower))), hashes_of_the_fixed_fleet(None));
     let bigger = |text: &str| text.replace("cpu=512", "cpu=768");
     let (before, after) = (hashes_of_the_fixed_fleet(None), hashes_of_the_fixed_fleet(Some(("fleet.kdl", &bigger))));
-    let moved: Vec<&str> = after.iter().filter(|(address, hash)| before.get(*address) != Some(hash)).map(|(a, _)| a.as_str()).collect();
+    let moved: Vec<&str> =
+        after.iter().filter(|(address, hash)| before.get(*address) != Some(hash)).map(|(a, _)| a.as_str()).collect();
     assert_eq!(moved, ["agent/ivan.ic", "agent/vera.vp"], "and the edit of this test does reach hashes");
 }

@@ -59,7 +59,9 @@ fn abandoned() -> Stdio {
 #[test]
 fn a_reader_that_goes_away_is_no_failure() {
     let project = project();
-    for arguments in [&["show"][..], &["graph"], &["plan", "--offline"], &["completions", "bash"], &["man"], &["--help"]] {
+    for arguments in
+        [&["show"][..], &["graph"], &["plan", "--offline"], &["completions", "bash"], &["man"], &["--help"]]
+    {
         let status = command(project.path(), arguments).stdout(abandoned()).status().expect("it runs");
         assert_eq!(status.code(), Some(0), "{arguments:?}");
     }
@@ -97,7 +99,10 @@ fn an_event_stream_begins_with_a_version_and_ends_with_a_summary() {
         let events = lines(&fs::read_to_string(project.path().join("e.ndjson")).expect("events"));
         assert_eq!((&events[0]["event"], &events[0]["schema"]), (&"begin".into(), &1.into()));
         let last = events.last().expect("a last line");
-        assert_eq!((&last["event"], &last["exit"], &last["outcome"]), (&"summary".into(), &code.into(), &outcome.into()));
+        assert_eq!(
+            (&last["event"], &last["exit"], &last["outcome"]),
+            (&"summary".into(), &code.into(), &outcome.into())
+        );
         assert_eq!(events.iter().filter(|event| event["event"] == "summary").count(), 1);
     }
 }
@@ -198,7 +203,10 @@ fn a_failure_is_data_for_programs_too() {
     let output = fleetctl(project.path(), &["plan", "-e", "moon", "--format", "json"]);
     output.expect(64);
     let said = output.json();
-    assert_eq!((&said["schema"], &said["error"]["exit"], &said["error"]["outcome"]), (&1.into(), &64.into(), &"usage".into()));
+    assert_eq!(
+        (&said["schema"], &said["error"]["exit"], &said["error"]["outcome"]),
+        (&1.into(), &64.into(), &"usage".into())
+    );
     assert!(said["error"]["causes"][0].as_str().is_some_and(|text| text.contains("moon")), "{said}");
     assert!(output.stderr.contains("moon"), "people read the same: {}", output.stderr);
     // One value, never two: `check` has said everything already.

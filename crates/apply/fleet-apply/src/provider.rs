@@ -179,9 +179,7 @@ impl Secrets {
         match used {
             SecretUse::Password { matrix_id, epoch } => self.fleet.password(matrix_id, *epoch),
             SecretUse::Key { label } => self.fleet.key_for(label),
-            SecretUse::Operator { name } => {
-                self.operator.get(name).cloned().unwrap_or_else(|| Secret::new(Vec::new()))
-            }
+            SecretUse::Operator { name } => self.operator.get(name).cloned().unwrap_or_else(|| Secret::new(Vec::new())),
         }
     }
 }

@@ -53,7 +53,8 @@ impl Follow {
     fn take(&mut self, line: Line, events: &dyn Events) {
         match line {
             // Beginning and end are told by whoever asked for the change.
-            Line::Told { event: Event::Started { .. } | Event::Finished { .. } | Event::Failed { .. } } | Line::Begun { .. } => {}
+            Line::Told { event: Event::Started { .. } | Event::Finished { .. } | Event::Failed { .. } }
+            | Line::Begun { .. } => {}
             Line::Told { event } => events.emit(event),
             Line::Alive { what } => events.emit(Event::Notice { text: format!("service/manager {what}") }),
             Line::Ended { address, end } => drop(self.ends.insert(address, end)),

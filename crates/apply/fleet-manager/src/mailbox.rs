@@ -67,7 +67,8 @@ impl Mailbox {
     /// # Errors
     /// One that is not there.
     pub fn folder(folder: &std::path::Path, key: Key) -> Result<Self, MailError> {
-        let store = LocalFileSystem::new_with_prefix(folder).map_err(failed("opening", &folder.display().to_string()))?;
+        let store =
+            LocalFileSystem::new_with_prefix(folder).map_err(failed("opening", &folder.display().to_string()))?;
         Ok(Self::new(Arc::new(store), key))
     }
 
@@ -89,7 +90,8 @@ impl Mailbox {
 
     async fn is_listed(&self, object: &str) -> Result<bool, MailError> {
         let folder = object.rsplit_once('/').map_or("", |(folder, _)| folder);
-        let listed = self.store.list_with_delimiter(Some(&Path::from(folder))).await.map_err(failed("listing", folder))?;
+        let listed =
+            self.store.list_with_delimiter(Some(&Path::from(folder))).await.map_err(failed("listing", folder))?;
         Ok(listed.objects.iter().any(|meta| meta.location.as_ref() == object))
     }
 
@@ -149,7 +151,11 @@ impl Mailbox {
     }
 
     /// What was seen last; `None` where nobody has looked yet.
-    pub(crate) async fn seen(&self, fleet: &str, environment: &str) -> Result<Option<Result<Seen, Refused>>, MailError> {
+    pub(crate) async fn seen(
+        &self,
+        fleet: &str,
+        environment: &str,
+    ) -> Result<Option<Result<Seen, Refused>>, MailError> {
         let bytes = self.get(protocol::OBSERVED).await?;
         Ok(bytes.map(|bytes| Seen::open(&self.key, fleet, environment, &bytes)))
     }

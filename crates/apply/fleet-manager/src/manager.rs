@@ -202,11 +202,21 @@ impl Manager {
         let now = self.clock.now();
         let old = now.duration_since(base).is_ok_and(|age| age > self.pace.oldest);
         let ahead = base.duration_since(now).is_ok_and(|ahead| ahead > CLOCKS_DIFFER);
-        if old || ahead { Err(Refused::Elsewhere("another time: it is too old, or a clock is wrong".to_owned())) } else { Ok(()) }
+        if old || ahead {
+            Err(Refused::Elsewhere("another time: it is too old, or a clock is wrong".to_owned()))
+        } else {
+            Ok(())
+        }
     }
 
     /// Makes what is due; false when it was asked to stop before the end.
-    async fn make(&self, work: &Work, past: &Past, journal: &Journal<'_>, stop: &AtomicBool) -> Result<bool, MailError> {
+    async fn make(
+        &self,
+        work: &Work,
+        past: &Past,
+        journal: &Journal<'_>,
+        stop: &AtomicBool,
+    ) -> Result<bool, MailError> {
         journal.note(Line::Alive { what: format!("manager {} has the work", self.tool) });
         journal.flush().await?;
         if work.changes.is_empty() {

@@ -333,7 +333,9 @@ impl End {
             Ok(Applied::Changed { .. }) => Self::Done,
             Ok(Applied::Unchanged { .. }) => Self::Unchanged,
             Err(ProviderError::Stale { why, .. }) => Self::Stale { why: why.clone() },
-            Err(ProviderError::Unreachable { system, why }) => Self::Unreachable { system: system.clone(), why: why.clone() },
+            Err(ProviderError::Unreachable { system, why }) => {
+                Self::Unreachable { system: system.clone(), why: why.clone() }
+            }
             Err(ProviderError::Denied { system, why }) => Self::Denied { system: system.clone(), why: why.clone() },
             Err(ProviderError::Failed { why, help, .. }) => Self::Failed { why: why.clone(), help: help.clone() },
             Err(error @ ProviderError::RolledBack { .. }) => Self::Failed { why: error.explained(), help: None },

@@ -118,11 +118,16 @@ impl RemoteMatrix {
             Some(Ok(seen)) => Ok(Some(seen)),
             Some(Err(Refused::Schema(schema))) => Err(ProviderError::Denied {
                 system: MANAGER.to_owned(),
-                why: format!("what it saw has schema {schema}: it is another version than this fleetctl; apply to renew it"),
+                why: format!(
+                    "what it saw has schema {schema}: it is another version than this fleetctl; apply to renew it"
+                ),
             }),
             Some(Err(why)) => Err(ProviderError::Denied {
                 system: MANAGER.to_owned(),
-                why: format!("{} cannot be trusted: {why}; remove it, and look who can write to the bucket", protocol::OBSERVED),
+                why: format!(
+                    "{} cannot be trusted: {why}; remove it, and look who can write to the bucket",
+                    protocol::OBSERVED
+                ),
             }),
         }
     }
@@ -234,7 +239,9 @@ impl Provider for RemoteMatrix {
         match self.reach.reach().await {
             Ok(Some(mailbox)) => self.look(&mailbox, &wanted).await,
             // Who may only plan has no secret, and so cannot tell whether what the manager wrote is true.
-            Err(ProviderError::Denied { why, .. }) => Ok(unseen(format!("accounts and rooms could not be seen: {why}"))),
+            Err(ProviderError::Denied { why, .. }) => {
+                Ok(unseen(format!("accounts and rooms could not be seen: {why}")))
+            }
             Err(error) => Err(error),
             Ok(None) => Ok(unseen(format!("{MANAGER} is not there yet: accounts and rooms are seen once it is"))),
         }
@@ -258,7 +265,8 @@ impl Provider for RemoteMatrix {
             last_lines: Vec::new(),
         };
         let mailbox = self.reach.reach().await?;
-        let mailbox = mailbox.ok_or_else(|| failed("the environment has no bucket or no fleet secret to hand it over with"))?;
+        let mailbox =
+            mailbox.ok_or_else(|| failed("the environment has no bucket or no fleet secret to hand it over with"))?;
         let (changes, base) = self.together_with(change);
         let all = changes.len();
         let follow = self.hand_over(&mailbox, changes, base).await?;

@@ -11,9 +11,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use fleet_apply::{
-    Events, Execution, Provider, ProviderError, Report, Scope, Secrets, Silent, SystemClock, execute,
-};
+use fleet_apply::{Events, Execution, Provider, ProviderError, Report, Scope, Secrets, Silent, SystemClock, execute};
 use fleet_derivation::Hash;
 use fleet_manager::{
     Homeserver, Mailbox, Manager, Pace, RemoteMatrix, Waits,
@@ -153,7 +151,8 @@ impl Place {
         let listed: Vec<_> = self.bucket.list(None).try_collect().await.unwrap();
         let mut objects = BTreeMap::new();
         for meta in listed {
-            let bytes = self.bucket.get_opts(&meta.location, GetOptions::default()).await.unwrap().bytes().await.unwrap();
+            let bytes =
+                self.bucket.get_opts(&meta.location, GetOptions::default()).await.unwrap().bytes().await.unwrap();
             objects.insert(meta.location.to_string(), String::from_utf8(bytes.to_vec()).unwrap());
         }
         objects
@@ -261,15 +260,16 @@ async fn forged_and_altered_work_is_ignored() {
     place.put(&protocol::work_object(&old), text).await;
     place.put("manager/work/nonsense.json", "{".to_owned()).await;
 
-    place.managed(async {
-        // The manager has been through all of it once it has done what came after.
-        let operator = place.operator();
-        let nothing = Plan { changes: Vec::new(), ..place.plan(&State::default()) };
-        drop(run(&operator, &nothing).await);
-        let only = Plan { changes: vec![change(&account("ann").0, None, Some(&account("ann").1))], ..nothing };
-        assert_eq!(outcomes(&run(&operator, &only).await), [Outcome::Done]);
-    })
-    .await;
+    place
+        .managed(async {
+            // The manager has been through all of it once it has done what came after.
+            let operator = place.operator();
+            let nothing = Plan { changes: Vec::new(), ..place.plan(&State::default()) };
+            drop(run(&operator, &nothing).await);
+            let only = Plan { changes: vec![change(&account("ann").0, None, Some(&account("ann").1))], ..nothing };
+            assert_eq!(outcomes(&run(&operator, &only).await), [Outcome::Done]);
+        })
+        .await;
     assert_eq!(place.world.writes(), 1, "only what we signed for this environment, now");
 }
 
@@ -297,7 +297,9 @@ async fn forged_progress_and_observations_count_for_nothing() {
         }
         let ends = BTreeMap::from([(account("cy").0, protocol::End::Done)]);
         let wrong = Key::of(&secret("somebody else's secret"));
-        for name in more.objects().await.into_keys().filter(|name| name.starts_with("manager/work/")).collect::<Vec<_>>() {
+        for name in
+            more.objects().await.into_keys().filter(|name| name.starts_with("manager/work/")).collect::<Vec<_>>()
+        {
             let id = name.trim_start_matches("manager/work/").trim_end_matches(".json");
             let piece = protocol::seal_piece(&wrong, id, 900, &[protocol::Line::Summary { ends: ends.clone() }]);
             more.put(&protocol::piece_object(id, 900), piece).await;
@@ -380,7 +382,9 @@ async fn lost_progress_costs_another_look_and_no_write() {
     // All of it: the next manager does the work again, and everything is right.
     more.remove("manager/progress/").await;
     more.managed(async {
-        let seen = async || Seen::open(&Key::of(&secret(SECRET)), "acme", "dev", more.objects().await[protocol::OBSERVED].as_bytes());
+        let seen = async || {
+            Seen::open(&Key::of(&secret(SECRET)), "acme", "dev", more.objects().await[protocol::OBSERVED].as_bytes())
+        };
         while !more.objects().await.keys().any(|name| name.starts_with(&folder)) {
             tokio::time::sleep(SHORT).await;
         }
@@ -423,31 +427,33 @@ async fn of_two_different_plans_the_second_is_refused_what_the_first_has_changed
     other.wanted.extend([room("all", "Other", &["ann", "bob"]), account("cy")]);
     let (first, second) = (place.operator(), place.operator());
     let plans = (one.plan(&one.observe(&first).await), other.plan(&other.observe(&second).await));
-    place.managed(async {
-        assert_eq!(outcomes(&run(&first, &plans.0).await), [Outcome::Done]);
-        let ends = outcomes(&run(&second, &plans.1).await);
-        assert!(matches!(ends[..], [Outcome::Done, Outcome::Stale { .. }]), "{ends:?}");
-    })
-    .await;
+    place
+        .managed(async {
+            assert_eq!(outcomes(&run(&first, &plans.0).await), [Outcome::Done]);
+            let ends = outcomes(&run(&second, &plans.1).await);
+            assert!(matches!(ends[..], [Outcome::Done, Outcome::Stale { .. }]), "{ends:?}");
+        })
+        .await;
     assert!(one.world.provider().observe(&[]).await.unwrap().objects.contains_key(&account("cy").0));
 }
 
 #[tokio::test]
 async fn whoever_applies_something_else_asks_for_a_fresh_look_first() {
     let place = Place::new();
-    place.managed(async {
-        drop(place.apply(&place.operator()).await);
-        place.world.vanish(&account("bob").0);
-        let mut more = place.clone();
-        more.wanted.extend([account("cy")]);
-        let looking = more.observe(&more.operator()).await;
-        assert!(looking.objects.contains_key(&account("bob").0), "who only looks is told what was seen last");
-        let asking = more.operator();
-        asking.ask();
-        assert!(!more.observe(&asking).await.objects.contains_key(&account("bob").0));
-        assert!(!asking.remark().unwrap().contains("something else"));
-    })
-    .await;
+    place
+        .managed(async {
+            drop(place.apply(&place.operator()).await);
+            place.world.vanish(&account("bob").0);
+            let mut more = place.clone();
+            more.wanted.extend([account("cy")]);
+            let looking = more.observe(&more.operator()).await;
+            assert!(looking.objects.contains_key(&account("bob").0), "who only looks is told what was seen last");
+            let asking = more.operator();
+            asking.ask();
+            assert!(!more.observe(&asking).await.objects.contains_key(&account("bob").0));
+            assert!(!asking.remark().unwrap().contains("something else"));
+        })
+        .await;
 }
 
 #[tokio::test]

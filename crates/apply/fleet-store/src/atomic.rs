@@ -37,7 +37,9 @@ impl WriteError {
 pub(crate) fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::StorageFull => "; free some space (`fleetctl gc` removes what nothing needs) and run it again",
-        io::ErrorKind::PermissionDenied => "; it belongs to somebody else: run as its owner or change the owner with chown",
+        io::ErrorKind::PermissionDenied => {
+            "; it belongs to somebody else: run as its owner or change the owner with chown"
+        }
         io::ErrorKind::ReadOnlyFilesystem => "; the file system is mounted read-only",
         _ => "",
     }

@@ -28,7 +28,9 @@ pub enum BlobError {
         source: io::Error,
     },
     /// The bytes are not those that were asked for. Nothing was stored.
-    #[error("the content is {found} but {expected} was expected: it was damaged or replaced on the way here; nothing was stored")]
+    #[error(
+        "the content is {found} but {expected} was expected: it was damaged or replaced on the way here; nothing was stored"
+    )]
     Mismatch {
         /// What was asked for.
         expected: BlobId,
@@ -179,8 +181,9 @@ impl Store {
     /// # Errors
     /// [`BlobError::Mismatch`] when they have another, [`BlobError::Io`].
     pub fn adopt_blob(&self, id: &BlobId, scratch: tempfile::NamedTempFile) -> Result<PathBuf, BlobError> {
-        let found = hash_of(&mut File::open(scratch.path()).map_err(BlobError::at("read", scratch.path()))?, id.algorithm())
-            .map_err(BlobError::at("read", scratch.path()))?;
+        let found =
+            hash_of(&mut File::open(scratch.path()).map_err(BlobError::at("read", scratch.path()))?, id.algorithm())
+                .map_err(BlobError::at("read", scratch.path()))?;
         if found != *id {
             return Err(BlobError::Mismatch { expected: id.clone(), found });
         }

@@ -128,9 +128,8 @@ impl Store {
                 };
                 roots.extend(generation.objects.into_values().map(Pin::Derivation));
                 roots.extend(generation.outputs.into_keys().map(Pin::Derivation));
-                roots.extend(
-                    generation.entries.iter().flat_map(|e| [e.before, e.after]).flatten().map(Pin::Derivation),
-                );
+                roots
+                    .extend(generation.entries.iter().flat_map(|e| [e.before, e.after]).flatten().map(Pin::Derivation));
             }
         }
         Ok((roots, expired))
@@ -147,7 +146,8 @@ impl Store {
         for folder in files_of(&self.root().join("records")) {
             let files = files_of(&folder).into_iter().flat_map(|shard| files_of(&shard)).filter(is_young);
             let space = unescaped(&stem(&folder));
-            young.extend(files.map(|path| Pin::Record(RecordId { space: space.clone(), key: unescaped(&stem(&path)) })));
+            young
+                .extend(files.map(|path| Pin::Record(RecordId { space: space.clone(), key: unescaped(&stem(&path)) })));
         }
         young
     }
@@ -181,9 +181,9 @@ impl Store {
         for input in self.derivation(hash)?.into_iter().flat_map(|d| d.inputs.into_values()) {
             match input {
                 Input::Derivation { hash, .. } => needed.push(Pin::Derivation(hash)),
-                Input::File { hash, .. } => needed.extend(
-                    BlobId::new(Algorithm::Blake3, &hash.to_string()).ok().map(Pin::Blob),
-                ),
+                Input::File { hash, .. } => {
+                    needed.extend(BlobId::new(Algorithm::Blake3, &hash.to_string()).ok().map(Pin::Blob))
+                }
                 Input::Value { .. } | Input::Secret { .. } => {}
             }
         }
@@ -213,8 +213,7 @@ impl Store {
                 remove_unless(records.contains(&path), &path, collected)?;
             }
         }
-        let blobs: BTreeSet<(&str, &str)> =
-            live.blobs.iter().map(|id| (id.algorithm().as_str(), id.hex())).collect();
+        let blobs: BTreeSet<(&str, &str)> = live.blobs.iter().map(|id| (id.algorithm().as_str(), id.hex())).collect();
         for folder in files_of(&self.root().join("blobs")) {
             let algorithm = folder.file_name().and_then(|n| n.to_str()).unwrap_or_default();
             for path in files_of(&folder).into_iter().flat_map(|shard| files_of(&shard)) {

@@ -186,9 +186,8 @@ mod tests {
             Secret::new(format!("value number {n:020}"))
         };
         let values: Vec<Vec<u8>> = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..8)
-                .map(|_| scope.spawn(|| create_once(&path, &make).map(|s| s.expose().to_vec())))
-                .collect();
+            let threads: Vec<_> =
+                (0..8).map(|_| scope.spawn(|| create_once(&path, make).map(|s| s.expose().to_vec()))).collect();
             threads.into_iter().flat_map(|t| t.join()).collect::<Result<_, _>>()
         })?;
         assert_eq!(values.len(), 8);

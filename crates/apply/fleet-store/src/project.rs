@@ -89,8 +89,7 @@ impl Project {
                 Err(why) => tree.insert(path.clone(), Looked::Unreadable(why)),
             }
         }
-        let read: Vec<(RelPath, Looked)> =
-            files.into_par_iter().map(|(path, real)| (path, self.read(&real))).collect();
+        let read: Vec<(RelPath, Looked)> = files.into_par_iter().map(|(path, real)| (path, self.read(&real))).collect();
         for (path, found) in read {
             tree.insert(path, found);
         }
@@ -181,7 +180,8 @@ impl Project {
         match metadata.file_type() {
             kind if kind.is_file() => Ok(Place::File(real)),
             kind if kind.is_dir() && walk::never_used(&self.root, &real) => Err(
-                "`.git` and the project's `target` are part of no folder; put what is needed into a folder of its own".to_owned(),
+                "`.git` and the project's `target` are part of no folder; put what is needed into a folder of its own"
+                    .to_owned(),
             ),
             kind if kind.is_dir() => Ok(Place::Folder(real)),
             _ => Err(walk::special(rustix::fs::FileType::from_raw_mode(metadata.mode()))),
@@ -202,12 +202,7 @@ enum Place {
     Folder(PathBuf),
 }
 
-fn add_folder(
-    path: &RelPath,
-    found: Vec<(String, Found)>,
-    tree: &mut SourceTree,
-    files: &mut Vec<(RelPath, PathBuf)>,
-) {
+fn add_folder(path: &RelPath, found: Vec<(String, Found)>, tree: &mut SourceTree, files: &mut Vec<(RelPath, PathBuf)>) {
     tree.insert(path.clone(), Looked::Folder);
     for (name, found) in found {
         let below = match path.join(&name) {

@@ -25,7 +25,12 @@ use fleet_derivation::Hash;
 use fleet_model::source::{Links, SourceFile};
 use rayon::prelude::*;
 
-use crate::{Store, WriteError, atomic::{Temporary, write_unsynced}, blob::copy, walk};
+use crate::{
+    Store, WriteError,
+    atomic::{Temporary, write_unsynced},
+    blob::copy,
+    walk,
+};
 
 /// First bytes of the file; another format has another number and is ignored.
 const MAGIC: &[u8] = b"fleetctl stat cache 1\n";

@@ -229,7 +229,9 @@ fn check_version(root: &Path) -> Result<(), OpenError> {
     };
     let (layout, writer) = text.trim().split_once(' ').unwrap_or((text.trim(), "an unknown tool"));
     match layout.parse::<u32>() {
-        Ok(found) if found > LAYOUT => Err(OpenError::Newer { path: root.to_owned(), found, writer: writer.to_owned() }),
+        Ok(found) if found > LAYOUT => {
+            Err(OpenError::Newer { path: root.to_owned(), found, writer: writer.to_owned() })
+        }
         Ok(_) => Ok(()),
         Err(_) => Err(OpenError::NotAStore { path: root.to_owned(), text: text.chars().take(40).collect() }),
     }

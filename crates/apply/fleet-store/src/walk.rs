@@ -57,7 +57,8 @@ const NAMES: usize = 32 << 10;
 pub(crate) fn walk(boundary: &Path, folder: &Path, links: Links) -> Result<Vec<(String, Found)>, String> {
     let walker = Walker { boundary, root: folder, links, rules: rules_of(folder)? };
     let handle = open_folder(CWD, folder).map_err(|error| error.to_string())?;
-    let mut found = walker.enter(handle, "", &Inside { real: folder, outer: None, depth: 1 }).map_err(|error| error.to_string())?;
+    let mut found =
+        walker.enter(handle, "", &Inside { real: folder, outer: None, depth: 1 }).map_err(|error| error.to_string())?;
     found.par_sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
     if found.iter().any(|(_, found)| matches!(found, Found::Link(_))) {
         let mut all: BTreeMap<String, Found> = found.into_iter().collect();

@@ -130,8 +130,10 @@ fn a_lease_holder_is_named() -> Any {
     let Leased::Ours(_lease) = store.lease("local", &Holder::this_process("ada", "apply -e local"))? else {
         panic!("somebody else holds it")
     };
-    while forever {
-        std::thread::sleep(Duration::from_secs(1));
+    if forever {
+        loop {
+            std::thread::sleep(Duration::from_secs(1));
+        }
     }
     let second = store.lease("local", &Holder::this_process("ben", "apply"))?;
     assert!(matches!(second, Leased::Held(Some(holder)) if holder.who == "ada"));
@@ -145,9 +147,10 @@ fn a_lease_dies_with_its_process() -> Any {
     let me = Holder::this_process("ben", "apply");
     let mut holder = child("a_lease_holder_is_named", project.path())?;
     let pid = holder.id();
-    wait_until("the child holds the lease", || {
-        matches!(store.lease("local", &me), Ok(Leased::Held(Some(by))) if by.pid == pid && by.what == "apply -e local")
-    });
+    wait_until(
+        "the child holds the lease",
+        || matches!(store.lease("local", &me), Ok(Leased::Held(Some(by))) if by.pid == pid && by.what == "apply -e local"),
+    );
     holder.kill()?;
     holder.wait()?;
     assert!(matches!(store.lease("local", &me)?, Leased::Ours(_)), "nothing to break after kill -9");

@@ -114,7 +114,8 @@ impl Doing<'_> {
 
     async fn fleet_secret(&self) -> Result<&FleetSecret, ProviderError> {
         let Some(arn) = self.outputs().await?.get(SECRET_OUTPUT) else {
-            return Err(self.failed("the fleet secret is not there", Some("apply the whole environment: its data stack has it")));
+            return Err(self
+                .failed("the fleet secret is not there", Some("apply the whole environment: its data stack has it")));
         };
         let read = self.provider.secret.get_or_try_init(|| self.account().fleet_secret(arn)).await;
         read.map_err(|error| self.secret_error(error))

@@ -11,8 +11,8 @@ use fleet_model::{Address, Kind};
 use fleet_secret::FleetSecret;
 use futures::stream::BoxStream;
 use object_store::{
-    CopyOptions, CredentialProvider, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, RetryConfig,
+    CopyOptions, CredentialProvider, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, RetryConfig,
     aws::{AmazonS3, AmazonS3Builder, AwsCredential},
     path::Path,
 };
@@ -57,7 +57,8 @@ impl Account {
     ) -> std::result::Result<Option<(Arc<dyn ObjectStore>, FleetSecret)>, ProviderError> {
         let environment = &scope.environment;
         let about = Address::new(Kind::Stack, environment);
-        let failed = |why: String| ProviderError::Failed { address: about.clone(), why, help: None, last_lines: Vec::new() };
+        let failed =
+            |why: String| ProviderError::Failed { address: about.clone(), why, help: None, last_lines: Vec::new() };
         let output = async |stack: &str, output: &str| {
             let outputs = self.outputs_of(scope, stack).await.map_err(|error| error.about(&about))?;
             Ok::<_, ProviderError>(outputs.get(output).cloned())

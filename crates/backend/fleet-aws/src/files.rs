@@ -140,7 +140,16 @@ impl Account {
 fn ask(call: &'static str, method: &'static str, target: String, body: Vec<u8>) -> Ask {
     let headers = vec![("content-type", "application/json".to_owned())];
     // Whether it was made is seen by looking, not by asking twice.
-    Ask { service: Service::Files, call, method, target, headers, body, rate: Rate::Unknown, repeatable: method == "GET" }
+    Ask {
+        service: Service::Files,
+        call,
+        method,
+        target,
+        headers,
+        body,
+        rate: Rate::Unknown,
+        repeatable: method == "GET",
+    }
 }
 
 fn access_point(value: &Value) -> Option<AccessPoint> {

@@ -214,7 +214,9 @@ impl Account {
     pub(crate) async fn last_lines(&self, group: &str, stream: &str, lines: usize) -> Vec<String> {
         let body = json!({"logGroupName": group, "logStreamName": stream, "limit": lines, "startFromHead": false});
         // What cannot be read must not hide what it would explain.
-        let Ok(answer) = self.signed.json(LOGS, ("GetLogEvents", Rate::Unknown), &body).await else { return Vec::new() };
+        let Ok(answer) = self.signed.json(LOGS, ("GetLogEvents", Rate::Unknown), &body).await else {
+            return Vec::new();
+        };
         let events = answer["events"].as_array().into_iter().flatten();
         events.filter_map(|event| event["message"].as_str()).map(|line| line.trim_end().to_owned()).collect()
     }
@@ -298,6 +300,9 @@ mod tests {
             "containers": [{"exitCode": 78}],
         });
         let told = stopped(&task);
-        assert_eq!((told.task.as_str(), told.reason.as_str()), ("0123", "Essential container in task exited; exit code 78"));
+        assert_eq!(
+            (told.task.as_str(), told.reason.as_str()),
+            ("0123", "Essential container in task exited; exit code 78")
+        );
     }
 }

@@ -203,8 +203,7 @@ impl Signed {
         let headers = ask.headers.iter().map(|(name, value)| (*name, value.as_str()));
         let signable = SignableRequest::new(ask.method, url.as_str(), headers, SignableBody::Bytes(&ask.body))
             .map_err(|error| unusable(error.to_string()))?;
-        let (instructions, _) =
-            sign(signable, &parameters).map_err(|error| unusable(error.to_string()))?.into_parts();
+        let (instructions, _) = sign(signable, &parameters).map_err(|error| unusable(error.to_string()))?.into_parts();
         let mut request = http::Request::builder().method(ask.method).uri(url.as_str());
         for (name, value) in &ask.headers {
             request = request.header(*name, value);
@@ -257,7 +256,12 @@ mod tests {
     fn an_error_is_understood_in_every_protocol() {
         for (status, kind, body, expected) in [
             (400, None, r#"{"__type":"com.amazonaws.ecs#ClientException","message":"no"}"#, ("ClientException", "no")),
-            (409, None, r#"{"ErrorCode":"AccessPointAlreadyExists","Message":"no"}"#, ("AccessPointAlreadyExists", "no")),
+            (
+                409,
+                None,
+                r#"{"ErrorCode":"AccessPointAlreadyExists","Message":"no"}"#,
+                ("AccessPointAlreadyExists", "no"),
+            ),
             (404, Some("NotFound:http://x"), "", ("NotFound", "without a reason, status 404")),
             (404, None, "<E><Error><Code>NoSuchEntity</Code><Message>no</Message></Error></E>", ("NoSuchEntity", "no")),
             (404, None, "", ("404", "without a reason, status 404")),

@@ -71,7 +71,9 @@ impl StackProvider {
         let unknown: Vec<&str> = values.iter().filter(|(_, v)| v.is_none()).map(|(id, _)| id.as_str()).collect();
         if !unknown.is_empty() {
             let why = format!("nothing gives a value to {}", unknown.join(", "));
-            return Err(doing.failed(&why, Some("apply the whole environment: stacks and images that it takes them from")));
+            return Err(
+                doing.failed(&why, Some("apply the whole environment: stacks and images that it takes them from"))
+            );
         }
         Ok(values.into_iter().filter_map(|(id, value)| Some((id, value?))).collect())
     }

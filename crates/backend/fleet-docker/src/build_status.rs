@@ -118,8 +118,10 @@ mod tests {
     #[test]
     fn a_step_is_announced_once_and_what_it_prints_follows() {
         let mut told = BTreeSet::new();
-        let step = Vertex { digest: "a".to_owned(), name: "[2/2] RUN make".to_owned(), cached: true, ..Vertex::default() };
-        let internal = Vertex { digest: "b".to_owned(), name: "[internal] load".to_owned(), cached: true, ..Vertex::default() };
+        let step =
+            Vertex { digest: "a".to_owned(), name: "[2/2] RUN make".to_owned(), cached: true, ..Vertex::default() };
+        let internal =
+            Vertex { digest: "b".to_owned(), name: "[internal] load".to_owned(), cached: true, ..Vertex::default() };
         let log = VertexLog { msg: b"one\ntwo\n".to_vec(), ..VertexLog::default() };
         let reply = StatusResponse { vertexes: vec![step, internal], logs: vec![log], ..StatusResponse::default() };
         assert_eq!(describe(&reply, &mut told), ["[2/2] RUN make (cached)", "one", "two"]);

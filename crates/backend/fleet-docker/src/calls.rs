@@ -5,11 +5,12 @@ use std::time::Duration;
 use bollard::{
     body_full,
     models::{
-        ContainerCreateBody, ContainerInspectResponse, ContainerSummary, NetworkCreateRequest, Volume, VolumeCreateRequest,
+        ContainerCreateBody, ContainerInspectResponse, ContainerSummary, NetworkCreateRequest, Volume,
+        VolumeCreateRequest,
     },
     query_parameters::{
-        CreateContainerOptions, ListContainersOptions, ListNetworksOptions, ListVolumesOptions, RemoveContainerOptions, RenameContainerOptions,
-        StopContainerOptions, UploadToContainerOptions,
+        CreateContainerOptions, ListContainersOptions, ListNetworksOptions, ListVolumesOptions, RemoveContainerOptions,
+        RenameContainerOptions, StopContainerOptions, UploadToContainerOptions,
     },
 };
 use bytes::Bytes;
@@ -34,7 +35,11 @@ impl Calls<'_> {
     }
 
     /// Containers of the scope, or of one address in it, running or not: one call.
-    pub(crate) async fn list(&self, scope: &Scope, address: Option<&Address>) -> Result<Vec<ContainerSummary>, EngineError> {
+    pub(crate) async fn list(
+        &self,
+        scope: &Scope,
+        address: Option<&Address>,
+    ) -> Result<Vec<ContainerSummary>, EngineError> {
         self.note("GET /containers/json", false);
         let filters = Some(labels::filter(scope, address));
         let options = ListContainersOptions { all: true, filters, ..ListContainersOptions::default() };
@@ -47,7 +52,8 @@ impl Calls<'_> {
     pub(crate) async fn volumes(&self, scope: &Scope) -> Result<Vec<Volume>, EngineError> {
         self.note("GET /volumes", false);
         let options = ListVolumesOptions { filters: Some(labels::filter(scope, None)) };
-        let list = self.engine.client.list_volumes(Some(options)).await.map_err(self.engine.failed("listing volumes"))?;
+        let list =
+            self.engine.client.list_volumes(Some(options)).await.map_err(self.engine.failed("listing volumes"))?;
         Ok(list.volumes.unwrap_or_default().into_iter().filter(|v| labels::belongs(scope, &v.labels)).collect())
     }
 
@@ -126,7 +132,12 @@ impl Calls<'_> {
     }
 
     /// Makes a volume if it is not there; `owner` is whose memory it is.
-    pub(crate) async fn ensure_volume(&self, scope: &Scope, volume: &str, owner: Option<&Address>) -> Result<(), EngineError> {
+    pub(crate) async fn ensure_volume(
+        &self,
+        scope: &Scope,
+        volume: &str,
+        owner: Option<&Address>,
+    ) -> Result<(), EngineError> {
         let name = scope.name(volume);
         self.note("GET /volumes/{name}", false);
         match self.engine.client.inspect_volume(&name).await.map_err(self.engine.failed("inspecting a volume")) {
@@ -168,7 +179,8 @@ impl Calls<'_> {
     pub(crate) async fn networks(&self, scope: &Scope) -> Result<Vec<(String, String)>, EngineError> {
         self.note("GET /networks", false);
         let options = ListNetworksOptions { filters: Some(labels::filter(scope, None)) };
-        let list = self.engine.client.list_networks(Some(options)).await.map_err(self.engine.failed("listing networks"))?;
+        let list =
+            self.engine.client.list_networks(Some(options)).await.map_err(self.engine.failed("listing networks"))?;
         let ours = list.into_iter().filter(|n| n.labels.as_ref().is_some_and(|l| labels::belongs(scope, l)));
         Ok(ours.filter_map(|n| Some((n.id?, n.name?))).collect())
     }

@@ -135,8 +135,11 @@ pub async fn build(
     // Progress is for people: a build does not fail because the rest of it does not come.
     let _ = tokio::time::timeout(DRAIN, drained).await;
     watching.abort();
-    let failed =
-        |why: String| BuildError::Failed { tag: request.tag.clone(), why, last_lines: last_lines.into_iter().collect() };
+    let failed = |why: String| BuildError::Failed {
+        tag: request.tag.clone(),
+        why,
+        last_lines: last_lines.into_iter().collect(),
+    };
     match built {
         Ok(Ok(())) => {}
         Ok(Err(error)) => return Err(failed(words(&error))),
@@ -170,7 +173,8 @@ fn solve(engine: &Engine, request: &BuildRequest, reference: BuildRef) -> Result
     let runtime = tokio::runtime::Handle::current();
     tokio::task::spawn_blocking(move || {
         runtime.block_on(async move {
-            let building = driver.docker_build(&tag, options, ImageBuildLoadInput::Upload(context), None, Some(reference));
+            let building =
+                driver.docker_build(&tag, options, ImageBuildLoadInput::Upload(context), None, Some(reference));
             tokio::select! {
                 built = building => {
                     // Nobody waits any more: nothing to tell.

@@ -144,7 +144,8 @@ fn check_expected(change: &Change, holders: &Holders) -> Result<(), ProviderErro
         (Some(_), Some(_)) if holders.current.is_none() => Ok(()),
         (_, is) => Err(ProviderError::Stale {
             address: change.address.clone(),
-            why: if is.is_some() { "another version of it was delivered" } else { "what was delivered is gone" }.to_owned(),
+            why: if is.is_some() { "another version of it was delivered" } else { "what was delivered is gone" }
+                .to_owned(),
         }),
     }
 }

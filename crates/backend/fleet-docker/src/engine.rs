@@ -117,9 +117,8 @@ pub fn candidates(search: &EngineSearch) -> Result<Vec<Endpoint>, Looked> {
 }
 
 fn parse_host(host: &str) -> Result<Endpoint, Looked> {
-    let refused = |why: &str| {
-        Err(Looked { endpoint: format!("DOCKER_HOST={host}"), why: why.to_owned(), denied: false })
-    };
+    let refused =
+        |why: &str| Err(Looked { endpoint: format!("DOCKER_HOST={host}"), why: why.to_owned(), denied: false });
     if let Some(path) = host.strip_prefix("unix://") {
         return if path.starts_with('/') {
             Ok(Endpoint::Unix(PathBuf::from(path)))
@@ -128,14 +127,18 @@ fn parse_host(host: &str) -> Result<Endpoint, Looked> {
         };
     }
     let Some(address) = host.strip_prefix("tcp://").or_else(|| host.strip_prefix("http://")) else {
-        return refused("only unix:// sockets and tcp:// on loopback are supported; unset DOCKER_HOST or forward the socket");
+        return refused(
+            "only unix:// sockets and tcp:// on loopback are supported; unset DOCKER_HOST or forward the socket",
+        );
     };
     let address = address.trim_end_matches('/');
     let (name, port) = address.rsplit_once(':').unwrap_or((address, ""));
     let name = name.trim_start_matches('[').trim_end_matches(']');
     let loopback = name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
     if !loopback {
-        return refused("an engine on another machine would get secrets over plain TCP; forward its socket with `ssh -L`");
+        return refused(
+            "an engine on another machine would get secrets over plain TCP; forward its socket with `ssh -L`",
+        );
     }
     if port.parse::<u16>().is_err() {
         return refused("the port is missing: tcp://127.0.0.1:2375");
@@ -190,7 +193,9 @@ pub async fn connect(endpoint: &Endpoint) -> Result<Engine, EngineError> {
         }
     }
     let client = match endpoint {
-        Endpoint::Unix(path) => Docker::connect_with_unix(&path.to_string_lossy(), REQUEST_SECONDS, API_DEFAULT_VERSION),
+        Endpoint::Unix(path) => {
+            Docker::connect_with_unix(&path.to_string_lossy(), REQUEST_SECONDS, API_DEFAULT_VERSION)
+        }
         Endpoint::Tcp(address) => Docker::connect_with_http(address, REQUEST_SECONDS, API_DEFAULT_VERSION),
     }
     .map_err(failed)?;
@@ -200,9 +205,8 @@ pub async fn connect(endpoint: &Endpoint) -> Result<Engine, EngineError> {
         let info = client.info().await.map_err(failed)?;
         Ok::<_, EngineError>((client, version, info))
     };
-    let (client, version, info) = tokio::time::timeout(HELLO, hello).await.map_err(|_| EngineError::Unreachable {
-        endpoint: place.clone(),
-        why: format!("no answer in {} s", HELLO.as_secs()),
+    let (client, version, info) = tokio::time::timeout(HELLO, hello).await.map_err(|_| {
+        EngineError::Unreachable { endpoint: place.clone(), why: format!("no answer in {} s", HELLO.as_secs()) }
     })??;
     let kind = if version.components.iter().flatten().any(|c| c.name.contains("Podman")) {
         EngineKind::Podman
@@ -299,13 +303,17 @@ mod tests {
     #[test]
     fn without_docker_host_every_usual_socket_is_tried_docker_first() {
         let search = EngineSearch { docker_host: Some(String::new()), xdg_runtime_dir: Some("/run/user/7".into()) };
-        let places: Vec<String> = candidates(&search).expect("no DOCKER_HOST").iter().map(ToString::to_string).collect();
-        assert_eq!(places, [
-            "unix:///var/run/docker.sock",
-            "unix:///run/user/7/docker.sock",
-            "unix:///run/user/7/podman/podman.sock",
-            "unix:///run/podman/podman.sock",
-        ]);
+        let places: Vec<String> =
+            candidates(&search).expect("no DOCKER_HOST").iter().map(ToString::to_string).collect();
+        assert_eq!(
+            places,
+            [
+                "unix:///var/run/docker.sock",
+                "unix:///run/user/7/docker.sock",
+                "unix:///run/user/7/podman/podman.sock",
+                "unix:///run/podman/podman.sock",
+            ]
+        );
     }
 
     #[test]
@@ -319,7 +327,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_missing_socket_is_named_with_what_is_wrong() {
-        let search = EngineSearch { docker_host: Some("unix:///nonexistent/engine.sock".to_owned()), ..Default::default() };
+        let search =
+            EngineSearch { docker_host: Some("unix:///nonexistent/engine.sock".to_owned()), ..Default::default() };
         let Search::NotFound { looked_at } = find(&search).await else { panic!("found an engine there") };
         assert_eq!(looked_at.len(), 1);
         assert_eq!(looked_at[0].why, "there is no such socket");
@@ -331,7 +340,9 @@ mod tests {
         let socket = folder.path().join("engine.sock");
         drop(std::os::unix::net::UnixListener::bind(&socket).expect("a socket"));
         let host = format!("unix://{}", socket.display());
-        let Search::NotFound { looked_at } = find(&EngineSearch { docker_host: Some(host), ..Default::default() }).await else {
+        let Search::NotFound { looked_at } =
+            find(&EngineSearch { docker_host: Some(host), ..Default::default() }).await
+        else {
             panic!("found an engine there")
         };
         assert_eq!((looked_at[0].why.as_str(), looked_at[0].denied), ("nobody listens there", false));
@@ -350,7 +361,9 @@ mod tests {
             }
         };
         assert_eq!(settled(read).await.expect("the third answer"), "exited");
-        let garbled = || async { Err::<(), _>(bollard::errors::Error::JsonDataError { message: "missing field".to_owned(), column: 1 }) };
+        let garbled = || async {
+            Err::<(), _>(bollard::errors::Error::JsonDataError { message: "missing field".to_owned(), column: 1 })
+        };
         assert!(settled(garbled).await.is_err(), "what is really wrong is told at once");
     }
 }

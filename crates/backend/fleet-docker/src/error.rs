@@ -91,12 +91,9 @@ impl EngineError {
             Self::Conflict { what, why } => {
                 ProviderError::Stale { address: address.clone(), why: format!("{what}: {why}") }
             }
-            Self::Unsupported { why, help } => ProviderError::Failed {
-                address: address.clone(),
-                why,
-                help: Some(help),
-                last_lines: Vec::new(),
-            },
+            Self::Unsupported { why, help } => {
+                ProviderError::Failed { address: address.clone(), why, help: Some(help), last_lines: Vec::new() }
+            }
             other => ProviderError::Failed {
                 address: address.clone(),
                 why: other.to_string(),
@@ -114,7 +111,9 @@ impl EngineError {
                 system,
                 why: format!("{endpoint}: {why}; run as root or join the group that owns the socket"),
             },
-            Self::Unreachable { why, endpoint } => ProviderError::Unreachable { system, why: format!("{endpoint}: {why}") },
+            Self::Unreachable { why, endpoint } => {
+                ProviderError::Unreachable { system, why: format!("{endpoint}: {why}") }
+            }
             other => ProviderError::Unreachable { system, why: other.to_string() },
         }
     }

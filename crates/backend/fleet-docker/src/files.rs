@@ -76,7 +76,8 @@ fn append(tar: &mut tar::Builder<Vec<u8>>, file: &PlacedFile, bytes: &[u8]) -> R
     header.set_uid(file.uid.into());
     header.set_gid(file.gid.into());
     header.set_size(bytes.len() as u64);
-    tar.append_data(&mut header, relative, bytes).map_err(|source| ArchiveError::Tar { path: file.path.clone(), source })
+    tar.append_data(&mut header, relative, bytes)
+        .map_err(|source| ArchiveError::Tar { path: file.path.clone(), source })
 }
 
 /// Names of the operator's secrets that `files` are to hold and that the operator has not given.

@@ -3,12 +3,16 @@
 //! The one rule for names: `<fleet>/<image>:d-<derivation hash>`; everything runs by image id, so that a tag that
 //! moves changes nothing.
 
-use std::{collections::{BTreeMap, HashMap}, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 use bollard::{
     models::{ContainerCreateBody, ContainerStateStatusEnum, ContainerSummary, HostConfig},
     query_parameters::{
-        ImportImageOptions, ListContainersOptions, ListImagesOptions, RemoveContainerOptions, RemoveImageOptions, TagImageOptions,
+        ImportImageOptions, ListContainersOptions, ListImagesOptions, RemoveContainerOptions, RemoveImageOptions,
+        TagImageOptions,
     },
 };
 use bytes::Bytes;
@@ -70,7 +74,10 @@ impl Engine {
     ///
     /// # Errors
     /// When the stream breaks or the engine refuses the archive; then nothing is tagged.
-    pub async fn load(&self, archive: impl Stream<Item = std::io::Result<Bytes>> + Send + 'static) -> Result<(), EngineError> {
+    pub async fn load(
+        &self,
+        archive: impl Stream<Item = std::io::Result<Bytes>> + Send + 'static,
+    ) -> Result<(), EngineError> {
         let options = ImportImageOptions { quiet: true, platform: None };
         let mut replies = Box::pin(self.client.import_image_stream(options, archive, None));
         while let Some(reply) = replies.next().await {
@@ -117,9 +124,14 @@ impl Engine {
             return Ok(Vec::new());
         }
         let listed = self.client.list_images(None::<ListImagesOptions>).await.map_err(self.failed("listing images"))?;
-        let ours = |tag: &String| tag.split_once(":d-").is_some_and(|(repository, _)| repository.ends_with(&format!("/{name}")));
-        let mut found: Vec<(i64, String)> =
-            listed.into_iter().filter(|image| image.repo_tags.iter().any(ours)).map(|image| (image.created, image.id)).collect();
+        let ours = |tag: &String| {
+            tag.split_once(":d-").is_some_and(|(repository, _)| repository.ends_with(&format!("/{name}")))
+        };
+        let mut found: Vec<(i64, String)> = listed
+            .into_iter()
+            .filter(|image| image.repo_tags.iter().any(ours))
+            .map(|image| (image.created, image.id))
+            .collect();
         found.sort();
         found.dedup();
         let mut chains = Vec::new();
@@ -143,7 +155,12 @@ impl Engine {
     /// [`EngineError::Conflict`] when a container uses the image and this is its last tag.
     pub async fn remove_image_tag(&self, tag: &str) -> Result<(), EngineError> {
         let options = RemoveImageOptions { force: false, noprune: false, platforms: None };
-        match self.client.remove_image(tag, Some(options), None).await.map_err(self.failed(&format!("removing image {tag}"))) {
+        match self
+            .client
+            .remove_image(tag, Some(options), None)
+            .await
+            .map_err(self.failed(&format!("removing image {tag}")))
+        {
             Ok(_) | Err(EngineError::NotFound { .. }) => Ok(()),
             Err(other) => Err(other),
         }
@@ -186,7 +203,8 @@ impl Engine {
         }
         let end = tokio::time::Instant::now() + timeout;
         loop {
-            let container = settled(|| self.client.inspect_container(id, None)).await.map_err(self.failed("inspecting a check"))?;
+            let container =
+                settled(|| self.client.inspect_container(id, None)).await.map_err(self.failed("inspecting a check"))?;
             let state = container.state.unwrap_or_default();
             let ended = matches!(state.status, Some(ContainerStateStatusEnum::EXITED | ContainerStateStatusEnum::DEAD));
             if ended || tokio::time::Instant::now() >= end {

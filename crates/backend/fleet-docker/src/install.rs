@@ -106,7 +106,8 @@ pub enum InstallError {
 pub fn install_plan(os_release: &str, is_root: bool, has_systemd: bool) -> InstallPlan {
     let fields = os_release_fields(os_release);
     let field = |name: &str| fields.get(name).cloned().unwrap_or_default();
-    let debian = field("ID") == "debian" || field("ID") == "ubuntu" || field("ID_LIKE").split(' ').any(|l| l == "debian");
+    let debian =
+        field("ID") == "debian" || field("ID") == "ubuntu" || field("ID_LIKE").split(' ').any(|l| l == "debian");
     let name = fields.get("PRETTY_NAME").cloned().unwrap_or_else(|| "this system".to_owned());
     if !debian {
         return InstallPlan::ByHand {
@@ -175,9 +176,7 @@ pub async fn install(
             Some(log.clone())
         }
     };
-    answers_within(search, STARTS_WITHIN)
-        .await
-        .ok_or(InstallError::Silent { seconds: STARTS_WITHIN.as_secs(), log })
+    answers_within(search, STARTS_WITHIN).await.ok_or(InstallError::Silent { seconds: STARTS_WITHIN.as_secs(), log })
 }
 
 async fn answers_within(search: &EngineSearch, limit: Duration) -> Option<Engine> {
@@ -267,7 +266,10 @@ mod tests {
 
     #[test]
     fn of_a_percentage_that_is_overwritten_only_the_end_is_shown() {
-        assert_eq!(settled("(Reading database ... 5%\r(Reading database ... 7 files installed.)\r"), "(Reading database ... 7 files installed.)");
+        assert_eq!(
+            settled("(Reading database ... 5%\r(Reading database ... 7 files installed.)\r"),
+            "(Reading database ... 7 files installed.)"
+        );
         assert_eq!(settled("Unpacking runc ..."), "Unpacking runc ...");
         assert_eq!(settled(""), "");
     }
@@ -277,11 +279,14 @@ mod tests {
     #[test]
     fn on_debian_root_gets_the_two_commands_and_a_daemon_where_nothing_manages_services() {
         let plan = install_plan(BOOKWORM, true, false);
-        assert_eq!(plan.lines(), [
-            "apt-get update",
-            "apt-get install -y --no-install-recommends docker.io iptables",
-            "setsid --fork dockerd >> /var/log/dockerd.log 2>&1",
-        ]);
+        assert_eq!(
+            plan.lines(),
+            [
+                "apt-get update",
+                "apt-get install -y --no-install-recommends docker.io iptables",
+                "setsid --fork dockerd >> /var/log/dockerd.log 2>&1",
+            ]
+        );
     }
 
     #[test]
@@ -304,7 +309,8 @@ mod tests {
     async fn a_command_that_fails_is_reported_with_what_it_printed() {
         let words = ["sh", "-c", "echo out; echo broken >&2; exit 3"].map(str::to_owned);
         let mut seen = Vec::new();
-        let Err(InstallError::CommandFailed { status, last_lines, .. }) = run(&words, &mut |l| seen.push(l)).await else {
+        let Err(InstallError::CommandFailed { status, last_lines, .. }) = run(&words, &mut |l| seen.push(l)).await
+        else {
             panic!("it did not fail")
         };
         assert!(status.contains('3'), "{status}");

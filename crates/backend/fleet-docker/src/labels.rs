@@ -20,10 +20,8 @@ pub const WITHOUT: &str = "dev.fleetctl.without";
 /// Labels of an object of this scope.
 #[must_use]
 pub fn of(scope: &Scope, address: Option<&Address>, hash: Option<Hash>) -> HashMap<String, String> {
-    let mut labels = HashMap::from([
-        (FLEET.to_owned(), scope.fleet.clone()),
-        (ENVIRONMENT.to_owned(), scope.environment.clone()),
-    ]);
+    let mut labels =
+        HashMap::from([(FLEET.to_owned(), scope.fleet.clone()), (ENVIRONMENT.to_owned(), scope.environment.clone())]);
     labels.extend(address.map(|a| (ADDRESS.to_owned(), a.to_string())));
     labels.extend(hash.map(|h| (HASH.to_owned(), h.to_string())));
     labels

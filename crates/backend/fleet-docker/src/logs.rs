@@ -17,7 +17,12 @@ pub struct LogLine {
 impl Engine {
     /// Lines of a container (name or id), oldest first. `tail`: only the last so many; `follow`: go on as it prints
     /// more, until it ends. A line longer than 16 KiB comes in pieces, as the engine keeps it.
-    pub fn logs(&self, container: &str, follow: bool, tail: Option<u32>) -> impl Stream<Item = Result<LogLine, EngineError>> + use<> {
+    pub fn logs(
+        &self,
+        container: &str,
+        follow: bool,
+        tail: Option<u32>,
+    ) -> impl Stream<Item = Result<LogLine, EngineError>> + use<> {
         let options = LogsOptions {
             follow,
             stdout: true,

@@ -105,7 +105,10 @@ pub(crate) fn state(seen: &Seen<'_>, wanted: &[Address]) -> State {
         let labels = sorted(Some(&volume.labels));
         let Some(owner) = labels::address(&labels) else { continue };
         if !wanted.contains(&owner) {
-            let text = format!("volume {} is kept: it holds the memory of {owner}, which is not declared any more", volume.name);
+            let text = format!(
+                "volume {} is kept: it holds the memory of {owner}, which is not declared any more",
+                volume.name
+            );
             state.orphans.entry(owner).and_modify(|t| t.push_str(&format!("; {text}"))).or_insert(text);
         }
     }

@@ -132,7 +132,9 @@ impl DockerProvider {
         id.ok_or_else(|| ProviderError::Failed {
             address: address.clone(),
             why: format!("its image {tag} is not on the engine"),
-            help: Some(format!("`fleetctl build {image}` makes it; `apply` does so by itself when the plan has {image}")),
+            help: Some(format!(
+                "`fleetctl build {image}` makes it; `apply` does so by itself when the plan has {image}"
+            )),
             last_lines: Vec::new(),
         })
     }
@@ -166,8 +168,7 @@ impl Provider for DockerProvider {
         let calls = self.calls(&Silent);
         let containers = calls.list(&self.scope, None).await.map_err(crate::EngineError::anywhere)?;
         let volumes = calls.volumes(&self.scope).await.map_err(crate::EngineError::anywhere)?;
-        let seen =
-            observe::Seen { scope: &self.scope, containers: &containers, volumes: &volumes, given: &self.given };
+        let seen = observe::Seen { scope: &self.scope, containers: &containers, volumes: &volumes, given: &self.given };
         Ok(observe::state(&seen, wanted))
     }
 
@@ -188,7 +189,10 @@ impl Provider for DockerProvider {
             }
             _ => Err(ProviderError::Failed {
                 address: change.address.clone(),
-                why: format!("the docker provider cannot {} this: the plan does not say what it should be", change.action),
+                why: format!(
+                    "the docker provider cannot {} this: the plan does not say what it should be",
+                    change.action
+                ),
                 help: Some("this is a mistake in fleetctl: please report it with the plan".to_owned()),
                 last_lines: Vec::new(),
             }),

@@ -190,17 +190,19 @@ impl Roll<'_> {
         if self.former.is_none() {
             // A container that this run made for the first time is removed; its volumes stay. One that was there
             // before stays as it is, for a person to look at.
-            if self.made {
-                if let Err(error) = self.remove(self.current.clone()).await {
-                    why = format!("{why}; its container could not be removed: {error}");
-                }
+            if self.made
+                && let Err(error) = self.remove(self.current.clone()).await
+            {
+                why = format!("{why}; its container could not be removed: {error}");
             }
             return self.failed(&why, lines);
         }
         self.progress("returning to the former container");
         match self.return_to_former().await {
             Ok(Ok(())) => ProviderError::RolledBack { address: self.address.clone(), why, last_lines: lines },
-            Ok(Err(again)) => self.failed(&format!("{why}; and the former container does not run either: {again}"), lines),
+            Ok(Err(again)) => {
+                self.failed(&format!("{why}; and the former container does not run either: {again}"), lines)
+            }
             Err(error) => self.failed(&format!("{why}; and the former container could not be started: {error}"), lines),
         }
     }
@@ -218,13 +220,17 @@ impl Roll<'_> {
     async fn still_current(&self, error: EngineError) -> ProviderError {
         let Some(id) = &self.current else { return error.at(self.address) };
         match self.calls.inspect(id).await {
-            Ok(Some(container)) if container.name.as_deref().unwrap_or_default().ends_with(FORMER) => ProviderError::Stale {
-                address: self.address.clone(),
-                why: "another run is replacing its container at this moment".to_owned(),
-            },
+            Ok(Some(container)) if container.name.as_deref().unwrap_or_default().ends_with(FORMER) => {
+                ProviderError::Stale {
+                    address: self.address.clone(),
+                    why: "another run is replacing its container at this moment".to_owned(),
+                }
+            }
             Ok(Some(_)) => match self.calls.start(id).await {
                 Ok(()) => error.at(self.address),
-                Err(second) => self.failed(&format!("{error}; and it could not be started again: {second}"), Vec::new()),
+                Err(second) => {
+                    self.failed(&format!("{error}; and it could not be started again: {second}"), Vec::new())
+                }
             },
             Ok(None) => ProviderError::Stale {
                 address: self.address.clone(),
@@ -236,7 +242,8 @@ impl Roll<'_> {
 
     fn failed(&self, why: &str, last_lines: Vec<String>) -> ProviderError {
         let help = why.contains("port is already allocated").then(|| {
-            "another program or container listens on that port of 127.0.0.1: stop it, or declare another port".to_owned()
+            "another program or container listens on that port of 127.0.0.1: stop it, or declare another port"
+                .to_owned()
         });
         ProviderError::Failed { address: self.address.clone(), why: why.to_owned(), help, last_lines }
     }

@@ -172,7 +172,12 @@ impl Engine {
         Ok(ran)
     }
 
-    async fn run_in(&self, id: &str, scripts: &Scripts<'_>, out: &mut (dyn Write + Send)) -> Result<Changes, ScriptsError> {
+    async fn run_in(
+        &self,
+        id: &str,
+        scripts: &Scripts<'_>,
+        out: &mut (dyn Write + Send),
+    ) -> Result<Changes, ScriptsError> {
         let ended = self.run_to_end(id, Duration::from_secs(SCRIPT_SECONDS)).await?;
         if ended.exit_code != Some(0) {
             let how = match ended.exit_code {

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bollard::models::{
-    ContainerCreateBody, EndpointSettings, HealthConfig, HostConfig, HostConfigLogConfig, Mount, MountType, NetworkingConfig,
-    PortBinding, RestartPolicy, RestartPolicyNameEnum,
+    ContainerCreateBody, EndpointSettings, HealthConfig, HostConfig, HostConfigLogConfig, Mount, MountType,
+    NetworkingConfig, PortBinding, RestartPolicy, RestartPolicyNameEnum,
 };
 use fleet_apply::Scope;
 use fleet_derivation::Hash;
@@ -76,10 +76,8 @@ fn host_config(engine: &Engine, making: &Making<'_>, network: String) -> HostCon
             spec.ports
                 .iter()
                 .map(|port| {
-                    let binding = PortBinding {
-                        host_ip: Some("127.0.0.1".to_owned()),
-                        host_port: Some(port.host.to_string()),
-                    };
+                    let binding =
+                        PortBinding { host_ip: Some("127.0.0.1".to_owned()), host_port: Some(port.host.to_string()) };
                     (format!("{}/tcp", port.container), Some(vec![binding]))
                 })
                 .collect(),

@@ -35,7 +35,11 @@ enum Look {
 ///
 /// # Errors
 /// When the engine cannot be asked.
-pub(crate) async fn until_healthy(calls: Calls<'_>, id: &str, within: Duration) -> Result<Result<(), String>, EngineError> {
+pub(crate) async fn until_healthy(
+    calls: Calls<'_>,
+    id: &str,
+    within: Duration,
+) -> Result<Result<(), String>, EngineError> {
     let began = Instant::now();
     let mut restarts_before = None;
     let mut steady_since = None;
@@ -115,7 +119,11 @@ mod tests {
 
     use super::*;
 
-    fn container(status: ContainerStateStatusEnum, health: Option<HealthStatusEnum>, restarts: i64) -> ContainerInspectResponse {
+    fn container(
+        status: ContainerStateStatusEnum,
+        health: Option<HealthStatusEnum>,
+        restarts: i64,
+    ) -> ContainerInspectResponse {
         ContainerInspectResponse {
             restart_count: Some(restarts),
             state: Some(ContainerState {

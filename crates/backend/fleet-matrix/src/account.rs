@@ -188,7 +188,7 @@ pub async fn set_password(run: &Run<'_>, user: &UserId, epoch: u32, new: &Secret
         proof.session.clone_from(&asked.session);
         match caller.send(request(Some(AuthData::Password(proof)))?).await {
             Ok(_) => return Ok(()),
-            Err(error) if matches!(error, CallError::Refused { status: 401 | 403, .. }) => {}
+            Err(CallError::Refused { status: 401 | 403, .. }) => {}
             Err(error) => return Err(error),
         }
     }

@@ -11,9 +11,10 @@ use ruma::{
 };
 
 use crate::{
-    Flavour, account, observe,
+    Flavour, account,
     error::CallError,
     http::Caller,
+    observe,
     provider::{Run, Trouble},
     record::{AccountRecord, RoomRecord, read_account, read_room, write_account, write_room},
     room::{self, full_alias, lookup},
@@ -77,10 +78,15 @@ pub async fn room(run: &Run<'_>) -> Result<bool, Trouble> {
     if lookup(&service, &alias).await?.as_ref() == Some(&record.room_id) {
         match service.send(delete_alias::v3::Request::new(alias.clone())).await {
             Err(error) if error.is("M_FORBIDDEN") && state.is_some() => {
-                let owner = state.as_ref().and_then(|state| state.creator.clone()).unwrap_or_else(|| session.service_id.clone());
+                let owner = state
+                    .as_ref()
+                    .and_then(|state| state.creator.clone())
+                    .unwrap_or_else(|| session.service_id.clone());
                 session.identity(run.events, &owner).await?.send(delete_alias::v3::Request::new(alias)).await?;
             }
-            other => drop(other?),
+            other => {
+                other?;
+            }
         }
     }
     if let Some(state) = &state {

@@ -39,7 +39,9 @@ pub enum CallError {
         why: String,
     },
     /// The service account exists but does not take the password derived from this fleet secret.
-    #[error("the account {account} does not accept the password derived from the fleet secret: this homeserver was set up with another secret")]
+    #[error(
+        "the account {account} does not accept the password derived from the fleet secret: this homeserver was set up with another secret"
+    )]
     WrongSecret {
         /// Which account.
         account: String,
@@ -80,7 +82,9 @@ impl CallError {
     /// As the engine understands it, about everything.
     pub(crate) fn general(self) -> ProviderError {
         match self {
-            Self::Unreachable { .. } => ProviderError::Unreachable { system: "matrix".to_owned(), why: self.to_string() },
+            Self::Unreachable { .. } => {
+                ProviderError::Unreachable { system: "matrix".to_owned(), why: self.to_string() }
+            }
             Self::WrongSecret { .. } => ProviderError::Denied {
                 system: "matrix".to_owned(),
                 why: format!("{self}; use that secret, or remove the homeserver's volume to start anew"),
@@ -106,12 +110,18 @@ impl CallError {
     }
 
     fn help(&self) -> Option<String> {
-        Some(match self.errcode()? {
-            "M_FORBIDDEN" => "the operator's account lacks the power for this: was the room or account changed by hand?",
-            "M_LIMIT_EXCEEDED" => "the homeserver limits the rate of calls: run apply again, it continues where it stopped",
-            "M_NOT_FOUND" => "something that this needs is gone: run apply again, it is planned anew",
-            _ => return None,
-        }
-        .to_owned())
+        Some(
+            match self.errcode()? {
+                "M_FORBIDDEN" => {
+                    "the operator's account lacks the power for this: was the room or account changed by hand?"
+                }
+                "M_LIMIT_EXCEEDED" => {
+                    "the homeserver limits the rate of calls: run apply again, it continues where it stopped"
+                }
+                "M_NOT_FOUND" => "something that this needs is gone: run apply again, it is planned anew",
+                _ => return None,
+            }
+            .to_owned(),
+        )
     }
 }

@@ -234,7 +234,8 @@ mod tests {
                 let (mut stream, _) = listener.accept().await.unwrap();
                 let _ = stream.read(&mut [0; 4096]).await.unwrap();
                 if status > 0 {
-                    let head = format!("HTTP/1.1 {status} x\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+                    let head =
+                        format!("HTTP/1.1 {status} x\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
                     stream.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
                 }
             }
@@ -266,7 +267,10 @@ mod tests {
         let http = server(vec![(401, r#"{"errcode":"M_UNKNOWN_TOKEN","error":"Invalid access token"}"#)]).await;
         let caller = Caller::anonymous(&http, &fleet_apply::Silent).with_token(Secret::new("a-token-nobody-sees"));
         let error = caller.send(whoami::v3::Request::new()).await.unwrap_err();
-        assert_eq!(error.to_string(), "GET /_matrix/client/v3/account/whoami: Invalid access token (M_UNKNOWN_TOKEN, HTTP 401)");
+        assert_eq!(
+            error.to_string(),
+            "GET /_matrix/client/v3/account/whoami: Invalid access token (M_UNKNOWN_TOKEN, HTTP 401)"
+        );
         assert!(!format!("{error:?}").contains("nobody-sees"));
     }
 }

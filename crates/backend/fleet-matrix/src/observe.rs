@@ -6,14 +6,10 @@ use fleet_apply::Events;
 use fleet_model::{Address, Kind};
 use fleet_plan::{Health, Observed, RunState, State};
 use futures::{StreamExt, TryStreamExt, stream};
-use ruma::{
-    OwnedRoomId,
-    api::client::membership::joined_rooms,
-};
+use ruma::{OwnedRoomId, api::client::membership::joined_rooms};
 
 use crate::{
-    Flavour, account,
-    direct,
+    Flavour, account, direct,
     error::CallError,
     http::Caller,
     record::{Records, RoomRecord},
@@ -80,7 +76,9 @@ impl Look<'_> {
             match record {
                 Some(record) if record.closed => {}
                 None if !self.accounts.contains(localpart) => {
-                    state.orphans.insert(address, format!("{user} exists, and fleetctl neither made it nor finds it declared"));
+                    state
+                        .orphans
+                        .insert(address, format!("{user} exists, and fleetctl neither made it nor finds it declared"));
                 }
                 record => {
                     let name = listed.displayname.unwrap_or_default();
@@ -129,8 +127,11 @@ impl Look<'_> {
         };
         let found: Vec<(String, OwnedRoomId)> =
             self.rooms.iter().filter_map(|alias| Some(((*alias).to_owned(), place(alias)?.clone()))).collect();
-        let ours: BTreeSet<OwnedRoomId> =
-            found.iter().map(|(_, id)| id.clone()).chain(self.records.rooms.values().map(|r| r.room_id.clone())).collect();
+        let ours: BTreeSet<OwnedRoomId> = found
+            .iter()
+            .map(|(_, id)| id.clone())
+            .chain(self.records.rooms.values().map(|r| r.room_id.clone()))
+            .collect();
         for room in listed.values().filter(|room| !ours.contains(&room.room_id)) {
             let (name, what) = self.stranger(room);
             state.orphans.insert(Address::new(Kind::Room, name), what);
@@ -154,7 +155,8 @@ impl Look<'_> {
     fn seen(&self, alias: &str, room: &RoomState) -> Observed {
         let record = self.records.rooms.get(alias);
         // A direct-message room is one that its members made; before it is recorded only that tells it.
-        let direct = record.map_or_else(|| room.creator.as_ref() != Some(&self.session.service_id), |record| record.direct);
+        let direct =
+            record.map_or_else(|| room.creator.as_ref() != Some(&self.session.service_id), |record| record.direct);
         room::observed(self.session, alias, room, record, direct)
     }
 

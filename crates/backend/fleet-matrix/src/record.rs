@@ -13,7 +13,7 @@ use ruma::{
         filter::{Filter, FilterDefinition, RoomFilter},
         sync::sync_events,
     },
-    events::{GlobalAccountDataEventType, AnyGlobalAccountDataEventContent},
+    events::{AnyGlobalAccountDataEventContent, GlobalAccountDataEventType},
     serde::Raw,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -87,7 +87,9 @@ async fn synced(service: &Caller<'_>) -> Result<Map<String, Value>, CallError> {
     let answer = service.send(request).await?;
     let mut found = Map::new();
     for event in answer.account_data.events {
-        if let (Ok(Some(kind)), Ok(Some(content))) = (event.get_field::<String>("type"), event.get_field::<Value>("content")) {
+        if let (Ok(Some(kind)), Ok(Some(content))) =
+            (event.get_field::<String>("type"), event.get_field::<Value>("content"))
+        {
             found.insert(kind, content);
         }
     }
@@ -95,7 +97,11 @@ async fn synced(service: &Caller<'_>) -> Result<Map<String, Value>, CallError> {
 }
 
 /// One account's entry.
-pub async fn read_account(service: &Caller<'_>, user: &UserId, localpart: &str) -> Result<Option<AccountRecord>, CallError> {
+pub async fn read_account(
+    service: &Caller<'_>,
+    user: &UserId,
+    localpart: &str,
+) -> Result<Option<AccountRecord>, CallError> {
     read(service, user, &format!("{ACCOUNT}{localpart}")).await
 }
 

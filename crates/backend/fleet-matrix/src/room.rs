@@ -12,7 +12,10 @@ use ruma::{
             invite_user::{self, v3::InviteUserId},
             join_room_by_id, kick_user, unban_user,
         },
-        room::{Visibility, create_room::{self, RoomPowerLevelsContentOverride}},
+        room::{
+            Visibility,
+            create_room::{self, RoomPowerLevelsContentOverride},
+        },
         state::{get_state_events, send_state_event},
     },
     events::{
@@ -46,7 +49,13 @@ const JOINS_AT_ONCE: usize = 4;
 const OWNER: i64 = 100;
 
 /// A room as observed. `record` is what we wrote down of it.
-pub fn observed(session: &Session, alias: &str, state: &RoomState, record: Option<&RoomRecord>, direct: bool) -> Observed {
+pub fn observed(
+    session: &Session,
+    alias: &str,
+    state: &RoomState,
+    record: Option<&RoomRecord>,
+    direct: bool,
+) -> Observed {
     let unfinished = if record.is_none_or(|record| record.room_id != state.id) {
         Some("an apply was interrupted before it was complete".to_owned())
     } else if state.alias.as_deref() != Some(alias) {
@@ -222,7 +231,8 @@ impl Work<'_> {
         levels
             .into_iter()
             .map(|(user, level)| {
-                let level = Int::new(level).ok_or_else(|| CallError::Local(format!("power {level} is out of range")))?;
+                let level =
+                    Int::new(level).ok_or_else(|| CallError::Local(format!("power {level} is out of range")))?;
                 Ok((user, level))
             })
             .collect()
@@ -232,7 +242,9 @@ impl Work<'_> {
         let Found { state, named } = found;
         let session = self.run.session;
         if state.creator.as_ref() != Some(&session.service_id) {
-            return Err(self.foreign(&state.creator.as_ref().map_or_else(|| "somebody else's room".to_owned(), |c| format!("a room of {c}"))));
+            return Err(self.foreign(
+                &state.creator.as_ref().map_or_else(|| "somebody else's room".to_owned(), |c| format!("a room of {c}")),
+            ));
         }
         if !state.is(&session.service_id, &MembershipState::Join) {
             self.return_to(&state).await?;
@@ -279,10 +291,8 @@ impl Work<'_> {
     async fn empower(&self, state: &RoomState) -> Result<(), CallError> {
         let sovereign = state.sovereigns.contains(&self.run.session.service_id);
         let wanted = self.levels(sovereign)?;
-        let mut content = state
-            .power
-            .clone()
-            .ok_or_else(|| CallError::Local(format!("{} has no power levels", self.alias)))?;
+        let mut content =
+            state.power.clone().ok_or_else(|| CallError::Local(format!("{} has no power levels", self.alias)))?;
         if content.users == wanted && content.users_default == Int::from(0) {
             return Ok(());
         }
@@ -291,7 +301,11 @@ impl Work<'_> {
         self.set::<RoomPowerLevelsEventContent>(state, &content).await
     }
 
-    async fn set<T: StateEventContent<StateKey = EmptyStateKey>>(&self, state: &RoomState, content: &T) -> Result<(), CallError> {
+    async fn set<T: StateEventContent<StateKey = EmptyStateKey>>(
+        &self,
+        state: &RoomState,
+        content: &T,
+    ) -> Result<(), CallError> {
         let request = send_state_event::v3::Request::new(state.id.clone(), &EmptyStateKey, content)
             .map_err(|e| CallError::Local(e.to_string()))?;
         self.service.send(request).await.map(drop)
@@ -341,7 +355,8 @@ impl Work<'_> {
         if state.is(&session.service_id, &MembershipState::Invite) {
             return join(&self.service, &state.id).await;
         }
-        let mut refusal = CallError::Local(format!("nobody is left in {} who could invite {}", self.alias, session.service_id));
+        let mut refusal =
+            CallError::Local(format!("nobody is left in {} who could invite {}", self.alias, session.service_id));
         for member in state.joined().filter(|user| user.server_name() == session.service_id.server_name()) {
             let member = session.identity(self.run.events, member).await?;
             match invite(&member, &state.id, &session.service_id).await {

@@ -152,7 +152,9 @@ fn reply(event: &AnySyncTimelineEvent, sender: &OwnedUserId) -> Option<Reply> {
 /// Whom a text mentions, and the `@words` that name nobody.
 fn mentions(text: &str, people: &BTreeMap<OwnedUserId, String>) -> (Vec<OwnedUserId>, Vec<String>) {
     let (mut found, mut unknown) = (Vec::new(), Vec::new());
-    let starts = text.match_indices('@').filter(|(at, _)| *at == 0 || text[..*at].ends_with(|c: char| c.is_whitespace() || c == '('));
+    let starts = text
+        .match_indices('@')
+        .filter(|(at, _)| *at == 0 || text[..*at].ends_with(|c: char| c.is_whitespace() || c == '('));
     for (at, _) in starts {
         let rest = &text[at..];
         let word = rest.split(|c: char| c.is_whitespace() || ",;!?()".contains(c)).next().unwrap_or_default();
@@ -185,7 +187,9 @@ mod tests {
 
     #[test]
     fn a_person_is_mentioned_by_id_by_local_part_and_by_display_name() {
-        for text in ["@aaron.phillips:a.b hello", "hello @aaron.phillips.", "hey @Aaron Phillips, hello", "(@AARON.PHILLIPS)"] {
+        for text in
+            ["@aaron.phillips:a.b hello", "hello @aaron.phillips.", "hey @Aaron Phillips, hello", "(@AARON.PHILLIPS)"]
+        {
             assert_eq!(mentions(text, &people()).0, [parsed("@aaron.phillips:a.b").unwrap()], "{text}");
         }
     }
@@ -193,6 +197,9 @@ mod tests {
     #[test]
     fn mail_addresses_are_no_mentions_and_strangers_are_told() {
         assert_eq!(mentions("write to x@manu", &people()), (vec![], vec![]));
-        assert_eq!(mentions("@nobody: hello @manu", &people()), (vec![parsed("@manu:a.b").unwrap()], vec!["@nobody".to_owned()]));
+        assert_eq!(
+            mentions("@nobody: hello @manu", &people()),
+            (vec![parsed("@manu:a.b").unwrap()], vec!["@nobody".to_owned()])
+        );
     }
 }

@@ -147,7 +147,11 @@ impl Session {
     async fn login_service(&self, events: &dyn Events) -> Result<Secret, CallError> {
         let password = self.secret.password(self.service_id.as_str(), 0);
         let token = login(&self.anonymous(events), &self.service_id, &password).await.map_err(|error| {
-            if error.is("M_FORBIDDEN") { CallError::WrongSecret { account: self.service_id.to_string() } } else { error }
+            if error.is("M_FORBIDDEN") {
+                CallError::WrongSecret { account: self.service_id.to_string() }
+            } else {
+                error
+            }
         })?;
         keep(&self.settings.token_file, &token)?;
         Ok(token)
@@ -168,7 +172,12 @@ impl Session {
     }
 
     /// The same by a password of a known epoch, where there is no admin API to borrow an identity from.
-    pub async fn identity_with<'a>(&'a self, events: &'a dyn Events, user: &UserId, epoch: u32) -> Result<Caller<'a>, CallError> {
+    pub async fn identity_with<'a>(
+        &'a self,
+        events: &'a dyn Events,
+        user: &UserId,
+        epoch: u32,
+    ) -> Result<Caller<'a>, CallError> {
         let mut known = self.identities.lock().await;
         let token = match known.get(user) {
             Some(token) => token.clone(),
@@ -241,7 +250,9 @@ async fn login(anonymous: &Caller<'_>, user: &UserId, password: &Secret) -> Resu
 
 /// Writes a token where only its owner reads it, all or nothing.
 fn keep(file: &Path, token: &Secret) -> Result<(), CallError> {
-    let failed = |e: std::io::Error| CallError::Local(format!("the token of the service account cannot be kept in {}: {e}", file.display()));
+    let failed = |e: std::io::Error| {
+        CallError::Local(format!("the token of the service account cannot be kept in {}: {e}", file.display()))
+    };
     if let Some(folder) = file.parent() {
         std::fs::create_dir_all(folder).map_err(failed)?;
     }

@@ -50,7 +50,9 @@ impl RoomState {
         Self {
             id,
             name: one(StateEventType::RoomName).content::<RoomNameEventContent>().map_or_else(String::new, |c| c.name),
-            topic: one(StateEventType::RoomTopic).content::<RoomTopicEventContent>().map_or_else(String::new, |c| c.topic),
+            topic: one(StateEventType::RoomTopic)
+                .content::<RoomTopicEventContent>()
+                .map_or_else(String::new, |c| c.topic),
             alias: alias.map(|alias| alias.alias().to_owned()),
             public: one(StateEventType::RoomJoinRules)
                 .content::<RoomJoinRulesEventContent>()
@@ -96,7 +98,8 @@ impl RoomState {
 
     fn power_of(&self, members: &BTreeSet<String>) -> BTreeMap<String, i64> {
         let Some(levels) = &self.power else { return BTreeMap::new() };
-        let explicit: BTreeMap<&str, i64> = levels.users.iter().map(|(user, level)| (user.as_str(), (*level).into())).collect();
+        let explicit: BTreeMap<&str, i64> =
+            levels.users.iter().map(|(user, level)| (user.as_str(), (*level).into())).collect();
         let default: i64 = levels.users_default.into();
         members
             .iter()
@@ -145,7 +148,8 @@ struct Single<'a> {
 impl Single<'_> {
     fn event(&self) -> Option<&Raw<AnyStateEvent>> {
         self.events.iter().find(|event| {
-            is_of(event, &self.kind) && matches!(event.get_field::<String>("state_key"), Ok(Some(key)) if key.is_empty())
+            is_of(event, &self.kind)
+                && matches!(event.get_field::<String>("state_key"), Ok(Some(key)) if key.is_empty())
         })
     }
 

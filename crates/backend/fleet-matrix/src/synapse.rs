@@ -36,7 +36,8 @@ pub async fn users(service: &Caller<'_>) -> Result<Vec<Listed>, CallError> {
     let mut all = Vec::new();
     let mut from = "0".to_owned();
     loop {
-        let path = format!("/_synapse/admin/v2/users?from={from}&limit={PAGE}&guests=false&deactivated=false&order_by=name");
+        let path =
+            format!("/_synapse/admin/v2/users?from={from}&limit={PAGE}&guests=false&deactivated=false&order_by=name");
         let page: Page = service.admin(Method::GET, &path, NOTHING).await?;
         all.extend(page.users);
         match page.next_token {

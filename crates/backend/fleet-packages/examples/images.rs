@@ -66,8 +66,19 @@ fn homeserver_packages() -> Vec<String> {
 
 fn agent_packages() -> Vec<String> {
     texts(&[
-        "base-files", "bash", "ca-certificates", "coreutils", "dash", "findutils", "grep", "libc6", "libgcc-s1",
-        "libstdc++6", "procps", "sed", "tzdata",
+        "base-files",
+        "bash",
+        "ca-certificates",
+        "coreutils",
+        "dash",
+        "findutils",
+        "grep",
+        "libc6",
+        "libgcc-s1",
+        "libstdc++6",
+        "procps",
+        "sed",
+        "tzdata",
     ])
 }
 
@@ -82,7 +93,12 @@ async fn lock(workshop: &Workshop) -> Result<Lock> {
         let start = Instant::now();
         let request = debian::Request { suite: "bookworm", platform: PLATFORM, packages: &packages };
         let resolved = debian::resolve(workshop, request).await?;
-        println!("{image}: {} Debian packages {:?} {:.1?}", resolved.lock.packages.len(), resolved.notes, start.elapsed());
+        println!(
+            "{image}: {} Debian packages {:?} {:.1?}",
+            resolved.lock.packages.len(),
+            resolved.notes,
+            start.elapsed()
+        );
         lock.debian.entry(image.into()).or_default().insert("amd64".into(), resolved.lock);
     }
     let requirements = texts(&["matrix-synapse==1.163.2"]);

@@ -58,19 +58,17 @@ struct Dist {
 async fn document(workshop: &Workshop, name: &str, version: &str) -> Result<Document, FetchError> {
     let url = format!("{}/{}/{version}", workshop.sources.npm, name.replace('/', "%2f"));
     let answer = workshop.fetcher.answer(&url, "application/json").await?;
-    serde_json::from_slice(&answer)
-        .map_err(|error| FetchError::Unreachable { url: crate::fetch::shown(&url), why: format!("its answer is no package document: {error}") })
+    serde_json::from_slice(&answer).map_err(|error| FetchError::Unreachable {
+        url: crate::fetch::shown(&url),
+        why: format!("its answer is no package document: {error}"),
+    })
 }
 
 /// The lock entry of a Node version: the npm packages that carry the official binary.
 ///
 /// # Errors
 /// [`FetchError`]; absent ([`FetchError::is_absent`]) when there is no such version.
-pub async fn resolve_node(
-    workshop: &Workshop,
-    version: &str,
-    platforms: &[Platform],
-) -> Result<NodeLock, FetchError> {
+pub async fn resolve_node(workshop: &Workshop, version: &str, platforms: &[Platform]) -> Result<NodeLock, FetchError> {
     let mut lock = NodeLock { version: version.to_owned(), platforms: BTreeMap::new() };
     for platform in platforms {
         let name = format!("node-linux-{}", platform.npm_cpu());

@@ -36,9 +36,7 @@ impl Pinned for PipPin {
         let base = Url::parse(&page);
         let found = found.and_then(|link| base.ok()?.join(&link).ok());
         let why = || format!("its page does not list {}", self.filename);
-        found
-            .map(|url| vec![url.to_string()])
-            .ok_or_else(|| FetchError::Unreachable { url: shown(&page), why: why() })
+        found.map(|url| vec![url.to_string()]).ok_or_else(|| FetchError::Unreachable { url: shown(&page), why: why() })
     }
 
     /// Indexes have no second place.
@@ -75,7 +73,8 @@ mod tests {
     fn a_wheel_is_found_on_pages_of_both_formats() {
         let json = r#"{"meta":{},"files":[{"filename":"a-1.tar.gz","url":"x"},{"filename":"a-1-py3-none-any.whl","url":"../p/a-1-py3-none-any.whl"}]}"#;
         assert_eq!(link(json, "a-1-py3-none-any.whl").as_deref(), Some("../p/a-1-py3-none-any.whl"));
-        let html = r#"<a href="/p/xa-1-py3-none-any.whl#sha256=1">x</a><a href="/p/a-1-py3-none-any.whl#sha256=0">a</a>"#;
+        let html =
+            r#"<a href="/p/xa-1-py3-none-any.whl#sha256=1">x</a><a href="/p/a-1-py3-none-any.whl#sha256=0">a</a>"#;
         assert_eq!(link(html, "a-1-py3-none-any.whl").as_deref(), Some("/p/a-1-py3-none-any.whl#sha256=0"));
         assert_eq!(link(html, "b-1-py3-none-any.whl"), None);
     }

@@ -241,12 +241,10 @@ impl Job {
             }
             LayerRecipe::Files { entries } => self.files(entries).map(|tree| (tree, Vec::new())),
             LayerRecipe::Base { .. }
-        | LayerRecipe::Image { .. }
-        | LayerRecipe::FleetAgent { .. }
-        | LayerRecipe::Fleetctl { .. }
-        | LayerRecipe::Containerfile { .. } => {
-                Ok((Tree::new(), Vec::new()))
-            }
+            | LayerRecipe::Image { .. }
+            | LayerRecipe::FleetAgent { .. }
+            | LayerRecipe::Fleetctl { .. }
+            | LayerRecipe::Containerfile { .. } => Ok((Tree::new(), Vec::new())),
         }
     }
 
@@ -266,11 +264,8 @@ impl Job {
     }
 
     fn debian(&self, pins: &[DebPin], users: &[User], sink: &SpillSink) -> Result<(Tree, Vec<String>), Failure> {
-        let packages = self.unpacked(
-            pins,
-            DebPin::title,
-            |_, file| Ok(read_deb(io::BufReader::new(file), &mut sink.clone())?),
-        )?;
+        let packages =
+            self.unpacked(pins, DebPin::title, |_, file| Ok(read_deb(io::BufReader::new(file), &mut sink.clone())?))?;
         let root = RootFs::from_packages(packages, users).map_err(|error| ("debian".to_owned(), error.into()))?;
         let note = |(package, scripts): (&String, &Vec<String>)| {
             format!("{package}: maintainer scripts not run: {}", scripts.join(", "))
@@ -294,7 +289,9 @@ impl Job {
             NpmLinks::Own => {
                 fleet_oci::npm::links(to, request, packages.iter().map(|pin| (pin.path.as_str(), &pin.bin)))
             }
-            NpmLinks::Of(all) => fleet_oci::npm::links(to, request, all.iter().map(|one| (one.path.as_str(), &one.bin))),
+            NpmLinks::Of(all) => {
+                fleet_oci::npm::links(to, request, all.iter().map(|one| (one.path.as_str(), &one.bin)))
+            }
             NpmLinks::Elsewhere => Ok(Tree::new()),
         }
     }
@@ -339,9 +336,9 @@ impl Job {
     fn files(&self, entries: &[FileEntry]) -> Result<Tree, Failure> {
         let mut tree = Tree::new();
         for entry in entries {
-            let inserted = self.node_of(entry).and_then(|node| {
-                tree.insert(entry.path.trim_start_matches('/'), node).map_err(PackError::from)
-            });
+            let inserted = self
+                .node_of(entry)
+                .and_then(|node| tree.insert(entry.path.trim_start_matches('/'), node).map_err(PackError::from));
             inserted.map_err(|error| (entry.path.clone(), error))?;
         }
         Ok(tree)

@@ -53,11 +53,9 @@ impl Sources {
             set(&mut sources.npm, setting(&read(&file), "registry"));
         }
         set(&mut sources.npm, variable(&["npm_config_registry", "NPM_CONFIG_REGISTRY"]));
-        for file in [
-            "/etc/pip.conf".to_owned(),
-            format!("{home}/.pip/pip.conf"),
-            format!("{home}/.config/pip/pip.conf"),
-        ] {
+        for file in
+            ["/etc/pip.conf".to_owned(), format!("{home}/.pip/pip.conf"), format!("{home}/.config/pip/pip.conf")]
+        {
             set(&mut sources.pip, setting(&read(&file), "index-url"));
         }
         set(&mut sources.pip, variable(&["PIP_INDEX_URL"]));

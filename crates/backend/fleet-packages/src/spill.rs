@@ -10,10 +10,7 @@ use std::{
     },
 };
 
-use fleet_oci::{
-    Content, ContentSink, MemorySink,
-    content::ByteSource,
-};
+use fleet_oci::{Content, ContentSink, MemorySink, content::ByteSource};
 
 /// Files of at most this many bytes stay in memory: a round trip costs more than they do.
 const SMALL: u64 = 512;

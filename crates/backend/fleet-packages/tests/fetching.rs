@@ -123,7 +123,9 @@ async fn a_package_that_left_the_mirror_comes_from_the_snapshot_archive() {
 async fn a_package_that_is_nowhere_is_one_error_with_the_command_that_mends_it() {
     let bench = Bench::new();
     let message = bench.realize(&layer(pin(&deb()))).await.unwrap_err();
-    for part in ["Debian package tool 1", "/debian/pool/main/t/tool.deb answered 404", "fleetctl lock --only image/agent"] {
+    for part in
+        ["Debian package tool 1", "/debian/pool/main/t/tool.deb answered 404", "fleetctl lock --only image/agent"]
+    {
         assert!(message.contains(part), "{part:?} is not in {message}");
     }
 }
@@ -180,8 +182,7 @@ async fn an_npm_tarball_is_found_where_the_registry_says_it_is() {
 
 fn integrity(digest: &Digest) -> String {
     use base64::{Engine as _, engine::general_purpose::STANDARD};
-    let bytes: Vec<u8> =
-        (0..64).map(|at| u8::from_str_radix(&digest.hex()[2 * at..2 * at + 2], 16).unwrap()).collect();
+    let bytes: Vec<u8> = (0..64).map(|at| u8::from_str_radix(&digest.hex()[2 * at..2 * at + 2], 16).unwrap()).collect();
     format!("sha512-{}", STANDARD.encode(bytes))
 }
 

@@ -110,7 +110,8 @@ impl<'a> Archive<'a> {
     pub(crate) fn image(&mut self, name: Option<&str>, platform: Platform) -> Result<Archived, LocalError> {
         let json = self.small("manifest.json", MAXIMUM_MANIFEST as u64)?;
         let said: Vec<Said> = serde_json::from_slice(&json).map_err(|error| malformed(self.path, error.to_string()))?;
-        let there = said.iter().flat_map(|image| image.repo_tags.iter().flatten()).cloned().collect::<Vec<_>>().join(", ");
+        let there =
+            said.iter().flat_map(|image| image.repo_tags.iter().flatten()).cloned().collect::<Vec<_>>().join(", ");
         let fitting: Vec<Said> = said.into_iter().filter(|image| name.is_none_or(|name| image.has(name))).collect();
         let several = fitting.len() > 1;
         let mut found = Vec::new();
@@ -139,7 +140,8 @@ impl<'a> Archive<'a> {
         store: &Store,
     ) -> Result<Base, LocalError> {
         is_for(self.path, &image.config, platform)?;
-        let (settings, diff_ids) = read_config(&image.config).map_err(|error| malformed(self.path, error.to_string()))?;
+        let (settings, diff_ids) =
+            read_config(&image.config).map_err(|error| malformed(self.path, error.to_string()))?;
         if diff_ids.len() != image.layers.len() {
             let why = format!("{} layers in its manifest, {} in its config", image.layers.len(), diff_ids.len());
             return Err(malformed(self.path, why));
@@ -294,8 +296,12 @@ mod tests {
         let configs = [config(&[&id], "arm64"), config(&[&id], "amd64")];
         let manifest = r#"[{"Config": "0", "Layers": ["l"]}, {"Config": "1", "Layers": ["l"]}]"#;
         let [arm, amd] = [&configs[0], &configs[1]].map(|config| config.as_bytes());
-        let members =
-            [Member::File("0", arm), Member::File("1", amd), Member::File("l", &layer), Member::File("manifest.json", manifest.as_bytes())];
+        let members = [
+            Member::File("0", arm),
+            Member::File("1", amd),
+            Member::File("l", &layer),
+            Member::File("manifest.json", manifest.as_bytes()),
+        ];
         let local = archive(place.path(), &members);
         assert_eq!(local.resolve(PLATFORM).unwrap(), Digest::sha256(amd));
         assert_eq!(local.resolve(Platform::LinuxArm64).unwrap(), Digest::sha256(arm));

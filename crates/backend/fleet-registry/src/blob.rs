@@ -9,7 +9,11 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use fleet_oci::{Digest, digest::Hasher, upload::{BlobRef, Upload}};
+use fleet_oci::{
+    Digest,
+    digest::Hasher,
+    upload::{BlobRef, Upload},
+};
 use fleet_store::{RecordId, Store};
 use futures::{TryStreamExt as _, stream};
 use reqwest::{

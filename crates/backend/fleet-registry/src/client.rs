@@ -87,7 +87,7 @@ impl Inner {
                 _ => Err(self.transport.refused(session, response, "a look at a manifest").await),
             }
         };
-        let Some(response) = self.transport.retried(session, || ask()).await? else { return Ok(None) };
+        let Some(response) = self.transport.retried(session, ask).await? else { return Ok(None) };
         if let Some(digest) = content_digest(&response) {
             return Ok(Some(digest));
         }

@@ -254,10 +254,7 @@ pub(crate) fn at(path: &Path) -> impl FnOnce(io::Error) -> LocalError {
 #[cfg(test)]
 mod tests {
     use fleet_oci::{
-        Content, Image, ImageConfig, Meta, Node, Tree, Upload,
-        image::assemble,
-        layer::write_layer,
-        layout::Item,
+        Content, Image, ImageConfig, Meta, Node, Tree, Upload, image::assemble, layer::write_layer, layout::Item,
     };
 
     use super::*;
@@ -301,7 +298,9 @@ mod tests {
         let other = Digest::sha256(b"another");
         let refused = local.read(&other, PLATFORM, Compression::Gzip, &store).unwrap_err();
         assert!(matches!(refused, LocalError::Changed { .. }), "{refused}");
-        assert!(local.resolve(Platform::LinuxArm64).unwrap_err().to_string().contains("linux/amd64, not for linux/arm64"));
+        assert!(
+            local.resolve(Platform::LinuxArm64).unwrap_err().to_string().contains("linux/amd64, not for linux/arm64")
+        );
     }
 
     #[test]

@@ -7,12 +7,27 @@ use crate::manifest::{Document, Kind, MAXIMUM_LAYERS, MAXIMUM_MANIFEST};
 
 const DIGEST: &str = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
 const WORDS: [&str; 16] = [
-    "null", "[]", "{}", "\"\"", "-1", "18446744073709551616", "1e999", "true", "[[[[[[[[", "{\"manifests\":[{\"manifests\":",
-    "\"sha256:\"", "\"sha512:00\"", "\"../../x\"", "\"\\ud800\"", ",", "\"manifests\":[],",
+    "null",
+    "[]",
+    "{}",
+    "\"\"",
+    "-1",
+    "18446744073709551616",
+    "1e999",
+    "true",
+    "[[[[[[[[",
+    "{\"manifests\":[{\"manifests\":",
+    "\"sha256:\"",
+    "\"sha512:00\"",
+    "\"../../x\"",
+    "\"\\ud800\"",
+    ",",
+    "\"manifests\":[],",
 ];
 
 fn seeds() -> Vec<Vec<u8>> {
-    let blob = |kind: &str| format!(r#"{{"mediaType":"application/vnd.oci.image.{kind}","digest":"{DIGEST}","size":7}}"#);
+    let blob =
+        |kind: &str| format!(r#"{{"mediaType":"application/vnd.oci.image.{kind}","digest":"{DIGEST}","size":7}}"#);
     let layer = blob("layer.v1.tar+zstd");
     let layers = [layer.as_str(); 3].join(",");
     let image = format!(
@@ -20,7 +35,9 @@ fn seeds() -> Vec<Vec<u8>> {
         blob("config.v1+json"),
     );
     let entry = |architecture: &str| {
-        format!(r#"{{"mediaType":"x","size":1,"digest":"{DIGEST}","platform":{{"os":"linux","architecture":"{architecture}"}}}}"#)
+        format!(
+            r#"{{"mediaType":"x","size":1,"digest":"{DIGEST}","platform":{{"os":"linux","architecture":"{architecture}"}}}}"#
+        )
     };
     let index = format!(r#"{{"schemaVersion":2,"manifests":[{},{},{layer}]}}"#, entry("arm64"), entry("amd64"));
     vec![image.into_bytes(), index.into_bytes()]

@@ -204,7 +204,7 @@ impl<'a> Pushing<'a> {
                 Ok(Vec::new())
             }
         };
-        let bytes = transport.retried(&self.session, || ask()).await?;
+        let bytes = transport.retried(&self.session, ask).await?;
         if Digest::sha256(&bytes) != *digest {
             return Ok(Kept::default());
         }
@@ -270,15 +270,10 @@ impl<'a> Pushing<'a> {
             let wanted = [StatusCode::CREATED, StatusCode::ACCEPTED, StatusCode::OK];
             transport.expect(&self.session, request, &wanted, what).await
         };
-        transport.retried(&self.session, || ask()).await
+        transport.retried(&self.session, ask).await
     }
 
-    async fn finish(
-        &self,
-        upload: &Upload,
-        version: &str,
-        answer: Result<(), Trouble>,
-    ) -> Result<(), RegistryError> {
+    async fn finish(&self, upload: &Upload, version: &str, answer: Result<(), Trouble>) -> Result<(), RegistryError> {
         match answer {
             // A registry that keeps tags as they are refuses the same image, too, when somebody else was quicker.
             Err(trouble)

@@ -59,7 +59,9 @@ impl Named {
             _ => path.to_owned(),
         };
         if !repository.split('/').all(is_part) {
-            return Err(wrong("names of repositories are lower-case letters and digits, with `.`, `_`, `-` and `/` between them"));
+            return Err(wrong(
+                "names of repositories are lower-case letters and digits, with `.`, `_`, `-` and `/` between them",
+            ));
         }
         if registry.len() + 1 + repository.len() > MAXIMUM_NAME {
             return Err(wrong(&format!("its name is longer than {MAXIMUM_NAME} bytes")));
@@ -74,7 +76,9 @@ impl Named {
 fn is_registry(text: &str) -> bool {
     let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((address, "")) => return address.parse::<Ipv6Addr>().is_ok(),
-        Some((address, port)) if address.parse::<Ipv6Addr>().is_ok() && port.starts_with(':') => ("v6", Some(&port[1..])),
+        Some((address, port)) if address.parse::<Ipv6Addr>().is_ok() && port.starts_with(':') => {
+            ("v6", Some(&port[1..]))
+        }
         Some(_) => return false,
         None => text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port))),
     };
@@ -83,7 +87,8 @@ fn is_registry(text: &str) -> bool {
         !label.is_empty() && label.bytes().all(inner) && !label.starts_with('-') && !label.ends_with('-')
     };
     let number = |port: &str| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
-    let telling = text.contains(['.', ':']) || text == "localhost" || text.bytes().any(|byte| byte.is_ascii_uppercase());
+    let telling =
+        text.contains(['.', ':']) || text == "localhost" || text.bytes().any(|byte| byte.is_ascii_uppercase());
     telling && host.split('.').all(label) && port.is_none_or(number)
 }
 
@@ -222,8 +227,33 @@ mod tests {
         let long = format!("ghcr.io/{}", "a".repeat(300));
         let tag = format!("a:{}", "t".repeat(129));
         for bad in [
-            "", "/", "a/", "/a", "a//b", "A", "a:", "a:-x", "a@", "a@sha256:12", "a b", "a..b", "a___b", "-a", "a-", "a.",
-            "ghcr.io/A", "ghcr.io:x/a", "-x.io/a", "[::g]:1/a", "a/ü", "http://a/b", "a?x", "a#x", "../x", &long, &tag,
+            "",
+            "/",
+            "a/",
+            "/a",
+            "a//b",
+            "A",
+            "a:",
+            "a:-x",
+            "a@",
+            "a@sha256:12",
+            "a b",
+            "a..b",
+            "a___b",
+            "-a",
+            "a-",
+            "a.",
+            "ghcr.io/A",
+            "ghcr.io:x/a",
+            "-x.io/a",
+            "[::g]:1/a",
+            "a/ü",
+            "http://a/b",
+            "a?x",
+            "a#x",
+            "../x",
+            &long,
+            &tag,
         ] {
             assert!(Named::parse(bad).is_err(), "{bad}");
         }

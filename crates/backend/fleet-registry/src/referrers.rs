@@ -29,7 +29,8 @@ impl Pushing<'_> {
     /// Has statements in the target's repository and sees to it that they are listed: what is not is written into the
     /// list of its subject, once for all. Where the list cannot be written a notice says so.
     pub async fn attach(&self, statements: &[Upload]) -> Result<(), Trouble> {
-        let subjects: BTreeSet<&Digest> = statements.iter().filter_map(|statement| statement.subject.as_ref()).collect();
+        let subjects: BTreeSet<&Digest> =
+            statements.iter().filter_map(|statement| statement.subject.as_ref()).collect();
         // A list is read, changed and written by one push of this process at a time.
         let _alone = self.client.listing.lock().await;
         let known = async {
@@ -114,7 +115,7 @@ impl Pushing<'_> {
                 _ => Err(transport.refused(&self.session, response, "a look at a list of referrers").await),
             }
         };
-        let Some(bytes) = transport.retried(&self.session, || ask()).await? else { return Ok(Vec::new()) };
+        let Some(bytes) = transport.retried(&self.session, ask).await? else { return Ok(Vec::new()) };
         let index: Value = serde_json::from_slice(&bytes)
             .map_err(|error| self.session.malformed(format!("the list of referrers {tag}: {error}")))?;
         let listed = index["manifests"].as_array().cloned();

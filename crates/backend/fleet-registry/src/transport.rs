@@ -146,7 +146,8 @@ pub(crate) struct Clients {
 impl Clients {
     fn new(ca_bundle: Option<PathBuf>) -> Result<Self, RegistryError> {
         // Without a certificate it trusts nobody: an address with TLS is for the other one.
-        let plain = client(false).tls_certs_only([]).build().map_err(|error| RegistryError::Setup(innermost(&error)))?;
+        let plain =
+            client(false).tls_certs_only([]).build().map_err(|error| RegistryError::Setup(innermost(&error)))?;
         let clients = Self { plain, secure: OnceLock::new(), ca_bundle };
         if clients.ca_bundle.is_some() {
             clients.secure()?; // one that was named and cannot be used is told at once
@@ -335,11 +336,7 @@ pub(crate) fn location(session: &Session<'_>, response: &Response) -> Result<Url
 }
 
 /// An answer, in time. The client's own time-out would count the sending of a long body, too.
-pub(crate) async fn answer(
-    clients: &Clients,
-    session: &Session<'_>,
-    request: Request,
-) -> Result<Response, Trouble> {
+pub(crate) async fn answer(clients: &Clients, session: &Session<'_>, request: Request) -> Result<Response, Trouble> {
     let length = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     let sending = Duration::from_secs(length.unwrap_or(0) / SLOWEST_UPLOAD);
     match tokio::time::timeout(ANSWER_TIME + sending, clients.execute(session, request)).await {

@@ -92,7 +92,10 @@ async fn blobs_that_an_earlier_process_left_and_that_are_gone_are_sent_again() {
     let mut registry = DockerRegistry::start();
     let bench = Bench::new(ME);
     let layer = bench.large("a", 1 << 20, 1);
-    bench.push(&bench.client(), &target(&registry.host, "org/app:d-1"), &image(&[layer.clone()], "a")).await.unwrap();
+    bench
+        .push(&bench.client(), &target(&registry.host, "org/app:d-1"), &image(std::slice::from_ref(&layer), "a"))
+        .await
+        .unwrap();
     registry.kill();
     std::fs::remove_dir_all(registry.folder.path().join("images")).unwrap();
     registry.start_again();
@@ -119,7 +122,10 @@ async fn blobs_that_were_known_and_are_gone_are_sent_after_all() {
     let bench = Bench::new(ME);
     let client = bench.client();
     let layer = bench.large("a", 1 << 20, 1);
-    bench.push(&client, &target(&registry.host, "org/app:d-1"), &image(&[layer.clone()], "a")).await.unwrap();
+    bench
+        .push(&client, &target(&registry.host, "org/app:d-1"), &image(std::slice::from_ref(&layer), "a"))
+        .await
+        .unwrap();
     // Somebody wipes the registry while this process goes on.
     registry.kill();
     std::fs::remove_dir_all(registry.folder.path().join("images")).unwrap();
@@ -134,8 +140,11 @@ async fn a_layer_pushed_once_is_mounted_and_not_sent_to_the_second_repository() 
     let registry = DockerRegistry::start();
     let bench = Bench::new(ME);
     let layer = bench.large("lib/big", 2 << 20, 1);
-    bench.push(&bench.client(), &target(&registry.host, "org/one:d-1"), &image(&[layer.clone()], "a")).await.unwrap();
-    let second = image(&[layer.clone()], "b");
+    bench
+        .push(&bench.client(), &target(&registry.host, "org/one:d-1"), &image(std::slice::from_ref(&layer), "a"))
+        .await
+        .unwrap();
+    let second = image(std::slice::from_ref(&layer), "b");
     let mut to = target(&registry.host, "org/two:d-1");
     to.mount_from = vec!["org/one".to_owned()];
     let pushed = bench.push(&bench.client(), &to, &second).await.unwrap();
@@ -196,7 +205,10 @@ async fn an_origin_that_sends_another_blob_is_named_and_nothing_is_pushed() {
     let (theirs, ours) = (DockerRegistry::start(), DockerRegistry::start());
     let mut bench = Bench::new(ME);
     let layer = bench.large("a", 1 << 20, 1);
-    bench.push(&bench.client(), &target(&theirs.host, "base:1"), &image(&[layer.clone()], "a")).await.unwrap();
+    bench
+        .push(&bench.client(), &target(&theirs.host, "base:1"), &image(std::slice::from_ref(&layer), "a"))
+        .await
+        .unwrap();
     // The bytes on the registry's disk rot, or are replaced; the registry itself does not look.
     let hex = layer.digest.hex();
     let data = format!("images/docker/registry/v2/blobs/sha256/{}/{hex}/data", &hex[..2]);
@@ -210,8 +222,10 @@ async fn an_origin_that_sends_another_blob_is_named_and_nothing_is_pushed() {
         .blobs
         .origins
         .insert(layer.digest.clone(), vec![Origin { registry: theirs.host.clone(), repository: "base".into() }]);
-    let error =
-        bench.push(&bench.client(), &target(&ours.host, "app:d-1"), &image(&[layer.clone()], "a")).await.unwrap_err();
+    let error = bench
+        .push(&bench.client(), &target(&ours.host, "app:d-1"), &image(std::slice::from_ref(&layer), "a"))
+        .await
+        .unwrap_err();
     assert!(
         matches!(&error, RegistryError::Lies { wanted, reference, .. } if *wanted == layer.digest && reference.contains(&theirs.host)),
         "{error}"
@@ -225,8 +239,10 @@ async fn a_blob_that_is_nowhere_is_named() {
     let bench = Bench::new(ME);
     let elsewhere = Bench::new(Nobody);
     let layer = elsewhere.large("a", 1 << 20, 1);
-    let error =
-        bench.push(&bench.client(), &target(&registry.host, "app:1"), &image(&[layer.clone()], "a")).await.unwrap_err();
+    let error = bench
+        .push(&bench.client(), &target(&registry.host, "app:1"), &image(std::slice::from_ref(&layer), "a"))
+        .await
+        .unwrap_err();
     assert!(matches!(&error, RegistryError::NoBlob { blob, .. } if *blob == layer.digest), "{error}");
     assert!(error.to_string().contains(&layer.digest.to_string()));
 }

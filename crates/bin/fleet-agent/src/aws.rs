@@ -5,8 +5,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use fleet_secret::Secret;
 use ::http::Request;
+use fleet_secret::Secret;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
@@ -133,7 +133,10 @@ fn authorization(credentials: &Credentials, region: &str, path: &str, headers: &
     let key = Secret::new(format!("AWS4{}", credentials.secret_access_key));
     let key = scope.split('/').fold(key, |key, part| Secret::new(hmac(&key, part)));
     let signature = hex::encode(hmac(&key, &text));
-    format!("AWS4-HMAC-SHA256 Credential={}/{scope},SignedHeaders={names},Signature={signature}", credentials.access_key_id)
+    format!(
+        "AWS4-HMAC-SHA256 Credential={}/{scope},SignedHeaders={names},Signature={signature}",
+        credentials.access_key_id
+    )
 }
 
 fn hmac(key: &Secret, text: &str) -> Vec<u8> {

@@ -161,7 +161,9 @@ pub mod tests {
 
     #[test]
     fn a_bundle_that_would_touch_memory_or_leave_the_workspace_is_refused() {
-        for path in ["MEMORY.md", "memory/2026-11-21.md", "Memory/x", "USER.md", "../SOUL.md", "/SOUL.md", "a//b", "a/./b"] {
+        for path in
+            ["MEMORY.md", "memory/2026-11-21.md", "Memory/x", "USER.md", "../SOUL.md", "/SOUL.md", "a//b", "a/./b"]
+        {
             let folder = delivered(&listing(path, "kind"), "kind");
             assert!(matches!(Bundle::read(folder.path()), Err(InputError::Wrong { .. })), "{path}");
         }

@@ -210,7 +210,10 @@ async fn pass_on(from: impl AsyncRead + Unpin, scrubber: Scrubber) {
                 }
                 let mut out = io::stdout().lock();
                 // Nobody reads our output any more: that must not end the agent.
-                let _ = out.write_all(&scrubber.clean(&line)).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush());
+                let _ = out
+                    .write_all(&scrubber.clean(&line))
+                    .and_then(|()| out.write_all(b"\n"))
+                    .and_then(|()| out.flush());
             }
         }
     }
@@ -225,7 +228,10 @@ mod tests {
         let text = r#"{"schema":1,"matrix_id":"@a:b.c","homeserver":"http://h","command":["/bin/true"]}"#;
         let settings: Settings = serde_json::from_str(text).unwrap();
         for (name, _) in environment(&settings) {
-            let known = INHERITED.contains(&name.as_str()) || name.starts_with("OPENCLAW_") || name == "HOME" || name == "DO_NOT_TRACK";
+            let known = INHERITED.contains(&name.as_str())
+                || name.starts_with("OPENCLAW_")
+                || name == "HOME"
+                || name == "DO_NOT_TRACK";
             assert!(known, "{name}");
         }
     }

@@ -71,7 +71,8 @@ fn add_plugins(config: &mut Value, settings: &Settings, plugins: &[PathBuf]) {
     }
     if plugins.iter().any(|path| path.file_name().is_some_and(|name| name == PEOPLE.0)) {
         let endpoint = format!("http://127.0.0.1:{}/people", settings.tool_port);
-        *at(config, &format!("plugins/entries/{}", PEOPLE.1)) = json!({"enabled": true, "config": {"endpoint": endpoint}});
+        *at(config, &format!("plugins/entries/{}", PEOPLE.1)) =
+            json!({"enabled": true, "config": {"endpoint": endpoint}});
     }
 }
 

@@ -54,7 +54,10 @@ pub async fn take(folder: &Path) -> Result<(), InputError> {
     }
     let document: Document = serde_json::from_slice(&bytes).map_err(|error| wrong(&error.to_string()))?;
     if document.schema != SCHEMA {
-        return Err(wrong(&format!("schema {} is not {SCHEMA}: fleetctl and the agent image are of different versions", document.schema)));
+        return Err(wrong(&format!(
+            "schema {} is not {SCHEMA}: fleetctl and the agent image are of different versions",
+            document.schema
+        )));
     }
     for (path, text) in &document.files {
         if !is_below(path) {
@@ -88,7 +91,9 @@ async fn fetch(place: &Place, object: &Object) -> Result<Vec<u8>, String> {
 fn write_secrets(folder: &Path) -> Result<usize, InputError> {
     let mut written = 0;
     for (name, value) in std::env::vars() {
-        let Some(name) = name.strip_prefix(FILE_VARIABLE).filter(|name| is_below(name) && !name.contains('/')) else { continue };
+        let Some(name) = name.strip_prefix(FILE_VARIABLE).filter(|name| is_below(name) && !name.contains('/')) else {
+            continue;
+        };
         let value = if value == NOT_GIVEN { "" } else { &value };
         write(&folder.join(name), value.as_bytes(), 0o400)?;
         written += 1;

@@ -121,8 +121,7 @@ mod tests {
         fs::write(folder.join("current"), format!("people.{hash}.json\n")).unwrap();
     }
 
-    const ADA: &str =
-        r#"{"schema":1,"people":[{"id":"ada","name":"Ada","title":"T","level":"ic","matrix_id":"@ada:b.c","deployed":true}]}"#;
+    const ADA: &str = r#"{"schema":1,"people":[{"id":"ada","name":"Ada","title":"T","level":"ic","matrix_id":"@ada:b.c","deployed":true}]}"#;
 
     #[test]
     fn a_new_version_is_taken_and_a_broken_one_is_not() {

@@ -33,7 +33,9 @@ pub enum LayoutError {
         source: io::Error,
     },
     /// Our own record of what we wrote.
-    #[error("the record of generated files cannot be used: {0}; remove it to start afresh: every generated file then counts as edited")]
+    #[error(
+        "the record of generated files cannot be used: {0}; remove it to start afresh: every generated file then counts as edited"
+    )]
     Record(String),
 }
 

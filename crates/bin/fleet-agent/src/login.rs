@@ -106,7 +106,8 @@ impl From<InputError> for Refusal {
 
 async fn enter(settings: &Settings, own: &Folder, homeserver: &Homeserver, user: &UserId) -> Result<Session, Refusal> {
     homeserver.alive().await?;
-    let session = |device: String, token| Session { homeserver: homeserver.clone(), user: user.to_owned(), device, token };
+    let session =
+        |device: String, token| Session { homeserver: homeserver.clone(), user: user.to_owned(), device, token };
     if let Some(saved) = saved(settings, own) {
         let session = session(saved.device_id, Secret::new(saved.access_token));
         match session.check().await {

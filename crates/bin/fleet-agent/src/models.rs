@@ -77,7 +77,9 @@ async fn look(url: &str) -> Result<(), String> {
 fn reason(error: &SendError) -> String {
     match error {
         SendError::Connect { source, .. } if source.kind() == std::io::ErrorKind::ConnectionRefused => {
-            format!("{error}; if it runs on the host, it may listen on 127.0.0.1 only, where containers cannot reach it")
+            format!(
+                "{error}; if it runs on the host, it may listen on 127.0.0.1 only, where containers cannot reach it"
+            )
         }
         other => other.to_string(),
     }

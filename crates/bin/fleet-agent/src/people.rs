@@ -131,7 +131,8 @@ impl Directory {
         let total = all.len();
         let people: Vec<Person> = all.into_iter().skip(question.offset).take(limit).cloned().collect();
         let next = question.offset + people.len();
-        let note = (next < total && !people.is_empty()).then(|| format!("{} more: ask again with offset {next}", total - next));
+        let note = (next < total && !people.is_empty())
+            .then(|| format!("{} more: ask again with offset {next}", total - next));
         Ok(Found { total, people, note })
     }
 
@@ -298,13 +299,17 @@ mod tests {
     fn a_person_who_is_missing_is_answered_with_the_nearest() {
         let error = ask(r#"{"action":"find","query":"aaron.philips"}"#).unwrap_err();
         assert!(error.to_string().contains("did you mean aaron.phillips"), "{error}");
-        assert_eq!(ask(r#"{"action":"manager","query":" "}"#).unwrap_err(), Unanswerable::NoQuery("a person's id, full name or Matrix id"));
+        assert_eq!(
+            ask(r#"{"action":"manager","query":" "}"#).unwrap_err(),
+            Unanswerable::NoQuery("a person's id, full name or Matrix id")
+        );
     }
 
     #[test]
     fn a_long_answer_says_how_to_read_on_and_stays_below_a_hundred() {
         let many = (0..250).map(|n| person(&format!("p{n:03}"), "P", "ic", None)).collect();
-        let found = Directory::new(many).answer(&serde_json::from_str(r#"{"action":"list","limit":5000}"#).unwrap()).unwrap();
+        let found =
+            Directory::new(many).answer(&serde_json::from_str(r#"{"action":"list","limit":5000}"#).unwrap()).unwrap();
         assert_eq!((found.total, found.people.len()), (250, 100));
         assert_eq!(found.note.as_deref(), Some("150 more: ask again with offset 100"));
     }
@@ -312,7 +317,8 @@ mod tests {
     #[test]
     fn a_cycle_of_managers_ends() {
         let people = vec![person("a", "A", "vp", Some("b")), person("b", "B", "vp", Some("a"))];
-        let found = Directory::new(people).answer(&serde_json::from_str(r#"{"action":"chain","query":"a"}"#).unwrap()).unwrap();
+        let found =
+            Directory::new(people).answer(&serde_json::from_str(r#"{"action":"chain","query":"a"}"#).unwrap()).unwrap();
         assert_eq!(found.total, 1);
     }
 }

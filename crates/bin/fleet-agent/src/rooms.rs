@@ -11,13 +11,7 @@ use ruma::{
     },
 };
 
-use crate::{
-    backoff,
-    homeserver::CallError,
-    log,
-    login::Session,
-    status::Status,
-};
+use crate::{backoff, homeserver::CallError, log, login::Session, status::Status};
 
 const LONGEST_PAUSE: Duration = Duration::from_secs(120);
 

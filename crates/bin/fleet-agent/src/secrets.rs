@@ -31,7 +31,10 @@ pub fn read(path: &Path, what: &'static str) -> Result<Secret, InputError> {
     let missing = |e: std::io::Error| InputError::Missing { what, path: path.to_owned(), why: e.to_string() };
     let mode = fs::metadata(path).map_err(missing)?.mode() & 0o777;
     if mode & 0o077 != 0 {
-        return Err(InputError::wrong(path, format!("others than its owner may read it (mode {mode:o}); it must be 400")));
+        return Err(InputError::wrong(
+            path,
+            format!("others than its owner may read it (mode {mode:o}); it must be 400"),
+        ));
     }
     let mut bytes = fs::read(path).map_err(missing)?;
     while bytes.last().is_some_and(|b| matches!(b, b'\n' | b'\r')) {
@@ -125,7 +128,9 @@ mod tests {
 
     #[test]
     fn a_readable_or_empty_secret_is_refused_without_being_shown() {
-        for (text, mode, expected) in [("correct horse", 0o644, "mode 644"), ("\n", 0o400, "empty"), ("two\nlines", 0o400, "single")] {
+        for (text, mode, expected) in
+            [("correct horse", 0o644, "mode 644"), ("\n", 0o400, "empty"), ("two\nlines", 0o400, "single")]
+        {
             let (_keep, path) = file(text, mode);
             let Err(error) = read(&path, "it") else { panic!("accepted {text:?}") };
             assert!(error.to_string().contains(expected) && !error.to_string().contains("horse"), "{error}");

@@ -169,7 +169,10 @@ impl Settings {
     fn parse(text: &str) -> Result<Self, String> {
         let settings: Self = serde_json::from_str(text).map_err(|e| e.to_string())?;
         if settings.schema != SCHEMA {
-            return Err(format!("schema {} is not {SCHEMA}: fleetctl and the agent image are of different versions", settings.schema));
+            return Err(format!(
+                "schema {} is not {SCHEMA}: fleetctl and the agent image are of different versions",
+                settings.schema
+            ));
         }
         let id = &settings.matrix_id;
         if !id.starts_with('@') || !id.contains(':') {
@@ -177,7 +180,10 @@ impl Settings {
         }
         let host = settings.homeserver.strip_prefix("http://").unwrap_or_default();
         if host.is_empty() {
-            return Err(format!("homeserver {:?} is not a plain http:// URL; inside the fleet's network there is no TLS", settings.homeserver));
+            return Err(format!(
+                "homeserver {:?} is not a plain http:// URL; inside the fleet's network there is no TLS",
+                settings.homeserver
+            ));
         }
         if settings.command.first().is_none_or(|program| !program.starts_with('/')) {
             return Err("command must begin with the absolute path of a program".to_owned());

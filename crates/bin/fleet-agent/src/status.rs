@@ -128,7 +128,11 @@ mod tests {
         assert!(status.set(State::WaitingForLock, "box-1 pid 1 has it"));
         assert!(!status.set(State::WaitingForLock, "box-1 pid 1 has it"), "no news");
         let answer = status.answer();
-        assert!(answer.body.contains(r#""state":"waiting-for-lock""#) && answer.body.contains("box-1"), "{}", answer.body);
+        assert!(
+            answer.body.contains(r#""state":"waiting-for-lock""#) && answer.body.contains("box-1"),
+            "{}",
+            answer.body
+        );
         status.set(State::Healthy, "");
         assert_eq!(status.answer().status, 200);
     }

@@ -99,14 +99,20 @@ pub async fn run(mut supervisor: Supervisor, mut reaper: Reaper) -> Result<Outco
         };
         match backoff::decide(failures, started.elapsed(), fastrand::f64()) {
             Decision::GiveUp => {
-                log::error("OpenClaw keeps failing; giving up", &[("why", &why), ("failures", &backoff::FAST_FAILURES)]);
+                log::error(
+                    "OpenClaw keeps failing; giving up",
+                    &[("why", &why), ("failures", &backoff::FAST_FAILURES)],
+                );
                 return Ok(Outcome::GaveUp);
             }
             Decision::Restart { after, failures: now } => {
                 failures = now;
                 supervisor.status.set(State::Restarting, &why);
                 supervisor.status.update(|report| report.restarts += 1);
-                log::warn("starting OpenClaw again", &[("why", &why), ("in_ms", &after.as_millis()), ("failures", &now)]);
+                log::warn(
+                    "starting OpenClaw again",
+                    &[("why", &why), ("in_ms", &after.as_millis()), ("failures", &now)],
+                );
                 if supervisor.stopped_within(after).await {
                     return Ok(Outcome::Stopped);
                 }
@@ -161,7 +167,8 @@ impl Supervisor {
         let path = self.settings.state_dir.join("openclaw.json");
         let wrong = |e: &dyn std::fmt::Display| InputError::wrong(&path, format!("it cannot be written: {e}"));
         let gateway = secrets::random(32).map_err(|e| wrong(&e))?;
-        let config = configuration::complete(&self.configuration, &self.settings, session, &gateway).map_err(|e| wrong(&e))?;
+        let config =
+            configuration::complete(&self.configuration, &self.settings, session, &gateway).map_err(|e| wrong(&e))?;
         self.state.write("openclaw.json", format!("{config:#}\n").as_bytes(), 0o600).map_err(|e| wrong(&e))?;
         let mut scrubber = Scrubber::default();
         scrubber.add(&gateway);
@@ -185,11 +192,15 @@ impl Supervisor {
                         log::info("healthy", &[]);
                     }
                 }
-                Err(Unready::Silent(_)) if self.status.state() == State::Healthy && silences < SILENCES => silences += 1,
+                Err(Unready::Silent(_)) if self.status.state() == State::Healthy && silences < SILENCES => {
+                    silences += 1
+                }
                 Err(unready) => self.note_unready(&unready.to_string()),
             }
             if last_ready.elapsed() > LONGEST_UNREADY {
-                return Verdict::Unready(self.ready().await.err().map(|unready| unready.to_string()).unwrap_or_default());
+                return Verdict::Unready(
+                    self.ready().await.err().map(|unready| unready.to_string()).unwrap_or_default(),
+                );
             }
             if login_checked.elapsed() > LOGIN_PACE {
                 login_checked = Instant::now();

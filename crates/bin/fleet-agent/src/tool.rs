@@ -61,13 +61,15 @@ mod tests {
         (answer.status.as_u16(), answer.body)
     }
 
-    const ADA: &str =
-        r#"{"schema":1,"people":[{"id":"ada","name":"Ada","title":"T","level":"ic","matrix_id":"@ada:b.c","deployed":true}]}"#;
+    const ADA: &str = r#"{"schema":1,"people":[{"id":"ada","name":"Ada","title":"T","level":"ic","matrix_id":"@ada:b.c","deployed":true}]}"#;
 
     #[test]
     fn every_kind_of_answer_has_its_status() {
         assert_eq!(ask(Some(ADA), r#"{"action":"find","query":"ada"}"#).0, 200);
-        assert_eq!(ask(Some(ADA), r#"{"action":"find","query":"bob"}"#), (404, r#"{"message":"nobody is called \"bob\""}"#.to_owned()));
+        assert_eq!(
+            ask(Some(ADA), r#"{"action":"find","query":"bob"}"#),
+            (404, r#"{"message":"nobody is called \"bob\""}"#.to_owned())
+        );
         assert_eq!(ask(Some(ADA), r#"{"action":"dance"}"#).0, 400);
         assert_eq!(ask(Some(ADA), r#"{"action":"find"}"#).0, 400);
         assert_eq!(ask(None, r#"{"action":"list"}"#).0, 503);

@@ -54,7 +54,8 @@ fn converse(stream: TcpStream, log: &Mutex<Vec<String>>, object: &Mutex<String>)
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     let mut head = String::new();
     while reader.read_line(&mut head).is_ok_and(|read| read > 0) && !head.ends_with("\r\n\r\n") {}
-    let length = head.to_lowercase().lines().find_map(|l| l.strip_prefix("content-length: ")?.trim().parse().ok()).unwrap_or(0);
+    let length =
+        head.to_lowercase().lines().find_map(|l| l.strip_prefix("content-length: ")?.trim().parse().ok()).unwrap_or(0);
     let mut body = vec![0; length];
     reader.read_exact(&mut body).unwrap_or_default();
     let (status, answer) = match head.starts_with("GET /bucket/bundles/a/1.json ") {
@@ -316,7 +317,11 @@ fn on_ecs_files_come_from_the_bucket_and_secrets_from_variables() {
     assert_eq!(fs::read_to_string(world.path("data/workspace/SOUL.md")).unwrap(), "kind");
     let mode = |path: &str| fs::metadata(world.path(path)).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode("secrets/password"), mode("agent.json")), (0o400, 0o444));
-    assert_eq!(fs::read(world.path("secrets/LATER_KEY")).unwrap(), b"", "what was not given is an empty file, as elsewhere");
+    assert_eq!(
+        fs::read(world.path("secrets/LATER_KEY")).unwrap(),
+        b"",
+        "what was not given is an empty file, as elsewhere"
+    );
     let output = agent.stop();
     let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(said.contains("files delivered"), "{said}");

@@ -23,8 +23,8 @@ use fleet_store::{BlobId, ObjectError, RecordId, Store};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    programs::Programs,
     blobs::{StoreCache, blob_id},
+    programs::Programs,
 };
 
 pub use from_engine::{built_by, containerfiles};
@@ -146,8 +146,7 @@ impl Assembling<'_> {
             let progress: fleet_packages::Progress = Arc::new(move |event| drop(sender.send(event)));
             let mut workshop = Workshop::new(Arc::new(StoreCache(Arc::clone(store))), progress);
             workshop.project = Some(self.assembler.project.clone());
-            let making =
-                fleet_packages::realize_layer(&workshop, &self.spec.name, recipe, self.spec.recipe.packing());
+            let making = fleet_packages::realize_layer(&workshop, &self.spec.name, recipe, self.spec.recipe.packing());
             self.watch(making, &mut told).await.map_err(|error| self.failed(&error))?
         };
         for note in &made.notes {
@@ -207,7 +206,8 @@ impl Assembling<'_> {
             Some(fleet_derivation::Input::Derivation { hash, .. }) => *hash,
             _ => return Err(self.failed_with("its derivation does not name its base")),
         };
-        let known = self.assembler.store.get_record::<Image>(&image_record(&hash)).map_err(|error| self.failed(&error))?;
+        let known =
+            self.assembler.store.get_record::<Image>(&image_record(&hash)).map_err(|error| self.failed(&error))?;
         let whole = |layer: &LayerDescriptor| layer.uncompressed > 0 && self.is_stored(layer);
         let here = |known: &Image| self.assembler.described || known.layers.iter().all(whole);
         if let Some(known) = known.filter(here) {
@@ -218,7 +218,9 @@ impl Assembling<'_> {
         }
         let image = self.other_kept(name, &hash).await?;
         image.ok_or_else(|| {
-            self.failed_with(&format!("the layers of image {name} are not in .fleet/; run `fleetctl build {name} --to oci:DIR`"))
+            self.failed_with(&format!(
+                "the layers of image {name} are not in .fleet/; run `fleetctl build {name} --to oci:DIR`"
+            ))
         })
     }
 
@@ -241,7 +243,8 @@ impl Assembling<'_> {
     async fn pull(&self, reference: &str, digest: &fleet_oci::Digest) -> Result<Base, ProviderError> {
         let store = Arc::clone(&self.assembler.store);
         if let Some(local) = LocalImage::parse(reference, &self.assembler.project) {
-            let (digest, platform, compression) = (digest.clone(), self.spec.recipe.platform, self.spec.recipe.compression);
+            let (digest, platform, compression) =
+                (digest.clone(), self.spec.recipe.platform, self.spec.recipe.compression);
             let read = tokio::task::spawn_blocking(move || local.read(&digest, platform, compression, &store));
             let read = read.await.map_err(|stopped| self.failed(&stopped))?;
             return read.map_err(|error| self.failed(&error));

@@ -235,7 +235,8 @@ impl Credentials for Login {
             return Ok(None);
         }
         let login = self.account.registry_login().await;
-        let login = login.map_err(|error| CredentialsError { registry: registry.to_owned(), why: error.to_string() })?;
+        let login =
+            login.map_err(|error| CredentialsError { registry: registry.to_owned(), why: error.to_string() })?;
         Ok(Some(Credential::Password { user: login.user, password: login.password }))
     }
 }

@@ -3,12 +3,12 @@
 use std::sync::{Arc, OnceLock};
 
 use crate::{
-    programs::Programs,
     cli::{Format, Global},
     error::Failure,
     exit::Exit,
-    machine::Machine,
     interrupts::Interrupts,
+    machine::Machine,
+    programs::Programs,
     ui::{
         events::Console,
         out::{self, tell},

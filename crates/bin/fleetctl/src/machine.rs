@@ -62,9 +62,8 @@ impl Machine {
             Ok(value) if !value.is_empty() => Secret::new(value),
             _ => {
                 let file = self.secret_file(scope)?;
-                private_file::create_once(&file, generate).map_err(|error| {
-                    Failure::caused(Exit::Failed, "the fleet secret cannot be read", &error)
-                })?
+                private_file::create_once(&file, generate)
+                    .map_err(|error| Failure::caused(Exit::Failed, "the fleet secret cannot be read", &error))?
             }
         };
         let fleet = FleetSecret::new(value).map_err(|error| {

@@ -2,7 +2,6 @@
 //!
 //! Start reading at [`pipeline`]. stdout is data, stderr everything else; exit codes are [`exit::Exit`].
 
-mod programs;
 mod assembly;
 mod blobs;
 mod cli;
@@ -17,6 +16,7 @@ mod interrupts;
 mod machine;
 mod meeting;
 mod pipeline;
+mod programs;
 mod project;
 mod ui;
 mod world;
@@ -96,15 +96,32 @@ async fn run(cli: Cli) -> Outcome {
 
 /// Global options that the command cannot follow are refused: one that does nothing is worse than an error.
 fn fits(cli: &Cli) -> Result<(), Failure> {
-    use Command::{Apply, Build, Check, Destroy, Diff, Explain, Fmt, Gc, Graph, History, Lock, Org, Plan, Say, Show, Status, Why};
+    use Command::{
+        Apply, Build, Check, Destroy, Diff, Explain, Fmt, Gc, Graph, History, Lock, Org, Plan, Say, Show, Status, Why,
+    };
     let refuse = |what: &str| Err(Failure::new(Exit::Usage, what.to_owned()));
     match cli.global.format {
         Format::Text => {}
         Format::Dot if matches!(cli.command, Graph(_)) => {}
         Format::Dot => return refuse("only `graph` has --format dot"),
         Format::Json => match &cli.command {
-            Apply { .. } | Build { .. } | Check | Destroy { .. } | Diff(_) | Explain { .. } | Fmt { .. } | Gc { .. } | Graph(_)
-            | History(_) | Lock { .. } | Org { .. } | Plan(_) | Say { .. } | Show { .. } | Status(_) | Why { .. } => {}
+            Apply { .. }
+            | Build { .. }
+            | Check
+            | Destroy { .. }
+            | Diff(_)
+            | Explain { .. }
+            | Fmt { .. }
+            | Gc { .. }
+            | Graph(_)
+            | History(_)
+            | Lock { .. }
+            | Org { .. }
+            | Plan(_)
+            | Say { .. }
+            | Show { .. }
+            | Status(_)
+            | Why { .. } => {}
             _ => return refuse("this command has no --format json"),
         },
     }

@@ -28,12 +28,12 @@ use fleet_planner::{Known, Planning};
 use fleet_store::{Output, Pin, Store};
 
 use crate::{
-    programs::Programs,
     assembly::Assembler,
     cli::Global,
     context::Context,
     error::Failure,
     exit::Exit,
+    programs::Programs,
     project::{FLEET_KDL, FLEET_LOCK, Opened, refused, report},
     ui::out::to_stderr,
     world::Outside,
@@ -91,8 +91,10 @@ impl Prepared {
         // which takes longer than all the rest of a small build.
         let agent = match context.agent.get() {
             Some(agent) => agent.clone(),
-            None if has_layer(&model, |layer| matches!(layer, Layer::FleetAgent { .. })) => Programs::find(&opened.files, platform)
-                .map_err(|error| Failure::caused(Exit::Failed, "there is no agent runtime", &error))?,
+            None if has_layer(&model, |layer| matches!(layer, Layer::FleetAgent { .. })) => {
+                Programs::find(&opened.files, platform)
+                    .map_err(|error| Failure::caused(Exit::Failed, "there is no agent runtime", &error))?
+            }
             None => Programs::default(),
         };
         let _ = context.agent.set(agent.clone());
@@ -368,7 +370,8 @@ pub async fn apply(
     let recorder = StoreRecorder { store: Arc::clone(store) };
     let providers = world.providers();
     let beyond = beyond(plan, world);
-    let within = Plan { changes: plan.changes.iter().filter(|c| !beyond.contains(c)).cloned().collect(), ..plan.clone() };
+    let within =
+        Plan { changes: plan.changes.iter().filter(|c| !beyond.contains(c)).cloned().collect(), ..plan.clone() };
     let execution = Execution {
         plan: &within,
         providers: &providers,

@@ -240,7 +240,9 @@ fn rust_flags(cargo_home: &Path, checkout: &Path) -> String {
 async fn compile(checkout: &Path, platform: Platform) -> Result<PathBuf, ProgramError> {
     if platform != crate::machine::own_platform() {
         return Err(ProgramError::Compile {
-            why: format!("this machine compiles for itself only; put a released fleet-agent for {platform} beside fleetctl"),
+            why: format!(
+                "this machine compiles for itself only; put a released fleet-agent for {platform} beside fleetctl"
+            ),
         });
     }
     let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);

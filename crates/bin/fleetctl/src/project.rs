@@ -48,7 +48,8 @@ impl Opened {
     /// No project, or a store that cannot be used.
     pub fn open(global: &Global) -> Result<Self, Failure> {
         let root = find(global.project.as_deref())?;
-        let failed = |error: &dyn std::error::Error| Failure::caused(Exit::Failed, "the project cannot be opened", error);
+        let failed =
+            |error: &dyn std::error::Error| Failure::caused(Exit::Failed, "the project cannot be opened", error);
         let store = Arc::new(Store::open(&root).map_err(|error| failed(&error))?);
         let cache = if global.no_stat_cache { StatCache::distrusting(&store) } else { StatCache::load(&store) };
         let files = fleet_store::Project::open(&root, cache).map_err(|error| failed(&error))?;
@@ -130,7 +131,9 @@ impl Opened {
                 let diagnostic = Diagnostic::of_text(late::LOCK_SYNTAX, said, (&lock_file(), text), (line, column));
                 Box::new(BrokenLock { diagnostic, replaceable: true })
             }
-            other => BrokenLock::of_whole(other.to_string(), "install the fleetctl that wrote it, or a newer one", false),
+            other => {
+                BrokenLock::of_whole(other.to_string(), "install the fleetctl that wrote it, or a newer one", false)
+            }
         })
     }
 
@@ -207,14 +210,9 @@ fn find(given: Option<&Path>) -> Result<PathBuf, Failure> {
             .map_err(|error| Failure::caused(Exit::Failed, "the working folder cannot be used", &error))?,
     };
     let above = if given.is_some() { 1 } else { usize::MAX };
-    start
-        .ancestors()
-        .take(above)
-        .find(|folder| folder.join(FLEET_KDL).is_file())
-        .map(Path::to_owned)
-        .ok_or_else(|| {
-            Failure::new(Exit::Failed, format!("there is no {FLEET_KDL} in {}", start.display()))
-                .hint("go to the folder of a fleet, or name it with -C DIR")
-                .hint("`fleetctl init` writes a small fleet.kdl to begin with")
-        })
+    start.ancestors().take(above).find(|folder| folder.join(FLEET_KDL).is_file()).map(Path::to_owned).ok_or_else(|| {
+        Failure::new(Exit::Failed, format!("there is no {FLEET_KDL} in {}", start.display()))
+            .hint("go to the folder of a fleet, or name it with -C DIR")
+            .hint("`fleetctl init` writes a small fleet.kdl to begin with")
+    })
 }

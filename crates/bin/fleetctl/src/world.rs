@@ -15,12 +15,7 @@ use fleet_plan::{RunState, State};
 use fleet_registry::{Client as Registries, RegistryConfig};
 
 use crate::{
-    cloud::Cloud,
-    context::Context,
-    error::Failure,
-    exit::Exit,
-    images::ImageProvider,
-    pipeline::Prepared,
+    cloud::Cloud, context::Context, error::Failure, exit::Exit, images::ImageProvider, pipeline::Prepared,
     ui::events::Console,
 };
 
@@ -155,10 +150,7 @@ impl World {
         let matrix = MatrixProvider::new(settings, secrets.fleet.clone(), events)
             .map_err(|error| Failure::caused(Exit::Failed, "the homeserver cannot be used", &error))?;
         Ok(Self {
-            images: ImageProvider {
-                engine: engine.clone(),
-                assembler: prepared.assembler(Some(engine.clone()))?,
-            },
+            images: ImageProvider { engine: engine.clone(), assembler: prepared.assembler(Some(engine.clone()))? },
             docker: DockerProvider::new(engine, prepared.scope.clone())
                 .with_given(secrets.operator.keys().cloned().collect()),
             matrix,
@@ -200,7 +192,13 @@ impl Outside for World {
             let denied = matches!(error, ProviderError::Denied { .. });
             let failure = unobservable(error);
             // The commonest cause: two fleets on one machine with one operator port.
-            if denied { failure.hint("does another fleet's homeserver listen on this port? give this one its own: homeserver port=…") } else { failure }
+            if denied {
+                failure.hint(
+                    "does another fleet's homeserver listen on this port? give this one its own: homeserver port=…",
+                )
+            } else {
+                failure
+            }
         })?;
         Ok(looked_at(containers.map_err(unobservable)?, matrix))
     }
@@ -218,7 +216,8 @@ fn looked_at(containers: State, mut matrix: State) -> State {
     let homeserver = Address::new(Kind::Service, HOMESERVER_ALIAS);
     let runs = containers.objects.get(&homeserver).is_some_and(|found| found.run == RunState::Running);
     if !runs && !matrix.unseen.is_empty() {
-        matrix.unseen = vec![format!("{homeserver} does not run: which accounts and rooms it has is seen once it does")];
+        matrix.unseen =
+            vec![format!("{homeserver} does not run: which accounts and rooms it has is seen once it does")];
     }
     containers.merged(matrix)
 }

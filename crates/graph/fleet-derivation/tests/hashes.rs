@@ -30,8 +30,11 @@ fn input() -> impl Strategy<Value = Input> {
     prop_oneof![
         text().prop_map(|text| Input::Value { text }),
         (path(), hash(), any::<bool>()).prop_map(|(path, hash, executable)| Input::File { path, hash, executable }),
-        (address(), hash(), prop::option::of(text()))
-            .prop_map(|(address, hash, output)| Input::Derivation { address, hash, output }),
+        (address(), hash(), prop::option::of(text())).prop_map(|(address, hash, output)| Input::Derivation {
+            address,
+            hash,
+            output
+        }),
         (text(), 0_u32..3).prop_map(|(name, epoch)| Input::Secret { name, epoch }),
     ]
 }

@@ -8,7 +8,9 @@ use std::{
 use fleet_derivation::{Derivation, Hash, Input};
 use fleet_model::{
     Address, Kind, Origin,
-    model::{Environment, Homeserver, HomeserverKind, MAX_HEALTHY_WITHIN_SECONDS, Model, ModelProviderKind, Target, Web},
+    model::{
+        Environment, Homeserver, HomeserverKind, MAX_HEALTHY_WITHIN_SECONDS, Model, ModelProviderKind, Target, Web,
+    },
     resolved::Agent,
 };
 use fleet_objects::{
@@ -34,7 +36,8 @@ const HEALTH_PORT: u16 = 18791;
 /// Where fleet-agent answers the `people` tool, loopback only.
 pub(crate) const TOOL_PORT: u16 = 18790;
 /// Keys that Synapse takes as files below `/fleet/secrets`; the same labels derive them elsewhere.
-pub const SYNAPSE_KEYS: [&str; 3] = ["synapse-registration-shared-secret", "synapse-macaroon-secret", "synapse-form-secret"];
+pub const SYNAPSE_KEYS: [&str; 3] =
+    ["synapse-registration-shared-secret", "synapse-macaroon-secret", "synapse-form-secret"];
 /// The key with which accounts are registered on a Conduit, in its configuration.
 pub const REGISTRATION_TOKEN: &str = "registration-token";
 /// Where a Conduit finds its configuration, in place of the one in its image.
@@ -95,7 +98,13 @@ fn conduit_file(model: &Model) -> PlacedFile {
         name = model.fleet.domain,
     );
     let secret = SecretUse::Key { label: REGISTRATION_TOKEN.to_owned() };
-    PlacedFile { path: CONDUIT_CONFIG.to_owned(), mode: 0o400, uid: 0, gid: 0, content: Content::Filled { text, secret } }
+    PlacedFile {
+        path: CONDUIT_CONFIG.to_owned(),
+        mode: 0o400,
+        uid: 0,
+        gid: 0,
+        content: Content::Filled { text, secret },
+    }
 }
 
 /// The homeserver's container.
@@ -119,7 +128,11 @@ pub fn homeserver(model: &Model, declared: &Homeserver, image: &PlannedImage, ou
         size: declared.size,
         health: match declared.kind {
             HomeserverKind::Synapse => Some(HealthProbe {
-                command: vec!["/usr/bin/python3".to_owned(), "/opt/homeserver/start.py".to_owned(), "health".to_owned()],
+                command: vec![
+                    "/usr/bin/python3".to_owned(),
+                    "/opt/homeserver/start.py".to_owned(),
+                    "health".to_owned(),
+                ],
                 interval_seconds: 2,
                 timeout_seconds: PROBE_SECONDS,
                 start_period_seconds: 90,
@@ -266,11 +279,8 @@ fn operator_secrets(agent: &Agent, model: &Model) -> BTreeSet<String> {
 #[must_use]
 pub fn derivation(address: Address, spec: &ContainerSpec, origin: Option<&Origin>) -> Derivation {
     let mut made = Derivation::new(address);
-    let image = Input::Derivation {
-        address: spec.image.clone(),
-        hash: spec.image_hash,
-        output: spec.image_output.clone(),
-    };
+    let image =
+        Input::Derivation { address: spec.image.clone(), hash: spec.image_hash, output: spec.image_output.clone() };
     made.input("image", image, origin);
     made.value("size.cpu", spec.size.cpu.to_string(), origin);
     made.value("size.memory-mib", spec.size.memory_mib.to_string(), origin);
@@ -290,7 +300,9 @@ pub fn derivation(address: Address, spec: &ContainerSpec, origin: Option<&Origin
         match &file.content {
             // Bundle files are the output of the workspace derivation, added by the caller.
             Content::Text { .. } if file.path.starts_with("/fleet/bundle/") => {}
-            Content::Text { text } => made.value(format!("file.{}", file.path), Hash::of(text.as_bytes()).to_string(), origin),
+            Content::Text { text } => {
+                made.value(format!("file.{}", file.path), Hash::of(text.as_bytes()).to_string(), origin)
+            }
             Content::Secret { secret } => made.input(format!("file.{}", file.path), secret_input(secret), origin),
             Content::Filled { text, secret } => {
                 made.value(format!("file.{}", file.path), Hash::of(text.as_bytes()).to_string(), origin);

@@ -14,13 +14,13 @@ use fleet_model::{
     Address, Kind, Links, RelPath, SourceFile, containerfile, late,
     model::{BaseRef, ContainerfileRecipe, Image, Layer, LayerCompression, LayeredRecipe, Recipe},
 };
+use fleet_objects::ImageSpec;
 use fleet_oci::{
     Compression, Digest, ImageConfig, ImageRecipe, LayerRecipe, Lock, Packing, Platform,
     lock::LockError,
     recipe::{HashInputs, User},
     write_tar::{LATEST_MTIME, MTIME},
 };
-use fleet_objects::ImageSpec;
 use serde_json::json;
 
 use self::packages::{NpmAsked, PipNode};
@@ -311,7 +311,9 @@ impl Maker<'_> {
         let source = self.inputs.agent_binaries.get(&platform).ok_or_else(|| {
             self.problem(
                 format!("there is no agent runtime for {platform}, which its fleet-agent layer needs"),
-                format!("put a released fleet-agent for {platform} beside fleetctl, or remove the platform from the image"),
+                format!(
+                    "put a released fleet-agent for {platform} beside fleetctl, or remove the platform from the image"
+                ),
             )
         })?;
         Ok(LayerRecipe::FleetAgent { to: to.to_owned(), source: source.to_string() })
@@ -385,7 +387,10 @@ impl Maker<'_> {
 
     fn other(&self, name: &str) -> Result<&PlannedImage, Problem> {
         self.done.get(name).ok_or_else(|| {
-            self.problem(format!("it stands on image {name}, which has a problem of its own"), "mend that first".to_owned())
+            self.problem(
+                format!("it stands on image {name}, which has a problem of its own"),
+                "mend that first".to_owned(),
+            )
         })
     }
 

@@ -20,8 +20,8 @@ use fleet_model::{
     model::{Environment, Model, Target},
     resolved::{Account, Resolved, Room},
 };
-use fleet_oci::{Lock, Platform};
 use fleet_objects::{AccountSpec, ContainerSpec, Desired, DirectorySpec, RoomSpec};
+use fleet_oci::{Lock, Platform};
 use serde_json::json;
 
 use crate::{
@@ -209,11 +209,7 @@ fn room_derivation(spec: &RoomSpec, declared: Option<&Room>) -> Derivation {
     made
 }
 
-fn add_agents(
-    inputs: &Inputs<'_>,
-    images: &BTreeMap<String, PlannedImage>,
-    instance: &mut Instance,
-) -> Vec<Problem> {
+fn add_agents(inputs: &Inputs<'_>, images: &BTreeMap<String, PlannedImage>, instance: &mut Instance) -> Vec<Problem> {
     let homeserver = container::homeserver_url(inputs.environment, &inputs.model.fleet.domain);
     let settings = match stacks::settings(inputs.model, inputs.environment) {
         Ok(settings) => settings,

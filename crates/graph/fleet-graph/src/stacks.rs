@@ -12,8 +12,8 @@ use fleet_model::{
     late,
     model::{Environment, Model, Target},
 };
-use fleet_oci::Platform;
 use fleet_objects::{Desired, StackParameter, StackSpec};
+use fleet_oci::Platform;
 use fleet_stacks::{Homeserver, Manager, Rendered, Settings, Web, data, environment, shared};
 
 use crate::{Inputs, Instance, Problem, image::PlannedImage};
@@ -49,9 +49,7 @@ fn problem(declared: &Environment, error: &dyn std::error::Error) -> Problem {
 pub(crate) fn settings(model: &Model, declared: &Environment) -> Result<Option<Settings>, Vec<Problem>> {
     let Target::Aws { account, region, .. } = &declared.target else { return Ok(None) };
     let Network { cidr, azs, nat_gateways, .. } = &declared.network;
-    let cidr = cidr.parse().map_err(|error: fleet_stacks::cidr::NotACidr| {
-        vec![problem(declared, &error)]
-    })?;
+    let cidr = cidr.parse().map_err(|error: fleet_stacks::cidr::NotACidr| vec![problem(declared, &error)])?;
     Ok(Some(Settings {
         fleet: model.fleet.name.clone(),
         environment: declared.name.clone(),

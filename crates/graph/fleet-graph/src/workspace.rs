@@ -112,7 +112,8 @@ impl<'a> Workspaces<'a> {
         let prefix = format!("{}skills/", folder.as_folder());
         let mut skills: BTreeMap<&str, Vec<SkillFile<'_>>> = BTreeMap::new();
         for (source, file) in sources.files_below(folder) {
-            let Some((name, inside)) = source.as_str().strip_prefix(&prefix).and_then(|path| path.split_once('/')) else {
+            let Some((name, inside)) = source.as_str().strip_prefix(&prefix).and_then(|path| path.split_once('/'))
+            else {
                 continue;
             };
             let path = format!("files/skills/{name}/{inside}");
@@ -188,7 +189,10 @@ impl<'a> Workspaces<'a> {
             help: "a skill is a folder of text files with a SKILL.md".to_owned(),
         };
         let Some(found) = self.skills.get(skill) else {
-            return Err(problem(format!("skill {skill} has no files in {}/skills/{skill}", self.model.templates.value)));
+            return Err(problem(format!(
+                "skill {skill} has no files in {}/skills/{skill}",
+                self.model.templates.value
+            )));
         };
         for file in found {
             let text = file.text.clone().ok_or_else(|| problem(format!("{} is not text", file.source)))?;

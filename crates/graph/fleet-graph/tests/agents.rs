@@ -40,7 +40,8 @@ fn path(text: &str) -> RelPath {
 
 fn instance(text: &str) -> Instance {
     let mut tree = SourceTree::default();
-    let mut file = |at: &str, text: &str| tree.insert(path(at), Looked::File(SourceFile::new(text.as_bytes().to_vec(), false)));
+    let mut file =
+        |at: &str, text: &str| tree.insert(path(at), Looked::File(SourceFile::new(text.as_bytes().to_vec(), false)));
     file("fleet.kdl", text);
     for name in ["AGENTS.md", "HEARTBEAT.md", "IDENTITY.md", "SOUL.md", "room-prompt.md", "roles/vp.md"] {
         file(&format!("templates/{name}"), "{{ agent.name }}\n");
@@ -90,7 +91,11 @@ fn an_agent_on_aws_is_a_service_with_the_container_of_any_target() {
     assert!(spec.container.files.iter().any(|file| file.path == "/fleet/bundle/files/SOUL.md"));
     assert!(!spec.container.host_gateway, "there is no machine of the operator beside it");
     assert!(spec.role.policy.contains("foundation-model/anthropic.one"), "{}", spec.role.policy);
-    assert!(spec.parameters.keys().any(|name| name == "/tiny/cloud/agents/ann.lee/password/0"), "{:?}", spec.parameters);
+    assert!(
+        spec.parameters.keys().any(|name| name == "/tiny/cloud/agents/ann.lee/password/0"),
+        "{:?}",
+        spec.parameters
+    );
 }
 
 #[test]
@@ -98,7 +103,11 @@ fn each_change_rolls_whom_it_concerns() {
     let both = BTreeSet::from(["ann.lee".to_owned(), "bob".to_owned()]);
     let bob = BTreeSet::from(["bob".to_owned()]);
     for (from, to, expected) in [
-        ("level=\"vp\" reports-to=\"hana.head\"\n    }", "level=\"vp\" reports-to=\"hana.head\" { model \"thinker/anthropic.two\" }\n    }", &bob),
+        (
+            "level=\"vp\" reports-to=\"hana.head\"\n    }",
+            "level=\"vp\" reports-to=\"hana.head\" { model \"thinker/anthropic.two\" }\n    }",
+            &bob,
+        ),
         ("name=\"Bob\"", "name=\"Robert\"", &bob),
         ("thinker/anthropic.one", "thinker/anthropic.two", &both),
         ("compute \"fargate\"", "compute \"fargate-spot\"", &both),

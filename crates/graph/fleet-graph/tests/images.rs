@@ -284,7 +284,10 @@ fn the_node_of_an_image_below_is_held_against_what_packages_and_plugins_need() {
         };
         let entry = NpmLock {
             request: BTreeMap::from([("app".to_owned(), "1.0.0".to_owned())]),
-            unpack: BTreeMap::from([("plug".to_owned(), Unpack { version: "2.0.0".to_owned(), at: "plugins/plug".to_owned() })]),
+            unpack: BTreeMap::from([(
+                "plug".to_owned(),
+                Unpack { version: "2.0.0".to_owned(), at: "plugins/plug".to_owned() },
+            )]),
             packages: vec![pin("node_modules/app", "app", package), pin("plugins/plug", "plug", plugin)],
         };
         bench.lock.npm.entry("homeserver".into()).or_default().insert("/opt/x".into(), entry);

@@ -68,22 +68,15 @@ impl Referrer {
 /// Makes an artifact of a statement.
 #[must_use]
 pub fn artifact(artifact_type: &str, content: &[u8], subject: &Subject) -> Referrer {
-    let descriptor = |media_type, bytes: &[u8]| Descriptor {
-        media_type,
-        digest: Digest::sha256(bytes),
-        size: bytes.len() as u64,
-    };
+    let descriptor =
+        |media_type, bytes: &[u8]| Descriptor { media_type, digest: Digest::sha256(bytes), size: bytes.len() as u64 };
     let manifest_json = json(&ArtifactManifest {
         schema_version: 2,
         media_type: MANIFEST_TYPE,
         artifact_type,
         config: descriptor(EMPTY_TYPE, EMPTY),
         layers: [descriptor(artifact_type, content)],
-        subject: Descriptor {
-            media_type: subject.media_type,
-            digest: subject.digest.clone(),
-            size: subject.size,
-        },
+        subject: Descriptor { media_type: subject.media_type, digest: subject.digest.clone(), size: subject.size },
     });
     let digest = Digest::sha256(manifest_json.as_bytes());
     Referrer {

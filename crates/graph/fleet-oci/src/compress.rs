@@ -56,8 +56,7 @@ impl Compression {
             Self::Gzip => {
                 let level = flate2::Compression::new(Self::GZIP_LEVEL);
                 // mtime 0, no name, operating system 255 "unknown": nothing of this machine.
-                let mut member =
-                    flate2::GzBuilder::new().mtime(0).operating_system(255).write(Vec::new(), level);
+                let mut member = flate2::GzBuilder::new().mtime(0).operating_system(255).write(Vec::new(), level);
                 member.write_all(block)?;
                 member.finish()
             }

@@ -204,8 +204,7 @@ mod tests {
             ("usr/share/man/man8/sudo.8.gz", "long"),
         ]);
         let data = zstd::encode_all(&data[..], 3).unwrap();
-        let bytes =
-            package(&[("debian-binary", b"2.0\n".to_vec()), ("control.tar", control), ("data.tar.zst", data)]);
+        let bytes = package(&[("debian-binary", b"2.0\n".to_vec()), ("control.tar", control), ("data.tar.zst", data)]);
         let deb = read_deb(&bytes[..], &mut MemorySink).unwrap();
         assert_eq!((deb.name.as_str(), deb.control.as_str()), ("sudo", "Package: sudo\nVersion: 1\n"));
         assert_eq!(deb.scripts, ["postinst"]);

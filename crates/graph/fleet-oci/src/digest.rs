@@ -170,12 +170,8 @@ impl Hasher {
     #[must_use]
     pub fn finish(self) -> Digest {
         match self {
-            Self::Sha256(hasher) => {
-                Digest { algorithm: Algorithm::Sha256, hex: hex::encode(hasher.finalize()) }
-            }
-            Self::Sha512(hasher) => {
-                Digest { algorithm: Algorithm::Sha512, hex: hex::encode(hasher.finalize()) }
-            }
+            Self::Sha256(hasher) => Digest { algorithm: Algorithm::Sha256, hex: hex::encode(hasher.finalize()) },
+            Self::Sha512(hasher) => Digest { algorithm: Algorithm::Sha512, hex: hex::encode(hasher.finalize()) },
         }
     }
 }

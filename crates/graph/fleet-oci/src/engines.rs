@@ -76,7 +76,8 @@ impl Partial {
         }
         let given = text.split('.').take_while(|part| !matches!(*part, "x" | "X" | "*" | ""));
         let parts: Vec<u64> = given.map(str::parse).collect::<Result<_, _>>().ok()?;
-        (parts.len() <= 3 && (!parts.is_empty() || matches!(text, "x" | "X" | "*"))).then_some(Self { parts, full: None })
+        (parts.len() <= 3 && (!parts.is_empty() || matches!(text, "x" | "X" | "*")))
+            .then_some(Self { parts, full: None })
     }
 
     fn at(&self, index: usize) -> u64 {
@@ -127,9 +128,14 @@ mod tests {
     #[test]
     fn the_range_openclaw_declares_takes_node_24_and_not_25() {
         let range = ">=24.16.0 <25 || >=26.1.0";
-        for (version, fits) in
-            [("24.21.0", true), ("24.16.0", true), ("24.15.9", false), ("25.0.0", false), ("26.0.9", false), ("26.1.0", true)]
-        {
+        for (version, fits) in [
+            ("24.21.0", true),
+            ("24.16.0", true),
+            ("24.15.9", false),
+            ("25.0.0", false),
+            ("26.0.9", false),
+            ("26.1.0", true),
+        ] {
             assert_eq!(satisfies(version, range), Ok(fits), "{version}");
         }
     }
@@ -155,7 +161,9 @@ mod tests {
         ] {
             assert_eq!(satisfies(version, range), Ok(fits), "{version} in {range}");
         }
-        for range in ["^18446744073709551615", "<=18446744073709551615", ">18446744073709551615", "~1.18446744073709551615"] {
+        for range in
+            ["^18446744073709551615", "<=18446744073709551615", ">18446744073709551615", "~1.18446744073709551615"]
+        {
             assert_eq!(satisfies("1.2.3", range), Ok(range.starts_with("<=")), "{range}");
         }
         assert!(satisfies("1.2.3", "lts").is_err());

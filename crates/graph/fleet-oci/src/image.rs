@@ -385,7 +385,8 @@ mod tests {
 
     #[test]
     fn an_image_on_another_keeps_its_layers_below_and_its_settings_unless_overridden() {
-        let healthcheck = Some(Healthcheck { test: Some(vec!["NONE".into()]), retries: Some(3), ..Healthcheck::default() });
+        let healthcheck =
+            Some(Healthcheck { test: Some(vec!["NONE".into()]), retries: Some(3), ..Healthcheck::default() });
         let shell = vec!["/bin/ash".to_owned(), "-c".to_owned()];
         let config = ImageConfig { healthcheck: healthcheck.clone(), shell: shell.clone(), ..settings() };
         let base = Base { config, layers: vec![layer("a")] };

@@ -51,7 +51,9 @@ impl Index {
         if by_platform.is_empty() {
             return Err(IndexError::Empty);
         }
-        let json = index_json(by_platform.values().map(|image| Entry::of(&image.digest, &image.manifest_json, image.platform)));
+        let json = index_json(
+            by_platform.values().map(|image| Entry::of(&image.digest, &image.manifest_json, image.platform)),
+        );
         let digest = Digest::sha256(json.as_bytes());
         Ok(Self { images: by_platform, json, digest })
     }

@@ -59,7 +59,8 @@ pub enum InspectError {
 /// [`InspectError`].
 pub fn inspect_layer(media_type: &str, size: u64, blob: impl BufRead) -> Result<Inspected, InspectError> {
     let bound = size.saturating_mul(MAXIMUM_RATIO).max(MEASURED_FROM).min(MAXIMUM_UNPACKED);
-    let mut counted = Counted { inner: unpacked(media_type, blob)?, hash: Hasher::new(Algorithm::Sha256), length: 0, bound };
+    let mut counted =
+        Counted { inner: unpacked(media_type, blob)?, hash: Hasher::new(Algorithm::Sha256), length: 0, bound };
     let entries = match read_entries(&mut counted) {
         Err(_) if counted.length > bound => return Err(too_many_bytes(bound)),
         other => other?,
@@ -228,10 +229,14 @@ mod tests {
     #[test]
     fn what_real_layers_have_is_let_through() {
         let real = [
-            (EntryType::Directory, "./", ""), (EntryType::Directory, "./usr/", ""),
-            (EntryType::Symlink, "etc/mtab", "/proc/mounts"), (EntryType::Symlink, "usr/lib/x", "../../opt/x"),
-            (EntryType::Regular, "usr/.wh.old", ""), (EntryType::Char, "dev/null", ""),
-            (EntryType::Link, "usr/bin/perl", "usr/bin/perl5.36"), (EntryType::Symlink, "top", "../etc/passwd"),
+            (EntryType::Directory, "./", ""),
+            (EntryType::Directory, "./usr/", ""),
+            (EntryType::Symlink, "etc/mtab", "/proc/mounts"),
+            (EntryType::Symlink, "usr/lib/x", "../../opt/x"),
+            (EntryType::Regular, "usr/.wh.old", ""),
+            (EntryType::Char, "dev/null", ""),
+            (EntryType::Link, "usr/bin/perl", "usr/bin/perl5.36"),
+            (EntryType::Symlink, "top", "../etc/passwd"),
         ];
         assert_eq!(inspected(&real).unwrap().entries, real.len());
     }

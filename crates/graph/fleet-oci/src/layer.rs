@@ -51,11 +51,7 @@ impl From<Compression> for Packing {
 ///
 /// # Errors
 /// When a content cannot be read or the writer refuses.
-pub fn write_layer<W: Write>(
-    tree: &Tree,
-    packing: impl Into<Packing>,
-    out: W,
-) -> io::Result<(W, LayerDescriptor)> {
+pub fn write_layer<W: Write>(tree: &Tree, packing: impl Into<Packing>, out: W) -> io::Result<(W, LayerDescriptor)> {
     let Packing { compression, mtime } = packing.into();
     let mut writer = BlockWriter::new(out, compression);
     write_tar_at(tree, mtime, &mut writer)?;

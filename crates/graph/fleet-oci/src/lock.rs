@@ -452,8 +452,7 @@ mod tests {
     #[test]
     fn a_package_for_another_platform_is_left_out_only_when_it_is_optional() {
         let mut lock = sample().npm.remove("agent").unwrap().remove("/opt/openclaw").unwrap();
-        let names: Vec<_> =
-            lock.packages_for(Platform::LinuxArm64).unwrap().into_iter().map(|pin| pin.path).collect();
+        let names: Vec<_> = lock.packages_for(Platform::LinuxArm64).unwrap().into_iter().map(|pin| pin.path).collect();
         assert_eq!(names, ["node_modules/a", "node_modules/d-posix"]);
         lock.packages[1].optional = false;
         assert_eq!(lock.packages_for(Platform::LinuxArm64).unwrap_err().path, "node_modules/b-win");

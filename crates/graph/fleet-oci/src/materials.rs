@@ -141,10 +141,12 @@ pub(crate) fn sample() -> ImageRecipe {
         path: path.into(),
         name: "@scope/tool".into(),
         version: "1.2.3".into(),
-        integrity: "sha512-3a81oZNherrMQXNJriBBMRLm+k6JqX6iCp7u5ktV05ohkpkqJ0/BqDa6PCOj/uu9RU1EI2Q86A4qmslPpUyknw==".into(),
+        integrity: "sha512-3a81oZNherrMQXNJriBBMRLm+k6JqX6iCp7u5ktV05ohkpkqJ0/BqDa6PCOj/uu9RU1EI2Q86A4qmslPpUyknw=="
+            .into(),
         ..NpmPin::default()
     };
-    let pip = PipPin { name: "attrs".into(), version: "25.4.0".into(), filename: "a.whl".into(), sha256: sha256("attrs") };
+    let pip =
+        PipPin { name: "attrs".into(), version: "25.4.0".into(), filename: "a.whl".into(), sha256: sha256("attrs") };
     ImageRecipe {
         name: "agent".into(),
         platform: crate::Platform::LinuxAmd64,

@@ -15,8 +15,12 @@ use crate::{
 /// [`ReadTarError`].
 pub fn unpack(tarball: impl Read, to: &str, pin: &NpmPin, sink: &mut dyn ContentSink) -> Result<Tree, ReadTarError> {
     let folder = format!("{}/{}", relative(to), pin.path);
-    let commands: Vec<String> =
-        pin.bin.values().filter_map(|file| crate::tree::clean(file).ok()).map(|file| format!("{folder}/{file}")).collect();
+    let commands: Vec<String> = pin
+        .bin
+        .values()
+        .filter_map(|file| crate::tree::clean(file).ok())
+        .map(|file| format!("{folder}/{file}"))
+        .collect();
     let unzipped = flate2::read::MultiGzDecoder::new(tarball);
     let mut tree = read_tar(unzipped, Modes::FromXBit, sink, |path| {
         let (_, rest) = path.trim_start_matches("./").split_once('/')?;

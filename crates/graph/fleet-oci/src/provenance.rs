@@ -216,7 +216,11 @@ mod tests {
         assert_eq!(definition["resolvedDependencies"][0]["digest"]["gitCommit"], "1234");
         assert_eq!(definition["resolvedDependencies"][0]["annotations"]["changed"], true);
         assert_eq!(definition["resolvedDependencies"].as_array().unwrap().len(), 7);
-        assert_eq!(Digest::sha256(text.as_bytes()).to_string(), "sha256:da4f8bf9a00fbf6cb1ea9564e9fc3892855632c909e6ba62386c421932d28e48", "{text}");
+        assert_eq!(
+            Digest::sha256(text.as_bytes()).to_string(),
+            "sha256:da4f8bf9a00fbf6cb1ea9564e9fc3892855632c909e6ba62386c421932d28e48",
+            "{text}"
+        );
     }
 
     #[test]

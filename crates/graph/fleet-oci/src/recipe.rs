@@ -320,23 +320,15 @@ mod tests {
     use super::*;
 
     fn file(what: FileWhat) -> LayerRecipe {
-        LayerRecipe::Files {
-            entries: vec![FileEntry { path: "/etc/a".into(), mode: 0o644, uid: 0, gid: 0, what }],
-        }
+        LayerRecipe::Files { entries: vec![FileEntry { path: "/etc/a".into(), mode: 0o644, uid: 0, gid: 0, what }] }
     }
 
     #[test]
     fn the_same_bytes_inline_or_by_reference_are_the_same_input() {
         let blob = FileWhat::Blob { digest: Digest::sha256(b"hello"), size: 5 };
         let inline = FileWhat::Inline(b"hello".to_vec());
-        assert_eq!(
-            file(blob).hash_inputs(Compression::Zstd),
-            file(inline.clone()).hash_inputs(Compression::Zstd)
-        );
-        assert_ne!(
-            file(inline.clone()).hash_inputs(Compression::Zstd),
-            file(inline).hash_inputs(Compression::Gzip)
-        );
+        assert_eq!(file(blob).hash_inputs(Compression::Zstd), file(inline.clone()).hash_inputs(Compression::Zstd));
+        assert_ne!(file(inline.clone()).hash_inputs(Compression::Zstd), file(inline).hash_inputs(Compression::Gzip));
     }
 
     #[test]

@@ -125,13 +125,20 @@ mod tests {
         assert_eq!(read["components"].as_array().unwrap().len(), 5);
         assert_eq!(read["components"][0]["hashes"][0]["content"], Digest::sha256(b"libstdc++6").hex());
         assert_eq!(read["components"][2]["hashes"][0]["alg"], "SHA-512");
-        assert_eq!(Digest::sha256(bill.as_bytes()).to_string(), "sha256:fc8be361e582605a2f1178da12e587325089ebbdcb4187ef055d58d2614b5f46", "{bill}");
+        assert_eq!(
+            Digest::sha256(bill.as_bytes()).to_string(),
+            "sha256:fc8be361e582605a2f1178da12e587325089ebbdcb4187ef055d58d2614b5f46",
+            "{bill}"
+        );
     }
 
     #[test]
     fn the_bill_of_what_an_engine_built_says_that_there_may_be_more() {
         let read: serde_json::Value = serde_json::from_str(&sbom("fleet/agent", &[], false)).unwrap();
-        assert_eq!(read["compositions"], serde_json::json!([{"aggregate": "incomplete", "assemblies": ["fleet/agent"]}]));
+        assert_eq!(
+            read["compositions"],
+            serde_json::json!([{"aggregate": "incomplete", "assemblies": ["fleet/agent"]}])
+        );
         assert_eq!(read["metadata"]["component"]["bom-ref"], "fleet/agent");
     }
 }

@@ -167,7 +167,10 @@ mod tests {
         let about = image(Platform::LinuxAmd64, &["a"]);
         let upload = Upload::of_referrer(&artifact("application/vnd.in-toto+json", b"{}!", &Subject::of_image(&about)));
         assert_eq!(upload.subject, Some(about.digest));
-        assert_eq!(upload.blobs.iter().map(|blob| blob.digest.to_string()).collect::<Vec<_>>(), named(&upload.manifest));
+        assert_eq!(
+            upload.blobs.iter().map(|blob| blob.digest.to_string()).collect::<Vec<_>>(),
+            named(&upload.manifest)
+        );
         assert!(upload.blobs.iter().all(|blob| blob.inline.is_some()));
     }
 }

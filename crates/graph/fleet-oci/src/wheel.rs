@@ -75,12 +75,7 @@ struct Places {
 ///
 /// # Errors
 /// [`WheelError`].
-pub fn unpack(
-    wheel: impl Read + Seek,
-    to: &str,
-    python: &str,
-    sink: &mut dyn ContentSink,
-) -> Result<Tree, WheelError> {
+pub fn unpack(wheel: impl Read + Seek, to: &str, python: &str, sink: &mut dyn ContentSink) -> Result<Tree, WheelError> {
     let root = relative(to).to_owned();
     let places = Places {
         site: format!("{root}/lib/python{python}/site-packages"),

@@ -121,7 +121,10 @@ fn fuzz_tar() {
         let mut again = Vec::new();
         write_tar(&tree, &mut again).unwrap();
         // What we write, we read; but for the names that no PAX reader of ours takes.
-        if !tree.iter().any(|(path, node)| path.contains('\n') || matches!(node, Node::Symlink(to) if to.contains('\n'))) {
+        if !tree
+            .iter()
+            .any(|(path, node)| path.contains('\n') || matches!(node, Node::Symlink(to) if to.contains('\n')))
+        {
             let back = read_tar(&again[..], Modes::Kept, &mut MemorySink, |path| Some(path.to_owned())).unwrap();
             assert!(tree.iter().all(|(path, _)| back.get(path).is_some()));
         }

@@ -158,7 +158,10 @@ fn a_million_entries_are_enough() {
     let endless = Folders { made: 0, block: Cursor::new(Vec::new()) };
     let error = read_tar(endless, Modes::Kept, &mut MemorySink, |_| None).expect_err("it was unpacked");
     let beyond = format!("d{}", MAXIMUM_ENTRIES + 1);
-    assert!(matches!(&error, ReadTarError::TooLarge { bound: "1,000,000 entries", entry } if *entry == beyond), "{error}");
+    assert!(
+        matches!(&error, ReadTarError::TooLarge { bound: "1,000,000 entries", entry } if *entry == beyond),
+        "{error}"
+    );
 }
 
 #[test]
@@ -167,7 +170,8 @@ fn an_npm_package_cannot_write_beside_itself() {
     for bad in ["/package/x", "package/../../x", "../x"] {
         let mut zip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         zip.write_all(&archive(&[file("package/a", ""), file(bad, "")])).unwrap();
-        let error = npm::unpack(&zip.finish().unwrap()[..], "/opt", &pin, &mut MemorySink).expect_err("it was unpacked");
+        let error =
+            npm::unpack(&zip.finish().unwrap()[..], "/opt", &pin, &mut MemorySink).expect_err("it was unpacked");
         assert!(error.to_string().contains(bad), "{error}");
     }
 }
@@ -202,7 +206,8 @@ fn xz_that_asks_for_gigabytes_is_refused() {
     let mut xz = xz2::write::XzEncoder::new(Vec::new(), 0);
     xz.write_all(&data).unwrap();
     let mut xz = xz.finish().unwrap();
-    let package = |xz: &[u8]| deb(&[("control.tar", archive(&[file("control", "Package: a\n")])), ("data.tar.xz", xz.to_vec())]);
+    let package =
+        |xz: &[u8]| deb(&[("control.tar", archive(&[file("control", "Package: a\n")])), ("data.tar.xz", xz.to_vec())]);
     read_deb(&package(&xz)[..], &mut MemorySink).unwrap();
     // The block's header follows the stream's 12 bytes: its length / 4 - 1, flags, LZMA2, 1 byte, the dictionary's size.
     let end = 12 + (usize::from(xz[12]) + 1) * 4;

@@ -48,8 +48,7 @@ pub struct AgentAccess<'a> {
 pub fn agent_role(settings: &Settings, access: &AgentAccess<'_>) -> AgentRole {
     let bundles = format!("arn:{}:s3:::{}/bundles/{}/*", settings.partition(), access.bucket, access.agent);
     // fleet-agent starts as root: it keeps files of its own beside those of the agent, which runs as another user.
-    let own =
-        ["elasticfilesystem:ClientMount", "elasticfilesystem:ClientRootAccess", "elasticfilesystem:ClientWrite"];
+    let own = ["elasticfilesystem:ClientMount", "elasticfilesystem:ClientRootAccess", "elasticfilesystem:ClientWrite"];
     let mut statements = vec![
         Statement::allow("OwnMemory", &own, [access.file_system]).when(
             "StringEquals",

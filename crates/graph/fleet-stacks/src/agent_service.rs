@@ -71,7 +71,8 @@ pub fn agent_service(settings: &Settings, plan: AgentPlan<'_>) -> AgentSpec {
     let role_arn = format!("arn:{}:iam::{}:role{}{}", settings.partition(), settings.account, role.path, role.name);
     let task = json_text(&task(settings, &plan, &role_arn, &own));
     let service = json_text(&service(settings, &plan, &own));
-    let parameters = secrets(&plan.container).map(|(_, secret)| (parameter(settings, plan.agent, secret), secret.clone()));
+    let parameters =
+        secrets(&plan.container).map(|(_, secret)| (parameter(settings, plan.agent, secret), secret.clone()));
     AgentSpec {
         task,
         service,

@@ -20,8 +20,8 @@ use crate::{
     value::Text,
 };
 
-pub use services::homeserver_url;
 pub(crate) use network::letter as zone_letter;
+pub use services::homeserver_url;
 
 /// What the parts of the stack take from one another.
 struct Parts<'s> {

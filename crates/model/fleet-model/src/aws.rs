@@ -7,9 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::origin::Origin;
 
 /// Days for which CloudWatch Logs can keep what it was sent (API reference, PutRetentionPolicy), in order.
-pub const LOG_DAYS: [u32; 22] = [
-    1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653,
-];
+pub const LOG_DAYS: [u32; 22] =
+    [1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653];
 /// Days for which logs are kept when nobody says.
 pub const DEFAULT_LOG_DAYS: u32 = 30;
 /// Longest time for which AWS Backup keeps something, in days.

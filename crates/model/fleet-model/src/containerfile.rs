@@ -219,7 +219,8 @@ pub fn with_bases(text: &str, other: impl Fn(&str) -> Option<String>) -> String 
         out.push_str(&text[at..from.span.start]);
         at = from.span.end;
         let stage = from.stage.map(|stage| format!("AS {stage}"));
-        let words: Vec<String> = ["FROM".to_owned()].into_iter().chain(from.flags).chain([reference]).chain(stage).collect();
+        let words: Vec<String> =
+            ["FROM".to_owned()].into_iter().chain(from.flags).chain([reference]).chain(stage).collect();
         out.push_str(&words.join(" "));
     }
     out.push_str(&text[at..]);
@@ -257,8 +258,9 @@ pub fn unpinned(text: &str) -> Vec<(usize, Unpinned)> {
                 let mounts = one.flags("mount").flat_map(|mount| mount.split(','));
                 let mounts = mounts.filter_map(|part| part.trim().strip_prefix("from=")).map(unquoted);
                 let taken = one.flags("from").chain(mounts);
-                let is_stage =
-                    |name: &str| stages.contains(&name.to_ascii_lowercase()) || name.bytes().all(|byte| byte.is_ascii_digit());
+                let is_stage = |name: &str| {
+                    stages.contains(&name.to_ascii_lowercase()) || name.bytes().all(|byte| byte.is_ascii_digit())
+                };
                 found.extend(taken.filter(|name| !is_stage(name)).map(|name| (line, Unpinned::Taken(name.to_owned()))));
             }
             _ => {}
@@ -298,14 +300,17 @@ mod tests {
     fn the_text_of_a_here_document_is_no_instruction() {
         let text = "FROM a:1\nRUN <<EOF cat > /x\nFROM b:1\nEOF\nCOPY <<-\"A\" <<B /y/\nFROM c:1\n\tA\nFROM d:1\nB\nFROM e:1\n";
         assert_eq!(bases(text), set(&["a:1", "e:1"]));
-        let none = "FROM a:1\nRUN [\"sh\", \"-c\", \"cat <<EOF\"]\nRUN cat <<<word && echo $((1<<2))\nENV X=<<EOF\nFROM b:1\n";
+        let none =
+            "FROM a:1\nRUN [\"sh\", \"-c\", \"cat <<EOF\"]\nRUN cat <<<word && echo $((1<<2))\nENV X=<<EOF\nFROM b:1\n";
         assert_eq!(bases(none), set(&["a:1", "b:1"]));
     }
 
     #[test]
     fn only_what_a_from_line_names_is_replaced() {
         let text = "ARG V=debian\r\nfrom --platform=$TARGETPLATFORM debian AS debian\r\nRUN echo debian\nFROM debian\nFROM x@sha256:aa \\\n  as y\n";
-        let pinned = with_bases(text, |reference| Some(format!("{}@sha256:bb", reference.split('@').next().unwrap_or_default())));
+        let pinned = with_bases(text, |reference| {
+            Some(format!("{}@sha256:bb", reference.split('@').next().unwrap_or_default()))
+        });
         let expected = "ARG V=debian\r\nFROM --platform=$TARGETPLATFORM debian@sha256:bb AS debian\r\nRUN echo debian\nFROM debian\nFROM x@sha256:bb AS y\n";
         assert_eq!(pinned, expected);
         assert_eq!(with_bases(text, |_| None), text);

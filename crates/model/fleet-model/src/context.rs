@@ -164,7 +164,9 @@ impl<'t> Context<'t> {
                 (code::FILE_BAD_PATH, "write a path below the folder of fleet.kdl, with / between folders")
             }
         };
-        self.report(Draft::error(code, format!("`{}`: {error}", text.escape_debug())).at(place, "this path").help(help));
+        self.report(
+            Draft::error(code, format!("`{}`: {error}", text.escape_debug())).at(place, "this path").help(help),
+        );
         None
     }
 
@@ -275,7 +277,8 @@ impl<'t> Context<'t> {
 
     fn neighbours(&self, path: &RelPath) -> String {
         let known = self.tree.iter().filter(|(_, found)| matches!(found, Looked::File(_) | Looked::Folder));
-        crate::words::did_you_mean(path.as_str(), known.map(|(other, _)| other.as_str()))
-            .unwrap_or_else(|| "paths are relative to the folder of fleet.kdl; create the file or correct the path".into())
+        crate::words::did_you_mean(path.as_str(), known.map(|(other, _)| other.as_str())).unwrap_or_else(|| {
+            "paths are relative to the folder of fleet.kdl; create the file or correct the path".into()
+        })
     }
 }

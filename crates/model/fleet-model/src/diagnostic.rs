@@ -33,7 +33,13 @@ pub struct Diagnostic {
 impl Diagnostic {
     /// What a later stage found: one of [`crate::late`], at a line of a file of the project.
     #[must_use]
-    pub fn of_line(code: &'static str, message: String, help: String, at: Option<(&Origin, &str)>, tree: &SourceTree) -> Self {
+    pub fn of_line(
+        code: &'static str,
+        message: String,
+        help: String,
+        at: Option<(&Origin, &str)>,
+        tree: &SourceTree,
+    ) -> Self {
         let mut files = Files::default();
         let mut draft = Draft::error(code, message).help(help);
         if let Some((origin, label)) = at
@@ -198,11 +204,12 @@ impl Draft {
             message = format!("{origin}: {message}");
         }
         let file = self.labels.first().map(|(place, _)| place.file);
-        let (here, there): (Vec<_>, Vec<_>) =
-            self.labels.into_iter().partition(|(place, _)| Some(place.file) == file);
+        let (here, there): (Vec<_>, Vec<_>) = self.labels.into_iter().partition(|(place, _)| Some(place.file) == file);
         let elsewhere = there
             .into_iter()
-            .map(|(place, label)| Self::error(self.code, label).severity(Severity::Advice).at(place, "here").finish(files))
+            .map(|(place, label)| {
+                Self::error(self.code, label).severity(Severity::Advice).at(place, "here").finish(files)
+            })
             .collect();
         Diagnostic {
             code: self.code,

@@ -78,7 +78,11 @@ fn csv(ctx: &mut Context<'_>, file: u16, text: &str, org: &mut OrgPart) {
             Ok(true) => {}
             Err(error) => {
                 let place = line_at(file, text, start);
-                ctx.report(Draft::error(code::DIRECTORY_SYNTAX, format!("this is not CSV: {error}")).at(place, "from here").help(SYNTAX_HELP));
+                ctx.report(
+                    Draft::error(code::DIRECTORY_SYNTAX, format!("this is not CSV: {error}"))
+                        .at(place, "from here")
+                        .help(SYNTAX_HELP),
+                );
                 ctx.gaps.rows = true;
                 break;
             }
@@ -172,7 +176,8 @@ fn json(ctx: &mut Context<'_>, file: u16, text: &str, org: &mut OrgPart) {
     }
     at = skip(text, at + 1, "");
     while at < text.len() && !text[at..].starts_with(']') {
-        let mut values = serde_json::Deserializer::from_str(&text[at..]).into_iter::<BTreeMap<String, serde_json::Value>>();
+        let mut values =
+            serde_json::Deserializer::from_str(&text[at..]).into_iter::<BTreeMap<String, serde_json::Value>>();
         let row = match values.next() {
             Some(Ok(row)) => row,
             Some(Err(error)) => {
@@ -244,7 +249,11 @@ fn object(ctx: &mut Context<'_>, fields: &BTreeMap<String, serde_json::Value>, p
 fn add(ctx: &mut Context<'_>, row: Row<'_>, place: Place, org: &mut OrgPart) {
     let [id, name, title, level, department, team, reports_to] = row;
     if id.is_empty() {
-        ctx.report(Draft::error(code::DIRECTORY_ROW, "this row has no id").at(place, "this row").help("every person needs an id, such as maria.silva"));
+        ctx.report(
+            Draft::error(code::DIRECTORY_ROW, "this row has no id")
+                .at(place, "this row")
+                .help("every person needs an id, such as maria.silva"),
+        );
         return;
     }
     if !team.is_empty() && department.is_empty() {

@@ -26,7 +26,18 @@ pub struct Explanation {
 }
 
 static ALL: LazyLock<Vec<Explanation>> = LazyLock::new(|| {
-    [language::ALL, files::ALL, names::ALL, org::ALL, models::ALL, images::ALL, rooms::ALL, environments::ALL, late::ALL].concat()
+    [
+        language::ALL,
+        files::ALL,
+        names::ALL,
+        org::ALL,
+        models::ALL,
+        images::ALL,
+        rooms::ALL,
+        environments::ALL,
+        late::ALL,
+    ]
+    .concat()
 });
 
 /// Every code, in the order of the documentation.

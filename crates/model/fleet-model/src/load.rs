@@ -30,9 +30,8 @@ pub(crate) fn files(ctx: &mut Context<'_>, root: &RelPath) -> BTreeSet<RelPath> 
 /// Reads everything that the project declares.
 pub(crate) fn parts(ctx: &mut Context<'_>, root: &RelPath) -> Parts {
     let documents = documents(ctx, root).done;
-    let nodes = || {
-        documents.iter().flat_map(|(file, document)| document.nodes().iter().map(|kdl| Node { kdl, file: *file }))
-    };
+    let nodes =
+        || documents.iter().flat_map(|(file, document)| document.nodes().iter().map(|kdl| Node { kdl, file: *file }));
     let mut parts = Parts::default();
     for node in nodes() {
         parts.read(ctx, node);
@@ -110,7 +109,10 @@ fn parse(ctx: &mut Context<'_>, file: u16, text: &str) -> Option<KdlDocument> {
         ctx.report(
             Draft::error(code::SYNTAX, "nested too deeply")
                 .at(Place { file, start: count(at), len: 1 }, "from here")
-                .help(format!("nothing in fleet.kdl nests deeper than {} levels: is a brace missing?", scan::DEPTH_MAX)),
+                .help(format!(
+                    "nothing in fleet.kdl nests deeper than {} levels: is a brace missing?",
+                    scan::DEPTH_MAX
+                )),
         );
         return None;
     }

@@ -334,7 +334,8 @@ impl Context<'_> {
             return Some(*value);
         }
         let words: Vec<&str> = known.iter().map(|(word, _)| *word).collect();
-        let help = did_you_mean(text, words.iter().copied()).unwrap_or_else(|| format!("use one of {}", words::list(&words)));
+        let help =
+            did_you_mean(text, words.iter().copied()).unwrap_or_else(|| format!("use one of {}", words::list(&words)));
         self.report(
             Draft::error(code::UNKNOWN_WORD, format!("`{text}` is not a {what}")).at(place, "not known").help(help),
         );

@@ -181,10 +181,7 @@ fn pairs(model: &Model, candidates: &[&Person], agents: &BTreeMap<PersonId, Agen
     pairs
 }
 
-fn grouped<'p>(
-    people: &[&'p Person],
-    key: impl Fn(&'p Person) -> Option<(&'p str, &'p str)>,
-) -> Vec<Vec<&'p Person>> {
+fn grouped<'p>(people: &[&'p Person], key: impl Fn(&'p Person) -> Option<(&'p str, &'p str)>) -> Vec<Vec<&'p Person>> {
     let mut groups: BTreeMap<(&str, &str), Vec<&Person>> = BTreeMap::new();
     for person in people {
         if let Some(key) = key(person) {

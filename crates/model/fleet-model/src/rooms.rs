@@ -55,8 +55,14 @@ pub(crate) fn claims<'m>(model: &'m Model, environment: &Environment) -> Claims<
                 continue;
             }
             let alias = fill(&rule.alias, scope.aliases);
-            let claim =
-                Claim { alias: alias.clone(), of: describe(rule, &scope), origin: scope.origin.clone(), rule, scope, own };
+            let claim = Claim {
+                alias: alias.clone(),
+                of: describe(rule, &scope),
+                origin: scope.origin.clone(),
+                rule,
+                scope,
+                own,
+            };
             match found.claims.entry(alias) {
                 Entry::Occupied(first) => found.collisions.push((first.get().clone(), claim)),
                 Entry::Vacant(free) => drop(free.insert(claim)),
@@ -80,11 +86,12 @@ fn room(claim: Claim<'_>, candidates: &[&Person], heads: &[&Person]) -> Room {
         // A rule that is bound to its scope and names nobody else is answered by the scope's people and the heads.
         let local = rules.iter().all(|rule| {
             let names_only_heads = rule.ids.iter().all(|id| id == Level::Ceo.as_str());
-            !rule.everyone && names_only_heads && (rule.in_scope || rule.levels.iter().all(|level| *level == Level::Ceo))
+            !rule.everyone
+                && names_only_heads
+                && (rule.in_scope || rule.levels.iter().all(|level| *level == Level::Ceo))
                 && (rule.in_scope || (rule.department.is_none() && rule.team.is_none()))
         });
-        let asked: Vec<&Person> =
-            if local { own.iter().chain(heads).copied().collect() } else { candidates.to_vec() };
+        let asked: Vec<&Person> = if local { own.iter().chain(heads).copied().collect() } else { candidates.to_vec() };
         asked.into_iter().filter(|person| matches(rules, person, &scope)).map(|person| person.id.clone()).collect()
     };
     let names = (scope.department.unwrap_or_default(), scope.team.unwrap_or_default());
@@ -116,7 +123,10 @@ fn scopes<'m>(model: &'m Model, rule: &'m RoomRule, candidates: &[&'m Person]) -
         };
         groups.entry(group).or_default().push(person);
     }
-    groups.into_iter().filter_map(|((department, team), people)| Some((scope(model, department, team)?, people))).collect()
+    groups
+        .into_iter()
+        .filter_map(|((department, team), people)| Some((scope(model, department, team)?, people)))
+        .collect()
 }
 
 fn scope<'m>(model: &'m Model, department: &'m str, team: Option<&'m str>) -> Option<Scope<'m>> {

@@ -162,7 +162,8 @@ pub(crate) fn secrets(text: &str) -> Vec<std::ops::Range<usize>> {
             // Their address is an argument.
             Piece::Word(word @ ("fetch" | "registry")) => (property, assigned) = (Some(word), true),
             Piece::Sign('=') => assigned = true,
-            Piece::Space(_) | Piece::Block(_) | Piece::Continues | Piece::Newline(_) if assigned || property.is_some() => {}
+            Piece::Space(_) | Piece::Block(_) | Piece::Continues | Piece::Newline(_)
+                if assigned || property.is_some() => {}
             Piece::Text(_) | Piece::Word(_) if assigned => {
                 let value = match piece {
                     Piece::Text(value) => value,

@@ -110,7 +110,9 @@ pub(crate) fn is_variable(text: &str) -> bool {
 pub(crate) fn is_base_url(text: &str) -> bool {
     let Some(rest) = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://")) else { return false };
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    !authority.is_empty() && !text.contains(['@', '?', '#', '"']) && !text.chars().any(|c| c.is_whitespace() || c.is_control())
+    !authority.is_empty()
+        && !text.contains(['@', '?', '#', '"'])
+        && !text.chars().any(|c| c.is_whitespace() || c.is_control())
 }
 
 /// An address to fetch a file from: `https`, or `http` on this machine, without credentials, query or fragment.
@@ -165,12 +167,25 @@ mod tests {
 
     #[test]
     fn addresses_that_may_be_fetched() {
-        for good in ["https://host.test/a", "https://host.test:8443/a/b.tar.gz", "http://127.0.0.1:8000/x", "http://localhost/x"] {
+        for good in [
+            "https://host.test/a",
+            "https://host.test:8443/a/b.tar.gz",
+            "http://127.0.0.1:8000/x",
+            "http://localhost/x",
+        ] {
             assert!(is_download(good), "{good}");
         }
         for bad in [
-            "https://host.test", "https://host.test/", "http://host.test/a", "https://u:p@host.test/a", "https://host.test/a?token=1",
-            "https://host.test/a b", "https:///a", "https://host.test:0/a", "https://host.test:+1/a", "ftp://host.test/a",
+            "https://host.test",
+            "https://host.test/",
+            "http://host.test/a",
+            "https://u:p@host.test/a",
+            "https://host.test/a?token=1",
+            "https://host.test/a b",
+            "https:///a",
+            "https://host.test:0/a",
+            "https://host.test:+1/a",
+            "ftp://host.test/a",
         ] {
             assert!(!is_download(bad), "{bad}");
         }
@@ -182,6 +197,8 @@ mod tests {
         assert!(!is_name("1a") && !is_name("A") && !is_name("a-") && !is_name(""));
         assert!(is_local_part("aaron.phillips") && !is_local_part(".a") && !is_local_part("A") && !is_local_part(""));
         assert!(is_domain("anycompany.corp") && is_domain("localhost") && !is_domain("a..b") && !is_domain("a_b"));
-        assert!(is_base_url("http://127.0.0.1:11434/v1") && !is_base_url("http://k:v@host/") && !is_base_url("ftp://x"));
+        assert!(
+            is_base_url("http://127.0.0.1:11434/v1") && !is_base_url("http://k:v@host/") && !is_base_url("ftp://x")
+        );
     }
 }

@@ -14,15 +14,53 @@ use fleet_model::{FormatError, Severity, check, format, resolve};
 mod project;
 
 const TEXTS: &[&str] = &[
-    "\"\"", "\"ceo\"", "\"*\"", "\"maria.silva\"", "\"ana.costa\"", "\"Sales\"", "\"FP&A\"", "\"{team}\"", "\"{department}\"",
-    "\"docker\"", "\"aws\"", "\"local\"", "\"agent\"", "\"homeserver\"", "\"5m\"", "\"off\"", "\"../x\"", "\"people.csv\"",
-    "\"more.kdl\"", "\"fleet.kdl\"", "\"templates\"", "\"ollama/llama3.1\"", "\"vp,ic\"", "\"日本\"", "\"\\u{10FFFF}\"", "#true",
-    "#null", "0", "-1", "18446744073709551616", "1.5", "0xffff_ffff", "\"scratch\"", "\"localhost/a:1\"", "\"\"\"\n  x\n  \"\"\"",
+    "\"\"",
+    "\"ceo\"",
+    "\"*\"",
+    "\"maria.silva\"",
+    "\"ana.costa\"",
+    "\"Sales\"",
+    "\"FP&A\"",
+    "\"{team}\"",
+    "\"{department}\"",
+    "\"docker\"",
+    "\"aws\"",
+    "\"local\"",
+    "\"agent\"",
+    "\"homeserver\"",
+    "\"5m\"",
+    "\"off\"",
+    "\"../x\"",
+    "\"people.csv\"",
+    "\"more.kdl\"",
+    "\"fleet.kdl\"",
+    "\"templates\"",
+    "\"ollama/llama3.1\"",
+    "\"vp,ic\"",
+    "\"日本\"",
+    "\"\\u{10FFFF}\"",
+    "#true",
+    "#null",
+    "0",
+    "-1",
+    "18446744073709551616",
+    "1.5",
+    "0xffff_ffff",
+    "\"scratch\"",
+    "\"localhost/a:1\"",
+    "\"\"\"\n  x\n  \"\"\"",
 ];
-const SIGNS: &[&str] = &["{", "}", "\"", ";", "\n", "/-", "/*", "*/", "\\\n", "(", ")", "=", "#", "\u{feff}", "\r", "\u{2028}", " "];
+const SIGNS: &[&str] =
+    &["{", "}", "\"", ";", "\n", "/-", "/*", "*/", "\\\n", "(", ")", "=", "#", "\u{feff}", "\r", "\u{2028}", " "];
 const ROWS: &[&str] = &[
-    "ana.costa,Ana,VP,vp,Sales,North,maria.silva", ",,,,,,", "x", "\"", "rui.lima,,,ic,FP&A,&,ana.costa", "a,b,c,d,e,f,g,h",
-    "eva,,,ceo,,,eva", "maria.silva,,,ic,Sales,,rui.lima",
+    "ana.costa,Ana,VP,vp,Sales,North,maria.silva",
+    ",,,,,,",
+    "x",
+    "\"",
+    "rui.lima,,,ic,FP&A,&,ana.costa",
+    "a,b,c,d,e,f,g,h",
+    "eva,,,ceo,,,eva",
+    "maria.silva,,,ic,Sales,,rui.lima",
 ];
 
 /// Every project of the golden diagnostics, and the examples of the language reference.

@@ -46,7 +46,9 @@ pub struct NotText;
 
 /// The fleet secret is too short to derive passwords from.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("the fleet secret has {length} characters; at least {MINIMUM_LENGTH} are needed, because every password is derived from it")]
+#[error(
+    "the fleet secret has {length} characters; at least {MINIMUM_LENGTH} are needed, because every password is derived from it"
+)]
 pub struct TooShort {
     /// How long the refused value was, in bytes.
     pub length: usize,

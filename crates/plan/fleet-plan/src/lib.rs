@@ -9,10 +9,10 @@ mod plan;
 mod state;
 
 pub use fleet_objects::{
-    AccountSpec, AgentRole, AgentSpec, Bundle, ContainerSpec, Content, Desired, DirectorySpec, HealthProbe, ImageSpec, PlacedFile, PublishedPort, RoomSpec,
-    SECRET_PLACE, SecretUse, StackParameter, StackSpec, VolumeMount, manager,
+    AccountSpec, AgentRole, AgentSpec, Bundle, ContainerSpec, Content, Desired, DirectorySpec, HealthProbe, ImageSpec,
+    PlacedFile, PublishedPort, RoomSpec, SECRET_PLACE, SecretUse, StackParameter, StackSpec, VolumeMount, manager,
 };
+pub use fleet_stacks::ResourceChange;
 pub use generation::{Entry, Generation, Outcome};
 pub use plan::{Action, Change, Note, Plan, Reason, SCHEMA};
-pub use fleet_stacks::ResourceChange;
 pub use state::{DeployedStack, Health, Observed, RunState, State};

@@ -146,9 +146,10 @@ impl Planning<'_> {
                     Action::Update,
                     vec![Reason::Drift { what: "the homeserver does not answer, so it could not be seen".to_owned() }],
                 ),
-                Some(_) => {
-                    Verdict::new(Action::Create, vec![Reason::Drift { what: "it is gone from the homeserver".to_owned() }])
-                }
+                Some(_) => Verdict::new(
+                    Action::Create,
+                    vec![Reason::Drift { what: "it is gone from the homeserver".to_owned() }],
+                ),
                 None => Verdict::new(Action::Create, vec![Reason::Missing]),
             };
             return Some(if self.state.unseen.is_empty() { verdict } else { verdict.conditional() });
@@ -243,10 +244,11 @@ impl Planning<'_> {
 
     fn notes(&self) -> Vec<Note> {
         let unseen = self.state.unseen.iter().map(|text| Note { address: None, text: text.clone() });
-        let orphans = self.state.orphans.iter().map(|(address, text)| Note {
-            address: Some(address.clone()),
-            text: text.clone(),
-        });
+        let orphans = self
+            .state
+            .orphans
+            .iter()
+            .map(|(address, text)| Note { address: Some(address.clone()), text: text.clone() });
         let rooms = self
             .state
             .objects

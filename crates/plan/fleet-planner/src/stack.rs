@@ -48,7 +48,8 @@ impl Planning<'_> {
         derivation: &Derivation,
         deployed: &DeployedStack,
     ) -> BTreeMap<String, Option<String>> {
-        let outputs = self.state.stacks.iter().map(|(address, stack)| (address.name.as_str(), &stack.outputs)).collect();
+        let outputs =
+            self.state.stacks.iter().map(|(address, stack)| (address.name.as_str(), &stack.outputs)).collect();
         let machine = spec.parameters.iter().find(|(_, from)| **from == StackParameter::MachineImage);
         let machine_image = machine.and_then(|(id, _)| deployed.parameters.get(id)).map(String::as_str);
         Known { outputs, machine_image }.values(spec, derivation)
@@ -71,11 +72,7 @@ fn resources(
 }
 
 /// What is otherwise than declared, in words; what is not known yet is left out.
-fn differences(
-    spec: &StackSpec,
-    deployed: &DeployedStack,
-    values: &BTreeMap<String, Option<String>>,
-) -> Vec<String> {
+fn differences(spec: &StackSpec, deployed: &DeployedStack, values: &BTreeMap<String, Option<String>>) -> Vec<String> {
     let mut found = Vec::new();
     let template = |text: &str| serde_json::from_str::<Value>(text).ok();
     if template(&spec.template) != template(&deployed.template) {

@@ -30,10 +30,7 @@ impl Walk<'_> {
     fn compare(&mut self, before: &Derivation, after: &Derivation) {
         for change in difference(before, after).changes {
             match (&change.before, &change.after) {
-                (
-                    Some(Input::Derivation { hash: old, .. }),
-                    Some(Input::Derivation { address, hash: new, .. }),
-                ) => {
+                (Some(Input::Derivation { hash: old, .. }), Some(Input::Derivation { address, hash: new, .. })) => {
                     let first_visit = self.cascades.insert(address.clone());
                     if !first_visit {
                         continue;
@@ -41,7 +38,9 @@ impl Walk<'_> {
                     if old == new {
                         // Its inputs are the same and its output is not: the rendering is the tool's own.
                         self.roots.push(Reason::Drift {
-                            what: format!("{address}: another version of fleetctl makes something else of the same inputs"),
+                            what: format!(
+                                "{address}: another version of fleetctl makes something else of the same inputs"
+                            ),
                         });
                     } else if let (Some(old), Some(new)) = (self.known.get(old), self.known.get(new)) {
                         self.compare(old, new);

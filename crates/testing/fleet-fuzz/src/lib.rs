@@ -113,7 +113,12 @@ pub fn fuzz(what: &str, memory: Option<u64>, mut one: impl FnMut(u64)) {
         assert!(began.elapsed() < HANG, "FLEET_FUZZ_SEED={seed} took {:?}", began.elapsed());
         if let Some(bound) = bound {
             let peak = peak_memory();
-            assert!(peak <= bound, "FLEET_FUZZ_SEED={seed} took memory to {} MiB, bound {} MiB", peak >> 20, bound >> 20);
+            assert!(
+                peak <= bound,
+                "FLEET_FUZZ_SEED={seed} took memory to {} MiB, bound {} MiB",
+                peak >> 20,
+                bound >> 20
+            );
         }
         runs += 1;
         if single.is_some() {

@@ -167,7 +167,11 @@ impl SimProvider {
         Ok(Applied::Changed { output: None })
     }
 
-    pub(crate) async fn delete_container(&self, change: &Change, events: &dyn Events) -> Result<Applied, ProviderError> {
+    pub(crate) async fn delete_container(
+        &self,
+        change: &Change,
+        events: &dyn Events,
+    ) -> Result<Applied, ProviderError> {
         let turn = Turn { provider: self, address: &change.address, events };
         let pair = turn.pair();
         if pair == Pair::default() {

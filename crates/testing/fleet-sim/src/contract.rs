@@ -175,7 +175,10 @@ impl<P: Provider> Case<'_, P> {
             let died = self.dies(&desired, n).await;
             let seen = self.seen().await;
             let change = self.planned(Some(&desired)).await;
-            assert!(!died || !is_right(seen.as_ref(), &change), "half done and looks right, before write {n}: {seen:?}");
+            assert!(
+                !died || !is_right(seen.as_ref(), &change),
+                "half done and looks right, before write {n}: {seen:?}"
+            );
             self.converge(&desired, &format!("after a kill before write {n} of changing it")).await;
             if !died {
                 assert!(n > 0, "changing it writes nothing?");

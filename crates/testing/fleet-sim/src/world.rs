@@ -153,7 +153,9 @@ impl Provider for SimProvider {
             (Some(Desired::Container(spec)), _) => self.converge(change, spec, ready, events).await,
             (Some(Desired::Image(_)), _) => self.build(change, events).await,
             (Some(Desired::Room(room)), _) => self.room(change, room, events).await,
-            (Some(Desired::Account(_) | Desired::Agent(_) | Desired::Directory(_) | Desired::Stack(_)), _) => self.value(change, events).await,
+            (Some(Desired::Account(_) | Desired::Agent(_) | Desired::Directory(_) | Desired::Stack(_)), _) => {
+                self.value(change, events).await
+            }
             (None, _) => Err(ProviderError::Failed {
                 address: change.address.clone(),
                 why: "the plan does not say what it should be".to_owned(),
@@ -218,7 +220,13 @@ impl SimProvider {
         Ok(Applied::Changed { output: None })
     }
 
-    async fn put(&self, change: &Change, desired: Desired, events: &dyn Events, call: &str) -> Result<(), ProviderError> {
+    async fn put(
+        &self,
+        change: &Change,
+        desired: Desired,
+        events: &dyn Events,
+        call: &str,
+    ) -> Result<(), ProviderError> {
         let hash = change.after.filter(|_| change.address.kind == Kind::Directory);
         let put = |inner: &mut Inner| {
             let edition = inner.next_id();

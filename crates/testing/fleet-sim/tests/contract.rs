@@ -7,7 +7,10 @@ use fleet_derivation::Hash;
 use fleet_model::{Address, Kind, model::Size};
 use fleet_plan::{AccountSpec, ContainerSpec, Desired, DirectorySpec, RoomSpec};
 use fleet_secret::{FleetSecret, Secret};
-use fleet_sim::{World, contract::{Case, provider_contract}};
+use fleet_sim::{
+    World,
+    contract::{Case, provider_contract},
+};
 
 fn secrets() -> Secrets {
     let fleet = FleetSecret::new(Secret::new("0123456789abcdef0123456789abcdef")).expect("long enough");

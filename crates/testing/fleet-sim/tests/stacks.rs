@@ -6,9 +6,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use fleet_apply::{
-    Applied, Events, Execution, Provider, ProviderError, Ready, Recorder, Secrets, Silent, execute,
-};
+use fleet_apply::{Applied, Events, Execution, Provider, ProviderError, Ready, Recorder, Secrets, Silent, execute};
 use fleet_derivation::{Derivation, DerivationGraph, Hash, Input};
 use fleet_model::{Address, Kind, model::Rollout};
 use fleet_plan::{
@@ -98,8 +96,12 @@ impl Stacks {
             ("dev", self.template(), vec![("Web", digest), ("Files", "fs-1")], vec![]),
         ] {
             let address = Address::new(Kind::Stack, name);
-            let stack =
-                DeployedStack { template, parameters: outputs(&parameters), outputs: outputs(&made), tags: BTreeMap::new() };
+            let stack = DeployedStack {
+                template,
+                parameters: outputs(&parameters),
+                outputs: outputs(&made),
+                tags: BTreeMap::new(),
+            };
             let observed = Observed {
                 hash: None,
                 actual: None,

@@ -174,7 +174,10 @@ impl Doing<'_> {
             _ => None,
         });
         let digest = digest.ok_or_else(|| {
-            self.failed(&format!("{address} is not there"), Some("apply the whole environment: the image is made first"))
+            self.failed(
+                &format!("{address} is not there"),
+                Some("apply the whole environment: the image is made first"),
+            )
         })?;
         Ok(format!("{repository}@{digest}"))
     }

@@ -33,7 +33,9 @@ impl AgentProvider {
             let Some(agent) = point.tag("fleet:agent").filter(|_| ours) else { continue };
             let address = Address::new(Kind::Agent, agent);
             if !wanted.contains(&address) && !state.objects.contains_key(&address) {
-                state.orphans.insert(address, format!("is no agent any more; its memory is kept, in access point {}", point.id));
+                state
+                    .orphans
+                    .insert(address, format!("is no agent any more; its memory is kept, in access point {}", point.id));
             }
         }
         Ok(state)

@@ -152,7 +152,9 @@ impl Doing<'_> {
         let mut pauses = Pauses::within(STOPS_WITHIN);
         while self.look().await?.is_some_and(|now| now.status == "DRAINING") {
             if !pauses.pause().await {
-                return Err(self.failed("its service is being removed and does not go", Some("run the same command again")));
+                return Err(
+                    self.failed("its service is being removed and does not go", Some("run the same command again"))
+                );
             }
         }
         Ok(())

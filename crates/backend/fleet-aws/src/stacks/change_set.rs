@@ -67,9 +67,8 @@ impl Doing<'_> {
         now: Option<&Stood>,
         values: &BTreeMap<String, String>,
     ) -> Result<(), ProviderError> {
-        let parameter = |(id, value): (&String, &String)| {
-            Parameter::builder().parameter_key(id).parameter_value(value).build()
-        };
+        let parameter =
+            |(id, value): (&String, &String)| Parameter::builder().parameter_key(id).parameter_value(value).build();
         let tag = |(name, value): (&String, &String)| Tag::builder().key(name).value(value).build();
         let asked = self
             .account

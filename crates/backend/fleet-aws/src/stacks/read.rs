@@ -45,7 +45,9 @@ impl Standing {
         let (stood, unfinished) = match self {
             Self::Nothing => return None,
             Self::Stands(stood) => (stood, None),
-            Self::Remains(stood) => (stood, Some("its making failed before: what is left is removed, then it is made".to_owned())),
+            Self::Remains(stood) => {
+                (stood, Some("its making failed before: what is left is removed, then it is made".to_owned()))
+            }
             Self::Busy(stood) => (stood, Some(format!("CloudFormation is at work on it: {}", stood.status.as_str()))),
             Self::Broken(stood) => (stood, Some(format!("it is {}", stood.status.as_str()))),
         };
@@ -149,12 +151,8 @@ fn stood(stack: &Stack) -> Stood {
     let time = |time: Option<&aws_smithy_types::DateTime>| time.map(|at| at.as_nanos().to_string()).unwrap_or_default();
     let status = stack.stack_status().cloned().unwrap_or(StackStatus::CreateFailed);
     let id = stack.stack_id().unwrap_or_default().to_owned();
-    let version = format!(
-        "{id} {} {} {}",
-        time(stack.creation_time()),
-        time(stack.last_updated_time()),
-        status.as_str()
-    );
+    let version =
+        format!("{id} {} {} {}", time(stack.creation_time()), time(stack.last_updated_time()), status.as_str());
     let pairs = |pairs: Vec<(Option<&str>, Option<&str>)>| -> BTreeMap<String, String> {
         pairs.into_iter().filter_map(|(name, value)| Some((name?.to_owned(), value?.to_owned()))).collect()
     };

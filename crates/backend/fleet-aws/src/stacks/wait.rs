@@ -190,7 +190,9 @@ impl Doing<'_> {
             };
             let before = found.len();
             let events = page.stack_events();
-            found.extend(events.iter().filter(|e| told.seen.insert(e.event_id().unwrap_or_default().to_owned())).cloned());
+            found.extend(
+                events.iter().filter(|e| told.seen.insert(e.event_id().unwrap_or_default().to_owned())).cloned(),
+            );
             if found.len() - before < events.len() {
                 break; // the rest was seen
             }

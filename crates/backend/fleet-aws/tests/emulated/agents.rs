@@ -8,7 +8,7 @@ use fleet_aws::{AgentProvider, emulator::Fault};
 use fleet_derivation::{Derivation, Hash, Input};
 use fleet_model::{Address, Kind, model::Size};
 use fleet_plan::{
-    Action, Change, ContainerSpec, Content, Desired, HealthProbe, Health, PlacedFile, RunState, SecretUse, State,
+    Action, Change, ContainerSpec, Content, Desired, Health, HealthProbe, PlacedFile, RunState, SecretUse, State,
     VolumeMount,
 };
 use fleet_secret::{FleetSecret, Secret};
@@ -104,14 +104,15 @@ impl Agents {
     fn agent(&self, id: &str, words: &str) -> (Desired, Derivation) {
         let mut derivation = Derivation::new(address(id));
         derivation.value("words", words, None);
-        let image = Input::Derivation {
-            address: Address::new(Kind::Image, "agent"),
-            hash: Hash::of(b"image"),
-            output: None,
-        };
+        let image =
+            Input::Derivation { address: Address::new(Kind::Image, "agent"), hash: Hash::of(b"image"), output: None };
         derivation.input("image", image, None);
-        let plan =
-            AgentPlan { agent: id, container: container(id, words), spot: false, models: std::collections::BTreeSet::new() };
+        let plan = AgentPlan {
+            agent: id,
+            container: container(id, words),
+            spot: false,
+            models: std::collections::BTreeSet::new(),
+        };
         (Desired::Agent(Box::new(agent_service(&self.world.settings(), plan))), derivation)
     }
 
@@ -182,7 +183,10 @@ fn container(id: &str, words: &str) -> ContainerSpec {
             ),
             file("/fleet/secrets/KEY", Content::Secret { secret: SecretUse::Operator { name: "KEY".to_owned() } }),
         ],
-        volumes: vec![volume(format!("data-{id}"), "/data", false), volume("directory".to_owned(), "/fleet/directory", true)],
+        volumes: vec![
+            volume(format!("data-{id}"), "/data", false),
+            volume("directory".to_owned(), "/fleet/directory", true),
+        ],
         ports: Vec::new(),
         size: Size { cpu: 1024, memory_mib: 2048 },
         health: Some(HealthProbe {

@@ -17,7 +17,8 @@ async fn a_failed_update_is_rolled_back_and_the_next_one_works() {
     let state = world.observe("shared").await;
     assert_eq!(state.stacks[&address("shared")].template, rendered.body, "the former one stands");
 
-    let more = Settings { images: ["agent", "homeserver", "other", "web"].map(str::to_owned).into(), ..world.settings() };
+    let more =
+        Settings { images: ["agent", "homeserver", "other", "web"].map(str::to_owned).into(), ..world.settings() };
     assert_eq!(world.apply(&shared(&more).unwrap()).await.unwrap(), CHANGED);
 }
 
@@ -69,14 +70,21 @@ async fn bad_answers_cost_time_and_nothing_else() {
     assert_eq!(state.stacks[&address("shared")].template, rendered.body);
     let asked = world.asked().await;
     let count = |action: &str| asked.iter().filter(|asked| *asked == action).count();
-    assert_eq!((count("cloudformation CreateChangeSet"), count("cloudformation ExecuteChangeSet")), (2, 2), "{asked:?}");
+    assert_eq!(
+        (count("cloudformation CreateChangeSet"), count("cloudformation ExecuteChangeSet")),
+        (2, 2),
+        "{asked:?}"
+    );
 
     // The same while a stack is changed, and once more while nothing is to change.
     let more = Settings { images: ["agent", "other"].map(str::to_owned).into(), ..world.settings() };
     let change = world.change(&shared(&more).unwrap()).await;
     world
         .emulator
-        .answer_badly(&[("cloudformation CreateChangeSet", Fault::Lose), ("cloudformation ExecuteChangeSet", Fault::Lose)])
+        .answer_badly(&[
+            ("cloudformation CreateChangeSet", Fault::Lose),
+            ("cloudformation ExecuteChangeSet", Fault::Lose),
+        ])
         .await
         .unwrap();
     let gone = ["stack/shared/RepositoryHomeserver", "stack/shared/RepositoryWeb"];

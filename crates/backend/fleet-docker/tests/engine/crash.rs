@@ -17,7 +17,11 @@ async fn dies(world: &World, spec: &ContainerSpec, n: usize) -> bool {
 async fn is_right(world: &World, spec: &ContainerSpec, when: usize) {
     let seen = world.seen().await.expect("it exists");
     assert_eq!(seen.hash, world.change(spec).await.after, "killed before write {when}");
-    assert_eq!((seen.run, seen.health, seen.unfinished), (RunState::Running, Health::Healthy, None), "killed before write {when}");
+    assert_eq!(
+        (seen.run, seen.health, seen.unfinished),
+        (RunState::Running, Health::Healthy, None),
+        "killed before write {when}"
+    );
     assert_eq!(world.containers().await, [world.container()], "killed before write {when}");
 }
 

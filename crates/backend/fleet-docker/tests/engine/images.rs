@@ -61,10 +61,7 @@ async fn checks_run_without_network_in_bounded_time_and_leave_nothing() {
         assert_eq!(missing.exit_code, Some(127));
         assert!(missing.last_lines.join(" ").contains("openclaw"), "{missing:?}");
         assert_eq!(check(&["/bin/sleep", "60"], 1).await.exit_code, None);
-        let filters = std::collections::HashMap::from([(
-            "label".to_owned(),
-            vec![format!("dev.fleetctl.check={id}")],
-        )]);
+        let filters = std::collections::HashMap::from([("label".to_owned(), vec![format!("dev.fleetctl.check={id}")])]);
         let options = bollard::query_parameters::ListContainersOptions {
             all: true,
             filters: Some(filters),

@@ -12,7 +12,9 @@ use fleet_apply::{Applied, Provider, ProviderError, Ready, Scope, Secrets};
 use fleet_derivation::Hash;
 use fleet_docker::{DockerProvider, Engine, EngineSearch, Search, engine, images};
 use fleet_model::{Address, Kind, model::Size};
-use fleet_plan::{Action, Change, ContainerSpec, Content, Desired, HealthProbe, Observed, PlacedFile, SecretUse, VolumeMount};
+use fleet_plan::{
+    Action, Change, ContainerSpec, Content, Desired, HealthProbe, Observed, PlacedFile, SecretUse, VolumeMount,
+};
 use fleet_secret::{FleetSecret, Secret};
 use fleet_sim::CallLog;
 use futures::StreamExt;
@@ -70,15 +72,11 @@ impl World {
         let fleet = format!("t-docker-{name}-{}", std::process::id());
         let scope = Scope { fleet: fleet.clone(), environment: "test".to_owned(), domain: "d.test".to_owned() };
         let image_hash = Hash::of(b"box");
-        let raw = Docker::connect_with_unix(
-            &engine.endpoint.to_string(),
-            120,
-            bollard::API_DEFAULT_VERSION,
-        )
-        .expect("a second connection")
-        .negotiate_version()
-        .await
-        .expect("the engine answers");
+        let raw = Docker::connect_with_unix(&engine.endpoint.to_string(), 120, bollard::API_DEFAULT_VERSION)
+            .expect("a second connection")
+            .negotiate_version()
+            .await
+            .expect("the engine answers");
         import_busybox(&engine, &raw, &images::tag(&fleet, "box", image_hash)).await;
         let secrets = Secrets {
             fleet: FleetSecret::new(Secret::new("0123456789abcdef0123456789abcdef")).expect("long enough"),
@@ -121,7 +119,11 @@ impl World {
                 gid: 1001,
                 content: Content::Secret { secret: SecretUse::Operator { name: "API_KEY".to_owned() } },
             }],
-            volumes: vec![VolumeMount { volume: "data-ann.lee".to_owned(), path: "/data".to_owned(), read_only: false }],
+            volumes: vec![VolumeMount {
+                volume: "data-ann.lee".to_owned(),
+                path: "/data".to_owned(),
+                read_only: false,
+            }],
             ports: Vec::new(),
             size: Size { cpu: 512, memory_mib: 64 },
             health: Some(HealthProbe {
@@ -208,7 +210,8 @@ impl World {
 /// Imports and tags in two calls: Podman's import ignores the tag.
 async fn import_busybox(engine: &Engine, raw: &Docker, tag: &str) {
     let options = CreateImageOptions { from_src: Some("-".to_owned()), ..CreateImageOptions::default() };
-    let mut replies = Box::pin(raw.create_image(Some(options), Some(body_full(fleet_sim::busybox(&PROGRAMS).into())), None));
+    let mut replies =
+        Box::pin(raw.create_image(Some(options), Some(body_full(fleet_sim::busybox(&PROGRAMS).into())), None));
     let mut id = None;
     while let Some(reply) = replies.next().await {
         let status = reply.expect("importing the test image").status;

@@ -49,7 +49,9 @@ async fn killed_again_and_again(world: World, flavour: Flavour) -> World {
             Ok(Err(error)) => panic!("{error:?}"),
             Err(death) => {
                 let why = death.into_panic();
-                let why = why.downcast_ref::<&str>().map_or_else(|| why.downcast_ref::<String>().cloned(), |w| Some((*w).to_owned()));
+                let why = why
+                    .downcast_ref::<&str>()
+                    .map_or_else(|| why.downcast_ref::<String>().cloned(), |w| Some((*w).to_owned()));
                 assert_eq!(why.as_deref(), Some("killed here"));
                 kills += 1;
                 assert!(kills < 200, "it does not get on");
@@ -69,6 +71,10 @@ async fn killed_again_and_again(world: World, flavour: Flavour) -> World {
 #[tokio::test]
 async fn a_run_that_is_killed_again_and_again_ends_like_one_that_is_not() {
     let world = killed_again_and_again(World::closed().await, Flavour::Synapse).await;
-    assert_eq!(world.count("select count(*) from devices where hidden = 0 and device_id = 'FLEETCTL'"), 1, "the service account's");
+    assert_eq!(
+        world.count("select count(*) from devices where hidden = 0 and device_id = 'FLEETCTL'"),
+        1,
+        "the service account's"
+    );
     killed_again_and_again(World::with_token_registration().await, Flavour::Conduit).await;
 }

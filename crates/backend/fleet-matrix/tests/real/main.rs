@@ -41,7 +41,10 @@ async fn the_first_apply_makes_everything_and_the_second_writes_nothing_and_logs
     assert_eq!(done.len(), 6, "{done:?}");
     let first_writes = world.log.take_writes();
     let logins = first_writes.iter().filter(|call| call.ends_with("/login")).count();
-    assert_eq!(logins, 3, "the service account once, and the two of the direct-message room once each: {first_writes:#?}");
+    assert_eq!(
+        logins, 3,
+        "the service account once, and the two of the direct-message room once each: {first_writes:#?}"
+    );
     let litter = world.litter();
     assert_eq!(litter, (1, 1), "only the service account's device and token stay");
 
@@ -61,19 +64,37 @@ async fn the_first_apply_makes_everything_and_the_second_writes_nothing_and_logs
 async fn what_was_changed_behind_our_back_is_seen_and_put_right() {
     let world = World::closed().await;
     run(&world.provider(Flavour::Synapse), &fleet(), &world.log).await;
-    let (service, bob, ann) = (world.service_token(), world.login("bob", 0).await.unwrap(), world.login("ann", 0).await.unwrap());
+    let (service, bob, ann) =
+        (world.service_token(), world.login("bob", 0).await.unwrap(), world.login("ann", 0).await.unwrap());
     let (everybody, team, dm) =
         (world.room_id("all-employees").await, world.room_id("frontend-team").await, world.room_id("dm-ann-bob").await);
 
-    world.call("PUT", &format!("/_matrix/client/v3/profile/@ann:{DOMAIN}/displayname"), &ann, json!({"displayname": "Queen"})).await;
-    world.call("PUT", &format!("/_matrix/client/v3/rooms/{everybody}/state/m.room.topic/"), &service, json!({"topic": "Nobody"})).await;
+    world
+        .call(
+            "PUT",
+            &format!("/_matrix/client/v3/profile/@ann:{DOMAIN}/displayname"),
+            &ann,
+            json!({"displayname": "Queen"}),
+        )
+        .await;
+    world
+        .call(
+            "PUT",
+            &format!("/_matrix/client/v3/rooms/{everybody}/state/m.room.topic/"),
+            &service,
+            json!({"topic": "Nobody"}),
+        )
+        .await;
     world.call("POST", &format!("/_matrix/client/v3/rooms/{everybody}/leave"), &bob, json!({})).await;
     world.call("POST", &format!("/_matrix/client/v3/rooms/{dm}/leave"), &bob, json!({})).await;
     world.call("DELETE", &format!("/_synapse/admin/v1/rooms/{team}"), &service, json!({"purge": true})).await;
     world.log.take();
 
     let done = run(&world.provider(Flavour::Synapse), &fleet(), &world.log).await;
-    assert_eq!(done, ["update account/ann", "update room/all-employees", "update room/dm-ann-bob", "create room/frontend-team"]);
+    assert_eq!(
+        done,
+        ["update account/ann", "update room/all-employees", "update room/dm-ann-bob", "create room/frontend-team"]
+    );
     let writes = world.log.take_writes();
     let sent = |what: &str| writes.iter().filter(|call| call.contains(what)).count();
     assert_eq!((sent("m.room.topic"), sent("m.room.name"), sent("m.room.power_levels")), (1, 0, 0), "{writes:#?}");
@@ -117,8 +138,16 @@ async fn a_room_that_is_removed_loses_its_alias_and_its_members() {
     let state = provider.observe(&rooms[1..]).await.unwrap();
     for address in &rooms {
         let remove = change(address, Action::Delete, Some(state.objects[address].version.clone()), None);
-        assert_eq!(apply(&provider, &remove, &world.log).await.unwrap(), Applied::Changed { output: None }, "{address}");
-        assert_eq!(apply(&provider, &remove, &world.log).await.unwrap(), Applied::Unchanged { output: None }, "{address}");
+        assert_eq!(
+            apply(&provider, &remove, &world.log).await.unwrap(),
+            Applied::Changed { output: None },
+            "{address}"
+        );
+        assert_eq!(
+            apply(&provider, &remove, &world.log).await.unwrap(),
+            Applied::Unchanged { output: None },
+            "{address}"
+        );
     }
     provider.finish().await.unwrap();
     assert_eq!(world.count("select count(*) from room_aliases"), 0);
@@ -142,13 +171,30 @@ async fn an_account_that_is_removed_is_closed_and_comes_back_when_it_is_declared
     assert_eq!(done, ["update room/all-employees", "update room/frontend-team", "delete account/bob"]);
     assert_eq!(run(&world.provider(Flavour::Synapse), &without, &world.log).await, Vec::<String>::new());
     assert!(world.login("bob", 0).await.is_none(), "the former password is no good");
-    assert_eq!(world.count(&format!("select count(*) from access_tokens where user_id = '@bob:{DOMAIN}'")), 0, "session {} ended", session.len());
+    assert_eq!(
+        world.count(&format!("select count(*) from access_tokens where user_id = '@bob:{DOMAIN}'")),
+        0,
+        "session {} ended",
+        session.len()
+    );
     assert_eq!(world.count(&format!("select count(*) from devices where hidden = 0 and user_id = '@bob:{DOMAIN}'")), 0);
-    assert_eq!(world.count(&format!("select deactivated from users where name = '@bob:{DOMAIN}'")), 0, "never deactivated");
-    assert_eq!(world.count(&format!("select count(*) from local_current_membership where membership = 'join' and user_id = '@bob:{DOMAIN}'")), 0);
+    assert_eq!(
+        world.count(&format!("select deactivated from users where name = '@bob:{DOMAIN}'")),
+        0,
+        "never deactivated"
+    );
+    assert_eq!(
+        world.count(&format!(
+            "select count(*) from local_current_membership where membership = 'join' and user_id = '@bob:{DOMAIN}'"
+        )),
+        0
+    );
 
     let done = run(&world.provider(Flavour::Synapse), &everybody, &world.log).await;
-    assert_eq!(done, ["create account/bob", "update room/all-employees", "update room/dm-ann-bob", "update room/frontend-team"]);
+    assert_eq!(
+        done,
+        ["create account/bob", "update room/all-employees", "update room/dm-ann-bob", "update room/frontend-team"]
+    );
     assert_eq!(run(&world.provider(Flavour::Synapse), &everybody, &world.log).await, Vec::<String>::new());
     assert!(world.login("bob", 0).await.is_some());
 }
@@ -175,7 +221,9 @@ async fn a_room_whose_making_was_interrupted_is_completed_and_not_made_twice() {
     run(&world.provider(Flavour::Synapse), &accounts, &world.log).await;
     // Where a killed run stops: the room exists, members, marks and record are missing.
     let service = world.service_token();
-    let half = world.call("POST", "/_matrix/client/v3/createRoom", &service, json!({"room_alias_name": "all-employees"})).await;
+    let half = world
+        .call("POST", "/_matrix/client/v3/createRoom", &service, json!({"room_alias_name": "all-employees"}))
+        .await;
     let ann = world.login("ann", 0).await.unwrap();
     let invited = json!({"room_alias_name": "dm-ann-bob", "is_direct": true, "preset": "trusted_private_chat", "invite": [format!("@bob:{DOMAIN}")]});
     let half_direct = world.call("POST", "/_matrix/client/v3/createRoom", &ann, invited).await;
@@ -186,7 +234,9 @@ async fn a_room_whose_making_was_interrupted_is_completed_and_not_made_twice() {
     assert_eq!(world.room_id("all-employees").await, half["room_id"]);
     assert_eq!(world.room_id("dm-ann-bob").await, half_direct["room_id"]);
     assert_eq!(world.count("select count(*) from rooms"), 3);
-    let marked = world.call("GET", &format!("/_matrix/client/v3/user/@ann:{DOMAIN}/account_data/m.direct"), &ann, json!({})).await;
+    let marked = world
+        .call("GET", &format!("/_matrix/client/v3/user/@ann:{DOMAIN}/account_data/m.direct"), &ann, json!({}))
+        .await;
     assert_eq!(marked[format!("@bob:{DOMAIN}")], json!([half_direct["room_id"]]));
 }
 
@@ -210,7 +260,9 @@ async fn strangers_rooms_and_accounts_are_listed_and_left_alone() {
     let world = World::closed().await;
     run(&world.provider(Flavour::Synapse), &fleet(), &world.log).await;
     let service = world.service_token();
-    world.call("PUT", &format!("/_synapse/admin/v2/users/@zoe:{DOMAIN}"), &service, json!({"password": "zoe's own"})).await;
+    world
+        .call("PUT", &format!("/_synapse/admin/v2/users/@zoe:{DOMAIN}"), &service, json!({"password": "zoe's own"}))
+        .await;
     let ann = world.login("ann", 0).await.unwrap();
     world.call("POST", "/_matrix/client/v3/createRoom", &ann, json!({"room_alias_name": "book-club"})).await;
 
@@ -225,7 +277,8 @@ async fn strangers_rooms_and_accounts_are_listed_and_left_alone() {
     // Declaring a room under an alias that somebody else has: said, not taken.
     let (address, desired) = room("book-club", &["bob"], |_| {});
     wanted.insert(address.clone(), desired.clone());
-    let refused = apply(&provider, &change(&address, Action::Create, None, Some(desired)), &world.log).await.unwrap_err();
+    let refused =
+        apply(&provider, &change(&address, Action::Create, None, Some(desired)), &world.log).await.unwrap_err();
     let ProviderError::Failed { why, help, .. } = refused else { panic!("{refused:?}") };
     assert!(why.contains(&format!("#book-club:{DOMAIN} belongs to a room of @ann:{DOMAIN}")), "{why}");
     assert!(help.is_some());
@@ -237,12 +290,19 @@ async fn what_moved_since_the_plan_was_made_is_not_touched() {
     run(&world.provider(Flavour::Synapse), &fleet(), &world.log).await;
     let provider = world.provider(Flavour::Synapse);
     let (address, mut desired) = fleet().into_iter().find(|(address, _)| address.name == "frontend-team").unwrap();
-    let planned = provider.observe(&[address.clone()]).await.unwrap().objects[&address].version.clone();
+    let planned = provider.observe(std::slice::from_ref(&address)).await.unwrap().objects[&address].version.clone();
     if let Desired::Room(spec) = &mut desired {
         spec.topic = "Planned".to_owned();
     }
     let id = world.room_id("frontend-team").await;
-    world.call("PUT", &format!("/_matrix/client/v3/rooms/{id}/state/m.room.topic/"), &world.service_token(), json!({"topic": "Moved"})).await;
+    world
+        .call(
+            "PUT",
+            &format!("/_matrix/client/v3/rooms/{id}/state/m.room.topic/"),
+            &world.service_token(),
+            json!({"topic": "Moved"}),
+        )
+        .await;
     let made = change(&address, Action::Update, Some(planned), Some(desired));
     let refused = apply(&provider, &made, &world.log).await.unwrap_err();
     assert!(matches!(refused, ProviderError::Stale { .. }), "{refused:?}");
@@ -254,7 +314,11 @@ async fn a_change_made_twice_is_made_once() {
     let provider = world.provider(Flavour::Synapse);
     let planned = changes(&fleet(), &provider.observe(&[]).await.unwrap());
     for change in &planned {
-        assert!(matches!(apply(&provider, change, &world.log).await, Ok(Applied::Changed { .. })), "{}", change.address);
+        assert!(
+            matches!(apply(&provider, change, &world.log).await, Ok(Applied::Changed { .. })),
+            "{}",
+            change.address
+        );
     }
     provider.finish().await.unwrap();
     world.log.take();
@@ -275,7 +339,9 @@ async fn a_homeserver_that_does_not_run_is_told_as_unseen_and_a_wrong_secret_is_
     assert!(matches!(error, ProviderError::Denied { .. }), "{error:?}");
     let said = format!("{error} {error:?}");
     assert!(said.contains("set up with another secret"), "{said}");
-    let derived = fleet_secret::FleetSecret::new(fleet_secret::Secret::new(wrong)).unwrap().password(&format!("@fleetctl:{DOMAIN}"), 0);
+    let derived = fleet_secret::FleetSecret::new(fleet_secret::Secret::new(wrong))
+        .unwrap()
+        .password(&format!("@fleetctl:{DOMAIN}"), 0);
     for secret in [wrong, derived.expose_str().unwrap(), world::SECRET] {
         assert!(!secret.as_bytes().windows(8).any(|piece| said.as_bytes().windows(8).any(|p| p == piece)), "{said}");
     }
@@ -302,13 +368,23 @@ async fn without_an_admin_api_the_same_fleet_is_made_with_the_registration_token
     let bob = world.login("bob", 0).await.unwrap();
     let team = world.room_id("frontend-team").await;
     world.call("POST", &format!("/_matrix/client/v3/rooms/{team}/leave"), &bob, json!({})).await;
-    world.call("PUT", &format!("/_matrix/client/v3/profile/@bob:{DOMAIN}/displayname"), &bob, json!({"displayname": "King"})).await;
+    world
+        .call(
+            "PUT",
+            &format!("/_matrix/client/v3/profile/@bob:{DOMAIN}/displayname"),
+            &bob,
+            json!({"displayname": "King"}),
+        )
+        .await;
     world.call("POST", "/_matrix/client/v3/logout", &bob, json!({})).await;
     let mut without = fleet();
     without.remove(&Address::new(Kind::Account, "cy"));
     edit(&mut without, "all-employees", |spec| spec.members.retain(|id| !id.starts_with("@cy:")));
     let done = run(&world.provider(Flavour::Conduit), &without, &world.log).await;
-    assert_eq!(done, ["update account/bob", "update room/all-employees", "update room/frontend-team", "delete account/cy"]);
+    assert_eq!(
+        done,
+        ["update account/bob", "update room/all-employees", "update room/frontend-team", "delete account/cy"]
+    );
     assert!(world.login("cy", 0).await.is_none());
     assert_eq!(world.litter(), (1, 1));
     let done = run(&world.provider(Flavour::Conduit), &fleet(), &world.log).await;
@@ -323,7 +399,8 @@ async fn a_person_speaks_mentions_somebody_and_hears_the_answer() {
     run(&world.provider(Flavour::Synapse), &fleet(), &world.log).await;
     let litter = world.litter();
     let provider = world.provider(Flavour::Synapse);
-    let mut sent = provider.send_message(&format!("@ann:{DOMAIN}"), "frontend-team", "@bob hello, @nobody").await.unwrap();
+    let mut sent =
+        provider.send_message(&format!("@ann:{DOMAIN}"), "frontend-team", "@bob hello, @nobody").await.unwrap();
     assert_eq!(sent.mentioned, [format!("@bob:{DOMAIN}")]);
     assert_eq!(sent.not_members, ["@nobody"]);
     assert_eq!(provider.replies_since(&mut sent, Duration::from_millis(300)).await.unwrap(), []);
@@ -333,7 +410,10 @@ async fn a_person_speaks_mentions_somebody_and_hears_the_answer() {
     world.call("PUT", &path, &bob, json!({"msgtype": "m.text", "body": "hello yourself"})).await;
     world.call("POST", "/_matrix/client/v3/logout", &bob, json!({})).await;
     let replies = provider.replies_since(&mut sent, Duration::from_secs(10)).await.unwrap();
-    assert_eq!(replies.iter().map(|reply| (reply.name.as_str(), reply.text.as_str())).collect::<Vec<_>>(), [("bob", "hello yourself")]);
+    assert_eq!(
+        replies.iter().map(|reply| (reply.name.as_str(), reply.text.as_str())).collect::<Vec<_>>(),
+        [("bob", "hello yourself")]
+    );
     provider.finish().await.unwrap();
     assert_eq!(world.litter(), litter);
     let error = provider.send_message(&format!("@ann:{DOMAIN}"), "no-such-room", "hello").await.unwrap_err();

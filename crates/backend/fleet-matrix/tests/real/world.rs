@@ -85,7 +85,8 @@ impl World {
         let mut world = Self::start(json!({})).await;
         world.stop();
         let root = world.folder.path();
-        let mut variables = vec![("FLEET_HOMESERVER".to_owned(), fs::read_to_string(root.join("fleet/homeserver.json")).unwrap())];
+        let mut variables =
+            vec![("FLEET_HOMESERVER".to_owned(), fs::read_to_string(root.join("fleet/homeserver.json")).unwrap())];
         for key in fs::read_dir(root.join("fleet/secrets")).unwrap() {
             let key = key.unwrap();
             let name = key.file_name().into_string().unwrap().to_uppercase().replace('-', "_");
@@ -112,7 +113,9 @@ impl World {
         for label in ["synapse-registration-shared-secret", "synapse-macaroon-secret", "synapse-form-secret"] {
             fs::write(root.join("fleet/secrets").join(label), secrets().fleet.key_for(label).expose()).unwrap();
         }
-        let me = fs::metadata(root).map(|m| (std::os::unix::fs::MetadataExt::uid(&m), std::os::unix::fs::MetadataExt::gid(&m))).unwrap();
+        let me = fs::metadata(root)
+            .map(|m| (std::os::unix::fs::MetadataExt::uid(&m), std::os::unix::fs::MetadataExt::gid(&m)))
+            .unwrap();
         let declared = json!({
             "schema": 1, "server_name": DOMAIN, "port": port, "data": root.join("data"), "uid": me.0, "gid": me.1,
             "bind": "127.0.0.1", "extra": extra,
@@ -130,7 +133,11 @@ impl World {
         let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build().unwrap();
         while !client.get(&url).send().await.is_ok_and(|answer| answer.status().is_success()) {
             let ended = self.server.try_wait().unwrap();
-            assert!(ended.is_none() && Instant::now() < end, "Synapse does not come up ({ended:?}):\n{}", self.said("first"));
+            assert!(
+                ended.is_none() && Instant::now() < end,
+                "Synapse does not come up ({ended:?}):\n{}",
+                self.said("first")
+            );
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
@@ -190,7 +197,12 @@ impl World {
     /// One value out of Synapse's database.
     pub fn count(&self, query: &str) -> u64 {
         let script = "import sqlite3,sys; print(sqlite3.connect(sys.argv[1]).execute(sys.argv[2]).fetchone()[0])";
-        let output = Command::new(python()).args(["-c", script]).arg(self.folder.path().join("data/homeserver.db")).arg(query).output().unwrap();
+        let output = Command::new(python())
+            .args(["-c", script])
+            .arg(self.folder.path().join("data/homeserver.db"))
+            .arg(query)
+            .output()
+            .unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap().trim().parse().unwrap()
     }
@@ -238,9 +250,14 @@ impl World {
     async fn allow_registration_token(&self) {
         let token = secrets().fleet.key_for(fleet_matrix::REGISTRATION_TOKEN_LABEL);
         let script = "import sqlite3,sys; c=sqlite3.connect(sys.argv[1]); c.execute('insert into registration_tokens(token,pending,completed) values (?,0,0)',(sys.argv[2],)); c.commit()";
-        succeed("a registration token", Command::new(python()).args(["-c", script]).arg(self.folder.path().join("data/homeserver.db")).arg(token.expose_str().unwrap()));
+        succeed(
+            "a registration token",
+            Command::new(python())
+                .args(["-c", script])
+                .arg(self.folder.path().join("data/homeserver.db"))
+                .arg(token.expose_str().unwrap()),
+        );
     }
-
 }
 
 impl Drop for World {
@@ -257,7 +274,8 @@ fn launch(root: &Path, name: &str) -> Child {
 fn launch_with(root: &Path, name: &str, variables: Vec<(String, String)>) -> Child {
     // Also for the stories of tests/, which are elsewhere.
     let mut folders = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
-    let start = folders.find_map(|folder| Some(folder.join("images/homeserver/start.py")).filter(|file| file.is_file()));
+    let start =
+        folders.find_map(|folder| Some(folder.join("images/homeserver/start.py")).filter(|file| file.is_file()));
     let start = start.expect("images/homeserver/start.py of this checkout");
     let log = fs::File::create(root.join(name)).unwrap();
     fs::create_dir_all(root.join(format!("run-{name}"))).unwrap();
@@ -359,7 +377,11 @@ pub async fn apply(provider: &MatrixProvider, change: &Change, log: &Log) -> Res
     apply_with(provider, change, log).await
 }
 
-pub async fn apply_with(provider: &MatrixProvider, change: &Change, events: &dyn Events) -> Result<Applied, ProviderError> {
+pub async fn apply_with(
+    provider: &MatrixProvider,
+    change: &Change,
+    events: &dyn Events,
+) -> Result<Applied, ProviderError> {
     let (outputs, secrets) = (BTreeMap::new(), secrets());
     provider.apply(change, &Ready { outputs: &outputs, secrets: &secrets }, events).await
 }

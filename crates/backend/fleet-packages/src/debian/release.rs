@@ -56,10 +56,9 @@ pub(super) async fn fetch(workshop: &Workshop, archive: &str, suite: &str) -> Re
         Checked::Good(text) => (text, None),
         Checked::Impossible(why) => (cleartext(&String::from_utf8_lossy(&signed)), Some(why)),
     };
-    let fields = text.parse().map_err(|error: deb822_fast::Error| DebianError::Malformed {
-        url: shown(&url),
-        why: error.to_string(),
-    })?;
+    let fields = text
+        .parse()
+        .map_err(|error: deb822_fast::Error| DebianError::Malformed { url: shown(&url), why: error.to_string() })?;
     Ok(Release { fields, unverified })
 }
 
@@ -74,7 +73,8 @@ pub(super) async fn packages(
     let folder = format!("main/binary-{}", platform.architecture());
     let path = format!("{folder}/Packages.xz");
     let malformed = |why: String| DebianError::Malformed { url: format!("{}/{path}", shown(&base)), why };
-    let (digest, size) = release.index(&path).ok_or_else(|| malformed("its Release file does not list it".to_owned()))?;
+    let (digest, size) =
+        release.index(&path).ok_or_else(|| malformed("its Release file does not list it".to_owned()))?;
     // By hash first: the plain path may already be the next index while this Release is a cached one.
     let urls = vec![format!("{base}/{folder}/by-hash/SHA256/{}", digest.hex()), format!("{base}/{path}")];
     let packed = index_file(workshop, Wanted { name: format!("package index of {suite}"), digest, size, urls }).await?;

@@ -74,7 +74,9 @@ mod tests {
         let mut text = String::new();
         for (count, fields) in packages.iter().enumerate() {
             text.push_str(fields);
-            text.push_str(&format!("\nArchitecture: amd64\nFilename: pool/{count}.deb\nSize: 1\nSHA256: {count:064}\n\n"));
+            text.push_str(&format!(
+                "\nArchitecture: amd64\nFilename: pool/{count}.deb\nSize: 1\nSHA256: {count:064}\n\n"
+            ));
         }
         let mut index = Index::default();
         index.add("debian", &text).unwrap();

@@ -194,7 +194,8 @@ fn texts(value: &Value) -> BTreeMap<String, String> {
 mod tests {
     use super::*;
 
-    const SHA512: &str = "sha512-3a81oZNherrMQXNJriBBMRLm+k6JqX6iCp7u5ktV05ohkpkqJ0/BqDa6PCOj/uu9RU1EI2Q86A4qmslPpUyknw==";
+    const SHA512: &str =
+        "sha512-3a81oZNherrMQXNJriBBMRLm+k6JqX6iCp7u5ktV05ohkpkqJ0/BqDa6PCOj/uu9RU1EI2Q86A4qmslPpUyknw==";
 
     fn read(entry: &str) -> Result<Vec<NpmPin>, NpmError> {
         pins(format!(r#"{{"packages":{{"":{{"name":"fleet"}},{entry}}}}}"#).as_bytes())

@@ -14,7 +14,9 @@ const GLIBC_MINORS: [u32; 14] = [41, 40, 39, 38, 36, 35, 34, 31, 28, 27, 26, 24,
 #[derive(Debug, thiserror::Error)]
 pub enum PipError {
     /// There is no Python.
-    #[error("python3 cannot be run: {0}; `fleetctl lock` needs it with pip for images with Python packages (building does not)")]
+    #[error(
+        "python3 cannot be run: {0}; `fleetctl lock` needs it with pip for images with Python packages (building does not)"
+    )]
     NoPython(#[source] std::io::Error),
     /// pip says no.
     #[error("pip cannot resolve {request}:\n{output}")]
@@ -71,12 +73,7 @@ pub async fn resolve(request: Request<'_>) -> Result<crate::debian::Resolved<Pip
             "pip ran on Python {ran_on}, the image has {wanted}: dependencies that only one of them needs may be wrong"
         ));
     }
-    let lock = PipLock {
-        python: request.python.to_owned(),
-        glibc: request.glibc.to_owned(),
-        request: asked,
-        packages,
-    };
+    let lock = PipLock { python: request.python.to_owned(), glibc: request.glibc.to_owned(), request: asked, packages };
     Ok(crate::debian::Resolved { lock, notes })
 }
 

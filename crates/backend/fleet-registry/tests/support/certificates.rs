@@ -17,7 +17,10 @@ pub fn openssl(folder: &Path, arguments: &str) {
 
 /// A certificate that signs itself: `NAME.pem` with `NAME.key` in the folder.
 pub fn self_signed(folder: &Path, name: &str) -> PathBuf {
-    openssl(folder, &format!("req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN={name} -keyout {name}.key -out {name}.pem"));
+    openssl(
+        folder,
+        &format!("req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN={name} -keyout {name}.key -out {name}.pem"),
+    );
     folder.join(format!("{name}.pem"))
 }
 

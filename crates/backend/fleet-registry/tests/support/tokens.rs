@@ -64,7 +64,7 @@ impl Tokens {
     }
 }
 
-fn serve(stream: &TcpStream, key: &PathBuf, asked: &Mutex<Vec<String>>, lasts: i64) {
+fn serve(stream: &TcpStream, key: &Path, asked: &Mutex<Vec<String>>, lasts: i64) {
     let mut from = BufReader::new(stream);
     let mut head = Vec::new();
     loop {
@@ -82,7 +82,8 @@ fn serve(stream: &TcpStream, key: &PathBuf, asked: &Mutex<Vec<String>>, lasts: i
     let url = url::Url::parse(&format!("http://x{}", head[0].split(' ').nth(1).unwrap())).unwrap();
     let pairs = url.query_pairs().chain(url::form_urlencoded::parse(&form));
     let pairs: Vec<(String, String)> = pairs.map(|(key, value)| (key.into_owned(), value.into_owned())).collect();
-    let values = |name: &str| pairs.iter().filter(|(key, _)| key == name).map(|(_, value)| value.clone()).collect::<Vec<_>>();
+    let values =
+        |name: &str| pairs.iter().filter(|(key, _)| key == name).map(|(_, value)| value.clone()).collect::<Vec<_>>();
     let scopes: Vec<String> = values("scope").iter().flat_map(|scope| scope.split(' ')).map(str::to_owned).collect();
     asked.lock().unwrap().push(scopes.join(" "));
     let basic = format!("authorization: Basic {}", STANDARD.encode(format!("{USER}:{PASSWORD}")));

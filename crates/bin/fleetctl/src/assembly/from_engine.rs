@@ -53,8 +53,13 @@ impl Assembling<'_> {
                 last_lines: Vec::new(),
             });
         };
-        let place =
-            InEngine { engine, assembler: self.assembler, spec: self.spec, derivation: self.derivation, events: self.events };
+        let place = InEngine {
+            engine,
+            assembler: self.assembler,
+            spec: self.spec,
+            derivation: self.derivation,
+            events: self.events,
+        };
         let id = match place.find().await? {
             Some(id) => id,
             None => self.build(&place).await?,
@@ -114,7 +119,8 @@ impl Assembling<'_> {
         let (platform, store) = (self.spec.recipe.platform, self.assembler.store.clone());
         let read = tokio::task::spawn_blocking(move || {
             let archive = LocalImage::Archive { file: file.path().to_owned(), name: None };
-            let base = archive.resolve(platform).and_then(|digest| archive.read(&digest, platform, compression, &store));
+            let base =
+                archive.resolve(platform).and_then(|digest| archive.read(&digest, platform, compression, &store));
             drop(file);
             base
         });
@@ -122,7 +128,9 @@ impl Assembling<'_> {
         let base = base.map_err(|error| self.failed_with(&format!("the engine's archive of {id}: {error}")))?;
         let known = engine.layers(id).await.map_err(|error| self.failed(&error))?.unwrap_or_default();
         if !base.layers.iter().map(|layer| layer.diff_id.to_string()).eq(known) {
-            return Err(self.failed_with(&format!("the engine's archive of {id} has other layers than the engine says")));
+            return Err(
+                self.failed_with(&format!("the engine's archive of {id} has other layers than the engine says"))
+            );
         }
         Ok(made_of(&base, platform))
     }

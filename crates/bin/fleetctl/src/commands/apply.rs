@@ -1,10 +1,6 @@
 //! `apply`: plan, show, ask, do, record.
 
-use std::{
-    collections::BTreeSet,
-    io::IsTerminal,
-    path::Path,
-};
+use std::{collections::BTreeSet, io::IsTerminal, path::Path};
 
 use fleet_apply::Report;
 use fleet_derivation::Input;
@@ -63,7 +59,8 @@ pub async fn apply(context: &Context, asked: &Asked<'_>) -> Outcome {
         tell!("nothing was changed");
         return Ok(Exit::Done);
     }
-    let mut report = if plan.is_empty() { Report::default() } else { run(context, &prepared, world, &plan, &planned).await? };
+    let mut report =
+        if plan.is_empty() { Report::default() } else { run(context, &prepared, world, &plan, &planned).await? };
     if plan.is_empty() {
         world.finish().await;
         pipeline::catch_up(&prepared, &planned)?;
@@ -137,8 +134,11 @@ fn read_saved(path: &Path) -> Result<Plan, Failure> {
 /// A plan of another fleet; exit code 5 when nothing of it fits.
 fn fitting(saved: Plan, prepared: &Prepared, planned: &Planned) -> Result<(Plan, Vec<Entry>), Failure> {
     if saved.fleet != prepared.scope.fleet {
-        return Err(Failure::new(Exit::Failed, format!("the plan is for the fleet {}, and this is {}", saved.fleet, prepared.scope.fleet))
-            .hint("go to the folder of that fleet, or name it with -C DIR"));
+        return Err(Failure::new(
+            Exit::Failed,
+            format!("the plan is for the fleet {}, and this is {}", saved.fleet, prepared.scope.fleet),
+        )
+        .hint("go to the folder of that fleet, or name it with -C DIR"));
     }
     let (mut fits, mut rest, mut refused) = (Vec::new(), Vec::new(), BTreeSet::new());
     for change in &saved.changes {
@@ -193,10 +193,12 @@ fn standing(change: &Change, planned: &Planned) -> Standing {
 
 fn derives_from(change: &Change, refused: &BTreeSet<Address>) -> bool {
     let inputs = change.derivation.iter().flat_map(|derivation| derivation.inputs.values());
-    inputs.filter_map(|input| match input {
-        Input::Derivation { address, .. } => Some(address),
-        _ => None,
-    }).any(|address| refused.contains(address))
+    inputs
+        .filter_map(|input| match input {
+            Input::Derivation { address, .. } => Some(address),
+            _ => None,
+        })
+        .any(|address| refused.contains(address))
 }
 
 fn refusal(entry: &Entry) -> Option<(&Address, &str)> {

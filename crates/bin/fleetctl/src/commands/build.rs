@@ -79,7 +79,9 @@ fn tell_notes(context: &Context, notes: BTreeSet<String>) {
 fn unchecked(context: &Context, prepared: &Prepared, names: &BTreeSet<String>) {
     for (name, image) in prepared.model.images.iter().filter(|(name, _)| names.contains(*name)) {
         if !image.checks.is_empty() && matches!(image.recipe, Recipe::Layers(_)) {
-            let text = format!("image/{name}: its checks are not run, which needs an engine: add `--to engine` to have them decide");
+            let text = format!(
+                "image/{name}: its checks are not run, which needs an engine: add `--to engine` to have them decide"
+            );
             context.console.emit(Event::Notice { text });
         }
     }
@@ -153,7 +155,8 @@ pub fn gc(global: &Global, keep: usize) -> Outcome {
     let opened = Opened::open(global)?;
     // `lock` has fetched what no generation needs yet.
     pipeline::pin(&opened.store, &opened.lock()?, opened.checked().model.as_ref())?;
-    let collected = opened.store.gc(keep).map_err(|error| Failure::caused(Exit::Failed, "nothing was collected", &error))?;
+    let collected =
+        opened.store.gc(keep).map_err(|error| Failure::caused(Exit::Failed, "nothing was collected", &error))?;
     if global.format == Format::Json {
         print_json(&serde_json::json!({
             "schema": 1, "removed": collected.removed, "bytes": collected.bytes, "kept": collected.kept,

@@ -63,9 +63,7 @@ pub async fn destroy(context: &Context, environment: &str, purge: bool, approved
 
 fn list(found: &Purged) -> String {
     let mut text = String::new();
-    for (what, names) in
-        [("container", &found.containers), ("network", &found.networks), ("volume", &found.volumes)]
-    {
+    for (what, names) in [("container", &found.containers), ("network", &found.networks), ("volume", &found.volumes)] {
         for name in names {
             text.push_str(&format!("  - {what:9} {name}\n"));
         }

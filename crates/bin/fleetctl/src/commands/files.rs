@@ -6,8 +6,8 @@ use std::{
 };
 
 use fleet_model::{Checked, Diagnostic, Looked, RelPath, Severity, late, resolved::Resolved};
-use include_dir::{Dir, DirEntry, include_dir};
 use fleet_store::write_atomic;
+use include_dir::{Dir, DirEntry, include_dir};
 use serde_json::{Value, json};
 
 use crate::{
@@ -165,7 +165,8 @@ fn diagnostic_json(one: &Diagnostic) -> Value {
         Severity::Warning => "warning",
         Severity::Advice => "advice",
     };
-    let places: Vec<Value> = one.places().iter().map(|(l, c, text)| json!({"line": l, "column": c, "label": text})).collect();
+    let places: Vec<Value> =
+        one.places().iter().map(|(l, c, text)| json!({"line": l, "column": c, "label": text})).collect();
     json!({
         "code": one.code, "severity": severity, "message": one.message, "help": one.help,
         "file": one.origin.as_ref().map(|origin| &origin.file), "line": one.origin.as_ref().map(|origin| origin.line),
@@ -225,6 +226,7 @@ fn unparsed(context: &Context, opened: &Opened, broken: &BTreeMap<RelPath, Strin
     }
     let names: Vec<&str> = broken.keys().map(RelPath::as_str).collect();
     let mut failure = Failure::new(Exit::Failed, format!("left as it is: {}", names.join(", ")));
-    failure.causes = broken.iter().filter(|(file, _)| !shown.contains(*file)).map(|(file, why)| format!("{file}: {why}")).collect();
+    failure.causes =
+        broken.iter().filter(|(file, _)| !shown.contains(*file)).map(|(file, why)| format!("{file}: {why}")).collect();
     failure.hint("`fleetctl check` shows every mistake")
 }

@@ -80,7 +80,8 @@ pub fn graph(context: &Context, environment: &str) -> Outcome {
             "derivations": order.iter().map(|d| json!({"hash": d.hash(), "derivation": d})).collect::<Vec<_>>(),
         })),
         Format::Dot => {
-            let mut out = String::from("digraph fleet {\n  rankdir=LR;\n  node [shape=box, fontname=\"sans-serif\"];\n");
+            let mut out =
+                String::from("digraph fleet {\n  rankdir=LR;\n  node [shape=box, fontname=\"sans-serif\"];\n");
             for derivation in &order {
                 let _ = writeln!(out, "  \"{}\";", derivation.address);
                 for input in instance.graph.inputs_of(&derivation.address) {
@@ -93,7 +94,8 @@ pub fn graph(context: &Context, environment: &str) -> Outcome {
         Format::Text => {
             let mut table = Table::default();
             for derivation in &order {
-                let inputs: Vec<String> = instance.graph.inputs_of(&derivation.address).map(ToString::to_string).collect();
+                let inputs: Vec<String> =
+                    instance.graph.inputs_of(&derivation.address).map(ToString::to_string).collect();
                 table.row([derivation.hash().short(), derivation.address.to_string(), inputs.join(" ")]);
             }
             print_out(&table.text());
@@ -202,7 +204,8 @@ pub fn man(command: Option<&str>) -> Outcome {
     let page = match command {
         None => program,
         Some(name) => program.find_subcommand(name).cloned().ok_or_else(|| {
-            Failure::new(Exit::Usage, format!("there is no command `{name}`")).hint("`fleetctl --help` lists all commands")
+            Failure::new(Exit::Usage, format!("there is no command `{name}`"))
+                .hint("`fleetctl --help` lists all commands")
         })?,
     };
     let mut roff = Vec::new();

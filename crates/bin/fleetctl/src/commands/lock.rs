@@ -13,8 +13,8 @@ use fleet_oci::{
     Digest, Lock, Platform,
     lock::{BasePin, Unpack},
 };
-use fleet_registry::LocalImage;
 use fleet_packages::{Progress, Workshop, debian, npm, pip};
+use fleet_registry::LocalImage;
 use fleet_store::write_atomic;
 
 use crate::{
@@ -52,7 +52,8 @@ pub async fn lock(context: &Context, only: &[String], check: bool) -> Outcome {
     let progress: Progress = Arc::new(|_| {});
     let workshop = Workshop::new(Arc::new(StoreCache(Arc::clone(&opened.store))), progress);
     let registries = crate::world::registries()?;
-    let mut locking = Locking { context, workshop, registries, root: opened.root.clone(), new: old.clone(), unreachable: Vec::new() };
+    let mut locking =
+        Locking { context, workshop, registries, root: opened.root.clone(), new: old.clone(), unreachable: Vec::new() };
     if only.is_empty() {
         forget::absent(&mut locking.new, &model.images, &opened.tree);
     }
@@ -104,7 +105,9 @@ fn fits(context: &Context, model: &Model, sources: &SourceTree, lock: &Lock) -> 
             match &image.recipe {
                 Recipe::Layers(recipe) => problems.extend(missing(image, recipe, platform, lock)),
                 Recipe::Containerfile(recipe) => {
-                    let found = bases(sources, recipe).into_iter().map(|from| lock.base(&image.name, &from, platform).map(drop));
+                    let found = bases(sources, recipe)
+                        .into_iter()
+                        .map(|from| lock.base(&image.name, &from, platform).map(drop));
                     problems.extend(found.filter_map(|one| one.err().map(|error| error.to_string())));
                 }
             }
@@ -147,9 +150,7 @@ fn missing(image: &Image, recipe: &LayeredRecipe, platform: Platform, lock: &Loc
                 lock.debian(&image.name, suite, platform.architecture(), &request).map(drop)
             }
             Layer::Node { version } => lock.node(&image.name, version, platform).map(drop),
-            Layer::Npm { to, packages, unpack, .. } => {
-                lock.npm(&image.name, to, packages, &unpacked(unpack)).map(drop)
-            }
+            Layer::Npm { to, packages, unpack, .. } => lock.npm(&image.name, to, packages, &unpacked(unpack)).map(drop),
             Layer::Pip { to, python, packages, .. } => {
                 let request = requirements(packages);
                 let asked = fleet_oci::lock::PipAsked { python: python.clone(), request };

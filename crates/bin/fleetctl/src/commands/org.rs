@@ -53,7 +53,11 @@ fn pick(model: &Model, department: &str, counts: &[(Level, usize)]) -> Result<Ve
         if found.len() < *count {
             return Err(Failure::new(
                 Exit::Failed,
-                format!("{department} has only {} of level {} under those picked, not {count}", found.len(), level.as_str()),
+                format!(
+                    "{department} has only {} of level {} under those picked, not {count}",
+                    found.len(),
+                    level.as_str()
+                ),
             )
             .hint("pick more of the level above, or fewer of this one"));
         }

@@ -49,7 +49,10 @@ pub async fn diff(context: &Context, args: &PlanArgs) -> Outcome {
             full(&mut out, change);
         }
         print_out(&out);
-        print_out(&ui::plan::text(&Plan { changes: Vec::new(), ..plan.clone() }, context.style).replace("nothing to do, ", ""));
+        print_out(
+            &ui::plan::text(&Plan { changes: Vec::new(), ..plan.clone() }, context.style)
+                .replace("nothing to do, ", ""),
+        );
     }
     exit(args, &plan)
 }

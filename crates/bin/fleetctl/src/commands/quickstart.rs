@@ -77,11 +77,13 @@ async fn engine(yes: bool) -> Result<Engine, Failure> {
     for line in &lines {
         tell!("      {line}");
     }
-    if !yes && !apply::confirm("Do that?").map_err(|failure| Failure {
-        hints: vec!["run `fleetctl quickstart --yes` to go ahead without being asked".to_owned()],
-        exit: Exit::Unavailable,
-        ..failure
-    })? {
+    if !yes
+        && !apply::confirm("Do that?").map_err(|failure| Failure {
+            hints: vec!["run `fleetctl quickstart --yes` to go ahead without being asked".to_owned()],
+            exit: Exit::Unavailable,
+            ..failure
+        })?
+    {
         return Err(Failure::new(Exit::Unavailable, "no container engine answers, and none was installed"));
     }
     let mut progress = |line: String| tell!("    {line}");

@@ -35,9 +35,12 @@ pub async fn rehearse(context: &Context, environment: &str, keep: bool) -> Outco
     drop(prepared);
     let engine = engine().await;
     if engine.is_none() && has_manager {
-        return Err(Failure::new(Exit::Unavailable, "without a container engine nobody makes accounts and rooms: the manager does not run")
-            .hint("start Docker; `fleetctl quickstart --yes` installs one")
-            .hint(format!("or remove `manager` from environment {environment}, to rehearse everything but what runs")));
+        return Err(Failure::new(
+            Exit::Unavailable,
+            "without a container engine nobody makes accounts and rooms: the manager does not run",
+        )
+        .hint("start Docker; `fleetctl quickstart --yes` installs one")
+        .hint(format!("or remove `manager` from environment {environment}, to rehearse everything but what runs")));
     }
     let failed = |error: EmulatorError| Failure::caused(Exit::Failed, "there is no emulated account", &error);
     let home = context.machine.cache()?.join("emulator");

@@ -65,7 +65,11 @@ pub async fn status(context: &Context, environment: &str) -> Outcome {
     if matches!(prepared.environment()?.target, Target::Aws { .. }) {
         planned.plan.notes.iter().for_each(|note| tell!("note: {}", note.text));
     }
-    let verdict = if due == 0 { "all as declared".to_owned() } else { format!("{due} changes are due: fleetctl plan -e {environment}") };
+    let verdict = if due == 0 {
+        "all as declared".to_owned()
+    } else {
+        format!("{due} changes are due: fleetctl plan -e {environment}")
+    };
     print_out(&format!("{environment}: {verdict}\n"));
     Ok(Exit::Done)
 }

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use fleet_model::{Address, Kind, resolved::Account};
 use fleet_matrix::CallError;
+use fleet_model::{Address, Kind, resolved::Account};
 use futures::StreamExt;
 
 use crate::{
@@ -68,7 +68,9 @@ async fn converse(context: &Context, world: &World, speaker: &str, saying: &Sayi
     if replies.is_empty() {
         return Err(Failure::new(Exit::Failed, format!("nobody answered within {} s", saying.wait.as_secs()))
             .hint("agents answer in rooms when they are mentioned: write @name")
-            .hint("`fleetctl status` shows whether a model is reachable; `fleetctl logs agent/NAME` what the agent did"));
+            .hint(
+                "`fleetctl status` shows whether a model is reachable; `fleetctl logs agent/NAME` what the agent did",
+            ));
     }
     Ok(Exit::Done)
 }
@@ -128,7 +130,8 @@ pub fn password(context: &Context, environment: &str, person: &str) -> Outcome {
     let account = speaker(&prepared, Some(person))?;
     let secrets = context.machine.secrets(&prepared.scope, &prepared.model)?;
     let secret = secrets.fleet.password(&account.matrix_id, 0);
-    let text = secret.expose_str().map_err(|error| Failure::caused(Exit::Failed, "the password is not text", &error))?;
+    let text =
+        secret.expose_str().map_err(|error| Failure::caused(Exit::Failed, "the password is not text", &error))?;
     print_out(&format!("{text}\n"));
     Ok(Exit::Done)
 }

@@ -53,7 +53,8 @@ pub fn why(context: &Context, address: &str, environment: &str, generation: Opti
     let mut out = String::new();
     match &found {
         None => {
-            let _ = writeln!(out, "{address} was not changed by any generation of {environment} that is recorded here.");
+            let _ =
+                writeln!(out, "{address} was not changed by any generation of {environment} that is recorded here.");
         }
         Some((generation, entry)) => {
             let _ = writeln!(
@@ -93,7 +94,9 @@ fn past(prepared: &Prepared, address: &Address, only: Option<u64>) -> Result<Opt
     numbers.retain(|number| only.is_none_or(|only| only == *number));
     numbers.sort_unstable();
     for number in numbers.into_iter().rev() {
-        let Some(generation) = store.generation(environment, number).map_err(|error| unreadable(&error))? else { continue };
+        let Some(generation) = store.generation(environment, number).map_err(|error| unreadable(&error))? else {
+            continue;
+        };
         // An object that turned out to be right was not changed by that generation.
         let entry = generation
             .entries

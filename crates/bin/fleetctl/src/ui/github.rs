@@ -39,9 +39,17 @@ fn annotation(diagnostic: &Diagnostic) -> String {
         Severity::Warning => "warning",
         Severity::Advice => "notice",
     };
-    let place = diagnostic.origin.as_ref().map(|o| format!("file={},line={},", property(o.file.as_str()), o.line)).unwrap_or_default();
+    let place = diagnostic
+        .origin
+        .as_ref()
+        .map(|o| format!("file={},line={},", property(o.file.as_str()), o.line))
+        .unwrap_or_default();
     let help = diagnostic.help.as_ref().map(|help| format!("\nhelp: {help}")).unwrap_or_default();
-    format!("::{kind} {place}title={}::{}", property(diagnostic.code), message(&format!("{}{help}", diagnostic.message)))
+    format!(
+        "::{kind} {place}title={}::{}",
+        property(diagnostic.code),
+        message(&format!("{}{help}", diagnostic.message))
+    )
 }
 
 /// Workflow commands are lines; what would end one is written as GitHub unescapes it.
@@ -71,7 +79,8 @@ pub fn summarize(made: &Plan) {
 
 fn append(variable: &str, text: &str) {
     let Some(path) = env::var_os(variable).filter(|path| !path.is_empty()) else { return };
-    let written = OpenOptions::new().append(true).create(true).open(&path).and_then(|mut file| file.write_all(text.as_bytes()));
+    let written =
+        OpenOptions::new().append(true).create(true).open(&path).and_then(|mut file| file.write_all(text.as_bytes()));
     if let Err(error) = written {
         tell!("warning: {variable}: {error}");
     }

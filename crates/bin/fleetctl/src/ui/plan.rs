@@ -96,7 +96,7 @@ pub fn resources(change: &Change, all: bool) -> Vec<String> {
     let shown: Vec<&ResourceChange> = change.resources.iter().filter(|resource| all || !quiet(resource)).collect();
     let (own, many): (Vec<_>, Vec<_>) =
         shown.iter().partition(|resource| all || shown.len() <= FOLD || resource.touches_data());
-    let mut lines: Vec<String> = own.into_iter().map(|change| resource(change)).collect();
+    let mut lines: Vec<String> = own.into_iter().map(resource).collect();
     let mut kinds: BTreeMap<(&str, &str), usize> = BTreeMap::new();
     for resource in many {
         *kinds.entry((&resource.kind, fate(resource))).or_default() += 1;

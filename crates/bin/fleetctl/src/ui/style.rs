@@ -71,6 +71,8 @@ fn decide(color: Color, terminal: bool) -> bool {
         Color::Always => true,
         Color::Never => false,
         // no-color.org: any value counts, `0` too. bixense.com/clicolors: `0` does not force.
-        Color::Auto => set("NO_COLOR").is_none() && (terminal || set("CLICOLOR_FORCE").is_some_and(|value| value != "0")),
+        Color::Auto => {
+            set("NO_COLOR").is_none() && (terminal || set("CLICOLOR_FORCE").is_some_and(|value| value != "0"))
+        }
     }
 }

@@ -103,7 +103,8 @@ impl Maker<'_> {
         let sizes: Vec<(&str, u64)> = placed.iter().map(|(path, one)| (*path, one.size)).collect();
         let units = split::folder_units(&sizes, split::BYTES);
         let buckets = split::buckets(&units, split::BYTES);
-        let homes = buckets.iter().enumerate().flat_map(|(at, bucket)| bucket.units.iter().map(move |unit| (*unit, at)));
+        let homes =
+            buckets.iter().enumerate().flat_map(|(at, bucket)| bucket.units.iter().map(move |unit| (*unit, at)));
         let homes: BTreeMap<&str, usize> = homes.collect();
         let mut shares: Vec<(Vec<FileEntry>, Vec<(String, Input)>)> = buckets.iter().map(|_| <_>::default()).collect();
         for (path, one) in placed {
@@ -140,12 +141,11 @@ impl Maker<'_> {
         let text = file.text().ok_or_else(|| {
             self.problem(format!("{path} is to be rendered and is not text"), "drop render=#true".to_owned())
         })?;
-        template::render_text(path, text, &context)
-            .map_err(|e| Problem {
-                code: late::TEMPLATE,
-                origin: e.origin(),
-                ..self.problem(e.to_string(), "it may use fleet.* and environment.*".to_owned())
-            })
+        template::render_text(path, text, &context).map_err(|e| Problem {
+            code: late::TEMPLATE,
+            origin: e.origin(),
+            ..self.problem(e.to_string(), "it may use fleet.* and environment.*".to_owned())
+        })
     }
 }
 

@@ -79,13 +79,10 @@ impl Maker<'_> {
 
     /// What the asked-for packages declare to need of Node, held against the Node of the image, before anything is built.
     fn check_engines(&self, node: &str, entry: &NpmLock) -> Result<(), Problem> {
-        let asked = entry
-            .packages
-            .iter()
-            .filter(|pin| {
-                let named = pin.path.strip_prefix("node_modules/").is_some_and(|name| entry.request.contains_key(name));
-                named || entry.unpack.get(&pin.name).is_some_and(|unpack| unpack.at == pin.path)
-            });
+        let asked = entry.packages.iter().filter(|pin| {
+            let named = pin.path.strip_prefix("node_modules/").is_some_and(|name| entry.request.contains_key(name));
+            named || entry.unpack.get(&pin.name).is_some_and(|unpack| unpack.at == pin.path)
+        });
         for pin in asked {
             let Some(range) = pin.engines.get("node") else { continue };
             let help = || "change the version of the `node` layer, or of the package".to_owned();

@@ -98,7 +98,7 @@ fn add_units(files: &[(&str, u64)], prefix: &str, target: u64, units: &mut BTree
 }
 
 /// The unit that a path is in: itself or the folder of it that is one.
-pub(crate) fn unit_of<'a>(path: &'a str, is_unit: impl Fn(&str) -> bool) -> Option<&'a str> {
+pub(crate) fn unit_of(path: &str, is_unit: impl Fn(&str) -> bool) -> Option<&str> {
     let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
     ends.map(|end| &path[..end]).find(|name| is_unit(name))
 }

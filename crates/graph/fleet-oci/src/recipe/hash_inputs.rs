@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{FileEntry, FileWhat, ImageRecipe, LayerRecipe, IMAGE_VERSION, NpmLinks, RECIPE_VERSION};
+use super::{FileEntry, FileWhat, IMAGE_VERSION, ImageRecipe, LayerRecipe, NpmLinks, RECIPE_VERSION};
 use crate::{digest::Digest, layer::Packing, write_tar::MTIME};
 
 /// Canonical, ordered `(field, value)` pairs for a derivation hash: fields repeat for lists, in order.

@@ -12,9 +12,11 @@ pub(super) fn boundary(settings: &Bootstrap) -> Policy {
     Policy::of([
         Statement::allow("Files", &FILES, named(settings, "elasticfilesystem", &["file-system/*"])),
         Statement::allow("Bundles", &["s3:GetObject"], [settings.bucket_arn(&format!("{fleet}-*/bundles/*"))]),
-        Statement::allow("Manager", &["s3:GetObject", "s3:PutObject"], [
-            settings.bucket_arn(&format!("{fleet}-*/manager/*")),
-        ]),
+        Statement::allow(
+            "Manager",
+            &["s3:GetObject", "s3:PutObject"],
+            [settings.bucket_arn(&format!("{fleet}-*/manager/*"))],
+        ),
         Statement::allow("ManagerWork", &["s3:ListBucket"], [settings.bucket_arn(&format!("{fleet}-*"))]),
         Statement::allow(
             "FleetSecret",

@@ -40,15 +40,8 @@ pub enum Role {
 }
 
 impl Role {
-    const ALL: [Self; 7] = [
-        Self::Agent,
-        Self::Bastion,
-        Self::Endpoints,
-        Self::Files,
-        Self::Homeserver,
-        Self::Manager,
-        Self::Web,
-    ];
+    const ALL: [Self; 7] =
+        [Self::Agent, Self::Bastion, Self::Endpoints, Self::Files, Self::Homeserver, Self::Manager, Self::Web];
 
     const fn name(self) -> &'static str {
         match self {

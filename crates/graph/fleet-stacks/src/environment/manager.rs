@@ -85,10 +85,11 @@ fn manager_role(parts: &Parts<'_>, place: &Place<'_>) -> Role {
     let object = |name: String| text![bucket.clone(), format!("/{name}")];
     let policy = Policy::of([
         Statement::allow("ReadWork", &["s3:GetObject"], [object(format!("{MANAGER}*"))]),
-        Statement::allow("WriteProgress", &["s3:PutObject"], [
-            object(format!("{PROGRESS}/*")),
-            object(OBSERVED.to_owned()),
-        ]),
+        Statement::allow(
+            "WriteProgress",
+            &["s3:PutObject"],
+            [object(format!("{PROGRESS}/*")), object(OBSERVED.to_owned())],
+        ),
         Statement::allow("ListWork", &["s3:ListBucket"], [bucket.clone()]).when(
             "StringLike",
             "s3:prefix",

@@ -265,7 +265,12 @@ fn homeserver_role(parts: &Parts<'_>, storage: &Storage) -> Role {
 }
 
 /// What ECS itself may do to start a task: pull its images, read its secrets, write its output.
-pub(super) fn execution_role(parts: &Parts<'_>, logs: &Handle<LogGroup>, images: &[&str], parameters: Vec<String>) -> Role {
+pub(super) fn execution_role(
+    parts: &Parts<'_>,
+    logs: &Handle<LogGroup>,
+    images: &[&str],
+    parameters: Vec<String>,
+) -> Role {
     let settings = parts.settings;
     let repositories =
         images.iter().map(|image| settings.arn("ecr", &format!("repository/{}/{image}", settings.fleet)));
@@ -281,7 +286,13 @@ pub(super) fn execution_role(parts: &Parts<'_>, logs: &Handle<LogGroup>, images:
     role(parts, "Starts tasks", trust_for(TASKS, &settings.account), Policy::of(statements))
 }
 
-pub(super) fn task(parts: &Parts<'_>, what: &str, size: Size, execution_role_arn: Text, container: Container) -> TaskDefinition {
+pub(super) fn task(
+    parts: &Parts<'_>,
+    what: &str,
+    size: Size,
+    execution_role_arn: Text,
+    container: Container,
+) -> TaskDefinition {
     TaskDefinition {
         family: format!("{}-{what}", parts.settings.name()),
         cpu: size.cpu.to_string(),

@@ -10,7 +10,10 @@ use super::{
 use crate::{
     resource::{
         named,
-        storage::{AccessPoint, Bucket, BucketRule, CreationInfo, MountTarget, PosixUser, RootDirectory, only_by_tls, private_bucket},
+        storage::{
+            AccessPoint, Bucket, BucketRule, CreationInfo, MountTarget, PosixUser, RootDirectory, only_by_tls,
+            private_bucket,
+        },
     },
     template::{Handle, Template},
 };

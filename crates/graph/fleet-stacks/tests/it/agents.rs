@@ -20,7 +20,11 @@ const OWN: [&str; 8] =
 
 fn container() -> ContainerSpec {
     let file = |path: &str, content| PlacedFile { path: path.to_owned(), mode: 0o400, uid: 0, gid: 0, content };
-    let volume = |volume: &str, path: &str, read_only| VolumeMount { volume: volume.to_owned(), path: path.to_owned(), read_only };
+    let volume = |volume: &str, path: &str, read_only| VolumeMount {
+        volume: volume.to_owned(),
+        path: path.to_owned(),
+        read_only,
+    };
     let password = SecretUse::Password { matrix_id: "@aaron.phillips:anycompany.corp".to_owned(), epoch: 2 };
     ContainerSpec {
         image: Address::new(Kind::Image, "agent"),

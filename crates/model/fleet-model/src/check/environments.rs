@@ -8,9 +8,7 @@ use crate::{
     code,
     context::Context,
     diagnostic::Draft,
-    model::{
-        BaseRef, Environment, Homeserver, Image, Manager, Model, Person, PersonId, Recipe, Size, Target, Web,
-    },
+    model::{BaseRef, Environment, Homeserver, Image, Manager, Model, Person, PersonId, Recipe, Size, Target, Web},
     origin::{Declared, Origin},
     read::environment::{EnvironmentPart, HomeserverPart, ManagerPart, Selector, WebPart, kind_by_image},
     resolve::Layers,
@@ -58,9 +56,12 @@ fn inherited(
             if chain[from..].iter().min() == Some(&name) {
                 let circle: Vec<&str> = chain[from..].iter().copied().chain([base.as_str()]).collect();
                 ctx.report(
-                    Draft::error(code::EXTENDS_CYCLE, format!("environments extend each other: {}", circle.join(" → ")))
-                        .at(*place, "this closes the circle")
-                        .help("one of them must extend nothing"),
+                    Draft::error(
+                        code::EXTENDS_CYCLE,
+                        format!("environments extend each other: {}", circle.join(" → ")),
+                    )
+                    .at(*place, "this closes the circle")
+                    .help("one of them must extend nothing"),
                 );
             }
             return None;
@@ -68,9 +69,16 @@ fn inherited(
         let Some(next) = parts.get(base) else {
             if at.place == part.place && !ctx.gaps.named("environment", base) {
                 ctx.report(
-                    Draft::error(code::UNKNOWN_ENVIRONMENT, format!("there is no environment `{}`", base.escape_debug()))
-                        .at(*place, "not declared")
-                        .help(did_you_mean_or_known(base, parts.keys().map(String::as_str), "declare it")),
+                    Draft::error(
+                        code::UNKNOWN_ENVIRONMENT,
+                        format!("there is no environment `{}`", base.escape_debug()),
+                    )
+                    .at(*place, "not declared")
+                    .help(did_you_mean_or_known(
+                        base,
+                        parts.keys().map(String::as_str),
+                        "declare it",
+                    )),
                 );
             }
             return None;
@@ -154,9 +162,7 @@ fn environment(ctx: &mut Context<'_>, model: &Model, name: &str, part: Environme
             .network
             .map(|(network, place)| Network { origin: Some(ctx.origin(place)), ..network })
             .unwrap_or_default(),
-        log_days: part
-            .log_days
-            .map_or(Declared::built_in(DEFAULT_LOG_DAYS), |(days, place)| ctx.declared(days, place)),
+        log_days: part.log_days.map_or(Declared::built_in(DEFAULT_LOG_DAYS), |(days, place)| ctx.declared(days, place)),
         backup_days: part.backup_days.map(|(days, place)| ctx.declared(days, place)),
         agents_on_spot: part.agents_on_spot.map(|(spot, place)| ctx.declared(spot, place)),
         rollout: part.rollout.unwrap_or_default(),
@@ -201,10 +207,13 @@ fn manager(ctx: &mut Context<'_>, model: &Model, part: ManagerPart) -> Manager {
     // An image that does not exist is reported as a reference.
     if let Some(image) = model.images.get(&part.image).filter(|image| !ctx.gaps.text && !starts(model, image)) {
         ctx.report(
-            Draft::error(code::NO_ENTRYPOINT, format!("the image `{}` is used for the manager and has no entrypoint", part.image))
-                .maybe_at(ctx.files.place_of(&image.origin), "no entrypoint here")
-                .at(part.place, "used for the manager")
-                .help("add entrypoint \"/usr/local/bin/fleetctl\" \"manager\""),
+            Draft::error(
+                code::NO_ENTRYPOINT,
+                format!("the image `{}` is used for the manager and has no entrypoint", part.image),
+            )
+            .maybe_at(ctx.files.place_of(&image.origin), "no entrypoint here")
+            .at(part.place, "used for the manager")
+            .help("add entrypoint \"/usr/local/bin/fleetctl\" \"manager\""),
         );
     }
     Manager { image: part.image, size: part.size.unwrap_or(MANAGER_SIZE), origin: ctx.origin(part.place) }
@@ -214,10 +223,16 @@ fn ports(ctx: &mut Context<'_>, environment: &Environment) {
     let Some(web) = environment.web.as_ref().filter(|web| web.port == environment.homeserver.port) else { return };
     let homeserver = environment.homeserver.origin.as_ref().and_then(|origin| ctx.files.place_of(origin));
     ctx.report(
-        Draft::error(code::PORT_CONFLICT, format!("in environment `{}`, the homeserver and the web client both want port {}", environment.name, web.port))
-            .maybe_at(ctx.files.place_of(&web.origin), "the web client's")
-            .maybe_at(homeserver, "the homeserver's")
-            .help("give one of them another port=…"),
+        Draft::error(
+            code::PORT_CONFLICT,
+            format!(
+                "in environment `{}`, the homeserver and the web client both want port {}",
+                environment.name, web.port
+            ),
+        )
+        .maybe_at(ctx.files.place_of(&web.origin), "the web client's")
+        .maybe_at(homeserver, "the homeserver's")
+        .help("give one of them another port=…"),
     );
 }
 
@@ -262,7 +277,8 @@ fn deploy(ctx: &mut Context<'_>, model: &Model, selectors: &[Selector]) -> BTree
 }
 
 fn exists(model: &Model, department: Option<&str>, team: Option<&str>) -> bool {
-    let mut departments = model.org.departments.values().filter(|known| department.is_none_or(|name| known.name == name));
+    let mut departments =
+        model.org.departments.values().filter(|known| department.is_none_or(|name| known.name == name));
     departments.any(|known| team.is_none_or(|name| known.teams.contains_key(name)))
         || (department.is_none() && team.is_none())
 }
@@ -304,12 +320,15 @@ fn managers(ctx: &mut Context<'_>, model: &Model, environment: &Environment) {
         0 => String::new(),
         more => format!(", nor is the manager of {more} more"),
     };
-    let message = format!("in environment `{}`, `{id}` reports to `{manager}`, who is not deployed{more}", environment.name);
+    let message =
+        format!("in environment `{}`, `{id}` reports to `{manager}`, who is not deployed{more}", environment.name);
     let place = origin.as_ref().or(Some(&environment.origin)).and_then(|origin| ctx.files.place_of(origin));
     ctx.report(
-        Draft::warning(code::ABSENT_MANAGER, message)
-            .maybe_at(place, "deployed here, without the manager")
-            .help(format!("deploy `{manager}` too, or let `{id}` report to a human: agents are told to write to their manager")),
+        Draft::warning(code::ABSENT_MANAGER, message).maybe_at(place, "deployed here, without the manager").help(
+            format!(
+                "deploy `{manager}` too, or let `{id}` report to a human: agents are told to write to their manager"
+            ),
+        ),
     );
 }
 
@@ -328,10 +347,13 @@ fn agent_images(ctx: &mut Context<'_>, model: &Model, environment: &Environment)
         let place = origin.or(Some(&environment.origin)).and_then(|origin| ctx.files.place_of(origin));
         match model.images.get(name) {
             Some(image) if !starts(model, image) => ctx.report(
-                Draft::error(code::NO_ENTRYPOINT, format!("the image `{name}` is used for agents and has no entrypoint"))
-                    .maybe_at(ctx.files.place_of(&image.origin), "no entrypoint here")
-                    .maybe_at(place, "used for agents")
-                    .help("add entrypoint \"/usr/local/bin/fleet-agent\""),
+                Draft::error(
+                    code::NO_ENTRYPOINT,
+                    format!("the image `{name}` is used for agents and has no entrypoint"),
+                )
+                .maybe_at(ctx.files.place_of(&image.origin), "no entrypoint here")
+                .maybe_at(place, "used for agents")
+                .help("add entrypoint \"/usr/local/bin/fleet-agent\""),
             ),
             // One that somebody named is reported as a reference.
             None if origin.is_none() && !ctx.gaps.named("image", name) => ctx.report(
@@ -349,7 +371,9 @@ fn starts(model: &Model, image: &Image) -> bool {
     let mut at = image;
     for _ in 0..=model.images.len() {
         let Recipe::Layers(recipe) = &at.recipe else { return true };
-        if !recipe.entrypoint.is_empty() || matches!(&recipe.base, Some(base) if matches!(base.value, BaseRef::Reference(_))) {
+        if !recipe.entrypoint.is_empty()
+            || matches!(&recipe.base, Some(base) if matches!(base.value, BaseRef::Reference(_)))
+        {
             return true;
         }
         let Some(base) = images::base_of(at) else { return false };

@@ -120,9 +120,12 @@ pub(crate) fn check(ctx: &mut Context<'_>, org: &Org, places: &Places) {
             Some(manager) if !ctx.gaps.person(manager) && !org.people.contains_key(manager) => {
                 let known = org.people.keys().map(String::as_str);
                 ctx.report(
-                    Draft::error(code::MISSING_MANAGER, format!("`{}` reports to `{manager}`, who does not exist", person.id))
-                        .maybe_at(place, "nobody of that id")
-                        .help(did_you_mean_or_known(manager, known, "declare that person")),
+                    Draft::error(
+                        code::MISSING_MANAGER,
+                        format!("`{}` reports to `{manager}`, who does not exist", person.id),
+                    )
+                    .maybe_at(place, "nobody of that id")
+                    .help(did_you_mean_or_known(manager, known, "declare that person")),
                 );
             }
             None if person.level != Level::Ceo && !ctx.gaps.managers.contains(&person.id) => ctx.report(
@@ -140,7 +143,8 @@ fn heads(ctx: &mut Context<'_>, org: &Org, places: &Places) {
     let mut heads = org.people.values().filter(|person| person.level == Level::Ceo);
     let Some(first) = heads.next() else { return };
     for other in heads {
-        let mut draft = Draft::error(code::SECOND_HEAD, format!("there are two heads: `{}` and `{}`", first.id, other.id));
+        let mut draft =
+            Draft::error(code::SECOND_HEAD, format!("there are two heads: `{}` and `{}`", first.id, other.id));
         draft = draft.maybe_at(places.person.get(&other.id).copied(), "of level ceo");
         draft = draft.maybe_at(places.person.get(&first.id).copied(), "also of level ceo");
         ctx.report(draft.help("one person is the ceo; give the other another level and reports-to"));
@@ -170,7 +174,8 @@ fn cycles(ctx: &mut Context<'_>, org: &Org, places: &Places) {
 
 fn report_cycle(ctx: &mut Context<'_>, line: &[&str], places: &Places) {
     let chain: Vec<&str> = line.iter().chain(line.first()).copied().collect();
-    let mut draft = Draft::error(code::REPORTING_CYCLE, format!("people report to each other in a circle: {}", chain.join(" → ")));
+    let mut draft =
+        Draft::error(code::REPORTING_CYCLE, format!("people report to each other in a circle: {}", chain.join(" → ")));
     for pair in chain.windows(2).take(8) {
         draft = draft.maybe_at(places.manager.get(pair[0]).copied(), format!("{} reports to {}", pair[0], pair[1]));
     }

@@ -47,7 +47,8 @@ fn unknown<'a>(
     otherwise: &str,
 ) -> Draft {
     let words = known.into_iter().map(String::as_str).collect::<Vec<&str>>();
-    let (what, whose) = what.split_once(" of ").map_or((what, String::new()), |(what, whose)| (what, format!(" of {whose}")));
+    let (what, whose) =
+        what.split_once(" of ").map_or((what, String::new()), |(what, whose)| (what, format!(" of {whose}")));
     Draft::error(code, format!("there is no {what} `{}`{whose}", reference.name.escape_debug()))
         .at(reference.place, "not declared")
         .help(did_you_mean_or_known(&reference.name, words.iter().copied(), otherwise))
@@ -87,7 +88,8 @@ fn team(model: &Model, reference: &Reference, within: Option<&str>) -> Option<Dr
 /// `provider/model`: the provider must be declared, and an OpenAI-compatible one must list the model.
 fn served_model(model: &Model, reference: &Reference) -> Option<Draft> {
     let name = &reference.name;
-    let Some((provider, id)) = name.split_once('/').filter(|(provider, id)| !provider.is_empty() && !id.is_empty()) else {
+    let Some((provider, id)) = name.split_once('/').filter(|(provider, id)| !provider.is_empty() && !id.is_empty())
+    else {
         return Some(
             Draft::error(code::BAD_MODEL_NAME, format!("`{}` does not say whose model it is", name.escape_debug()))
                 .at(reference.place, "provider/model is expected")

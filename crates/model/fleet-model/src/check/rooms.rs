@@ -40,9 +40,14 @@ pub(crate) fn check(ctx: &mut Context<'_>, model: &Model) {
 
 /// Reports rooms that templates and skills mention and that no rule makes for anybody in the organisation.
 pub(crate) fn check_mentions(ctx: &mut Context<'_>, model: &Model) {
-    let Some(environment) = model.environments.values().next().filter(|_| !ctx.gaps.people() && !ctx.gaps.departments()) else { return };
+    let Some(environment) =
+        model.environments.values().next().filter(|_| !ctx.gaps.people() && !ctx.gaps.departments())
+    else {
+        return;
+    };
     let mut everybody = environment.clone();
-    everybody.deploy = model.org.people.values().filter(|person| !person.human).map(|person| (person.id.clone(), None)).collect();
+    everybody.deploy =
+        model.org.people.values().filter(|person| !person.human).map(|person| (person.id.clone(), None)).collect();
     let known: BTreeSet<String> = rooms::claims(model, &everybody).claims.into_keys().collect();
     let tree = ctx.tree;
     for (path, file) in tree.files_below(&model.templates.value).filter(|(path, _)| path.as_str().ends_with(".md")) {
@@ -53,7 +58,10 @@ pub(crate) fn check_mentions(ctx: &mut Context<'_>, model: &Model) {
                 .unwrap_or_else(|| "correct it, or add a rule to rooms that makes it".to_owned());
             ctx.report(
                 Draft::warning(code::UNKNOWN_ROOM, format!("{path} mentions the room #{alias}, and no rule makes it"))
-                    .at(Place { file, start: count(at), len: count(alias.len() + 1) }, "agents would look for this room in vain")
+                    .at(
+                        Place { file, start: count(at), len: count(alias.len() + 1) },
+                        "agents would look for this room in vain",
+                    )
                     .help(help),
             );
         }
@@ -81,7 +89,8 @@ fn mentions(text: &str) -> impl Iterator<Item = (usize, &str)> {
             let end = rest.find(|c: char| !(c.is_ascii_lowercase() || c.is_ascii_digit() || "._-".contains(c)));
             let (alias, after) = rest.split_at(end.unwrap_or(rest.len()));
             let alias = alias.trim_end_matches(['.', '-', '_']);
-            let word = alias.starts_with(|c: char| c.is_ascii_lowercase()) && !after.starts_with(|c: char| c == '{' || c.is_alphanumeric());
+            let word = alias.starts_with(|c: char| c.is_ascii_lowercase())
+                && !after.starts_with(|c: char| c == '{' || c.is_alphanumeric());
             word.then_some((start + at, alias))
         })
     })

@@ -56,16 +56,21 @@ fn one(ctx: &mut Context<'_>, environment: &Environment, (origin, size): (Option
     let place = ctx.files.place_of(origin);
     if let (Target::Aws { .. }, Err(help)) = (&environment.target, fargate(size)) {
         ctx.report(
-            Draft::error(code::BAD_SIZE, format!("Fargate has no size of {} CPU units with {} MiB", size.cpu, size.memory_mib))
-                .maybe_at(place, format!("used in environment `{}`", environment.name))
-                .help(help),
+            Draft::error(
+                code::BAD_SIZE,
+                format!("Fargate has no size of {} CPU units with {} MiB", size.cpu, size.memory_mib),
+            )
+            .maybe_at(place, format!("used in environment `{}`", environment.name))
+            .help(help),
         );
     }
     if agent && size.memory_mib < OPENCLAW_MEMORY_MIB {
         ctx.report(
             Draft::warning(code::LITTLE_MEMORY, format!("{} MiB are little for an agent", size.memory_mib))
                 .maybe_at(place, format!("used in environment `{}`", environment.name))
-                .help(format!("OpenClaw needs about {OPENCLAW_MEMORY_MIB} MiB; with less it may be killed while it answers")),
+                .help(format!(
+                    "OpenClaw needs about {OPENCLAW_MEMORY_MIB} MiB; with less it may be killed while it answers"
+                )),
         );
     }
 }

@@ -20,9 +20,11 @@ pub(crate) fn skill(ctx: &Context<'_>, model: &Model, reference: &Reference) -> 
     let folder = skills.join(name).ok().filter(|_| plain);
     let inside = skills.as_folder();
     let files = ctx.tree.files_below(&skills);
-    let files = files.filter_map(|(path, _)| path.as_str().strip_prefix(&inside)?.split_once('/').map(|(skill, _)| skill));
+    let files =
+        files.filter_map(|(path, _)| path.as_str().strip_prefix(&inside)?.split_once('/').map(|(skill, _)| skill));
     // What cannot be read is reported as that, and not as missing on top.
-    let refused = ctx.tree.refused_below(&skills).filter_map(|(path, _)| path.as_str().strip_prefix(&inside)?.split('/').next());
+    let refused =
+        ctx.tree.refused_below(&skills).filter_map(|(path, _)| path.as_str().strip_prefix(&inside)?.split('/').next());
     let known: BTreeSet<&str> = files.chain(refused).collect();
     if !known.contains(name.as_str()) {
         let otherwise = format!("create {skills}/{name}/SKILL.md");

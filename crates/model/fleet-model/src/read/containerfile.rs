@@ -62,7 +62,7 @@ impl Nodes<'_> {
         let (to, from) = words.split_last().filter(|(_, from)| !from.is_empty())?;
         // Flags, patterns, JSON lists, here-documents, and for ADD what it would fetch or unpack.
         let odd = |text: &&str| text.starts_with("--") || text.contains(['*', '?', '[', '"', ':', '<']);
-        if words.iter().any(|word| odd(word)) || (word == "ADD" && from.iter().any(|from| from.contains(".t"))) {
+        if words.iter().any(odd) || (word == "ADD" && from.iter().any(|from| from.contains(".t"))) {
             return None;
         }
         let to = match to.strip_prefix('/') {

@@ -8,7 +8,8 @@ use crate::{
     context::{Context, Refers},
     diagnostic::Draft,
     model::{
-        HomeserverKind, LayerCompression, Level, MAX_HEALTHY_WITHIN_SECONDS, Overrides, RegistryPlace, Rollout, Size, Target,
+        HomeserverKind, LayerCompression, Level, MAX_HEALTHY_WITHIN_SECONDS, Overrides, RegistryPlace, Rollout, Size,
+        Target,
     },
     read::{name, overrides, rooms, taken},
     reader::{Arguments, Node, Shape},
@@ -83,59 +84,53 @@ const ENVIRONMENT: Shape = Shape {
     arguments: Arguments::These(&["name"]),
     properties: Some(&["extends"]),
     once: &[
-        "target", "registry", "homeserver", "web", "manager", "override", "limits", "rollout", "network", "logs", "backup", "compute", "ingress",
+        "target",
+        "registry",
+        "homeserver",
+        "web",
+        "manager",
+        "override",
+        "limits",
+        "rollout",
+        "network",
+        "logs",
+        "backup",
+        "compute",
+        "ingress",
     ],
     many: &["deploy", "tenant"],
 };
-const DOCKER: Shape = Shape {
-    arguments: Arguments::These(&["target"]),
-    properties: Some(&["compression"]),
-    ..Shape::EMPTY
-};
+const DOCKER: Shape =
+    Shape { arguments: Arguments::These(&["target"]), properties: Some(&["compression"]), ..Shape::EMPTY };
 const REGISTRY: Shape = Shape::of(Arguments::These(&["registry"]));
 const AWS: Shape = Shape {
     arguments: Arguments::These(&["target"]),
     properties: Some(&["account", "region", "endpoint-url", "compression"]),
     ..Shape::EMPTY
 };
-const HOMESERVER: Shape = Shape {
-    properties: Some(&["image", "kind", "port", "storage"]),
-    once: &["size"],
-    ..Shape::EMPTY
-};
+const HOMESERVER: Shape =
+    Shape { properties: Some(&["image", "kind", "port", "storage"]), once: &["size"], ..Shape::EMPTY };
 const WEB: Shape = Shape { properties: Some(&["image", "port"]), once: &["size"], ..Shape::EMPTY };
 const MANAGER: Shape = Shape { properties: Some(&["image"]), once: &["size"], ..Shape::EMPTY };
-const DEPLOY: Shape = Shape {
-    arguments: Arguments::Any,
-    properties: Some(&["department", "team", "levels"]),
-    ..Shape::EMPTY
-};
+const DEPLOY: Shape =
+    Shape { arguments: Arguments::Any, properties: Some(&["department", "team", "levels"]), ..Shape::EMPTY };
 const LIMITS: Shape = Shape { properties: Some(&["agents", "monthly-usd"]), ..Shape::EMPTY };
-const ROLLOUT: Shape = Shape {
-    properties: Some(&["wave", "pause", "max-failures", "healthy-within"]),
-    ..Shape::EMPTY
-};
+const ROLLOUT: Shape = Shape { properties: Some(&["wave", "pause", "max-failures", "healthy-within"]), ..Shape::EMPTY };
 const NETWORK: Shape = Shape { properties: Some(&["cidr", "azs", "nat-gateways"]), ..Shape::EMPTY };
 const RETENTION: Shape = Shape { properties: Some(&["retention"]), ..Shape::EMPTY };
-const COMPUTE: Shape = Shape {
-    arguments: Arguments::These(&["kind"]),
-    properties: Some(&["instance", "min", "max"]),
-    ..Shape::EMPTY
-};
-const INGRESS: Shape = Shape {
-    arguments: Arguments::These(&["kind"]),
-    properties: Some(&["certificate"]),
-    ..Shape::EMPTY
-};
+const COMPUTE: Shape =
+    Shape { arguments: Arguments::These(&["kind"]), properties: Some(&["instance", "min", "max"]), ..Shape::EMPTY };
+const INGRESS: Shape =
+    Shape { arguments: Arguments::These(&["kind"]), properties: Some(&["certificate"]), ..Shape::EMPTY };
 const TENANT: Shape = Shape { arguments: Arguments::These(&["id"]), once: &["size", "secret"], ..Shape::EMPTY };
 const SECONDS_OF_A_DAY: u32 = 86_400;
 const TARGETS: [(&str, bool); 2] = [("docker", false), ("aws", true)];
 const COMPRESSIONS: [(&str, LayerCompression); 2] =
     [("zstd", LayerCompression::Zstd), ("gzip", LayerCompression::Gzip)];
 /// Whether agents run on spare capacity, where the kind of compute says so.
-const COMPUTES: [(&str, Option<bool>); 3] = [("ec2-spot", None), ("fargate", Some(false)), ("fargate-spot", Some(true))];
-const KINDS: [(&str, HomeserverKind); 2] =
-    [("synapse", HomeserverKind::Synapse), ("conduit", HomeserverKind::Conduit)];
+const COMPUTES: [(&str, Option<bool>); 3] =
+    [("ec2-spot", None), ("fargate", Some(false)), ("fargate-spot", Some(true))];
+const KINDS: [(&str, HomeserverKind); 2] = [("synapse", HomeserverKind::Synapse), ("conduit", HomeserverKind::Conduit)];
 
 /// Adds one environment.
 pub(crate) fn read(ctx: &mut Context<'_>, node: Node<'_>, environments: &mut BTreeMap<String, EnvironmentPart>) {
@@ -178,9 +173,8 @@ fn read_child(ctx: &mut Context<'_>, node: Node<'_>, part: &mut EnvironmentPart)
             part.has_target = true;
             part.target = target(ctx, node).map(|target| (target, node.place()));
             let given = ctx.text(node, "compression");
-            part.compression = given
-                .and_then(|given| ctx.word_of("compression of layers", given, &COMPRESSIONS))
-                .unwrap_or_default();
+            part.compression =
+                given.and_then(|given| ctx.word_of("compression of layers", given, &COMPRESSIONS)).unwrap_or_default();
         }
         "registry" => part.registry = registry(ctx, node).map(|registry| (registry, node.place())),
         "homeserver" => part.homeserver = Some(homeserver(ctx, node)),
@@ -216,7 +210,9 @@ fn target(ctx: &mut Context<'_>, node: Node<'_>) -> Option<Target> {
     }
     ctx.expect(node, &AWS);
     let account = ctx.needed_text(node, "account", "\"111122223333\"");
-    if let Some((text, place)) = account.filter(|(text, _)| text.len() != 12 || !text.bytes().all(|b| b.is_ascii_digit())) {
+    if let Some((text, place)) =
+        account.filter(|(text, _)| text.len() != 12 || !text.bytes().all(|b| b.is_ascii_digit()))
+    {
         ctx.report(
             Draft::error(code::BAD_VALUE, format!("`{}` is not an AWS account", text.escape_debug()))
                 .at(place, "this account")
@@ -364,7 +360,7 @@ fn rollout(ctx: &mut Context<'_>, node: Node<'_>) -> Rollout {
 
 fn healthy_within(ctx: &mut Context<'_>, node: Node<'_>) -> Option<u32> {
     let (text, place) = ctx.text(node, "healthy-within")?;
-    let seconds = ctx.duration((text, place.clone()))?;
+    let seconds = ctx.duration((text, place))?;
     if (1..=MAX_HEALTHY_WITHIN_SECONDS).contains(&seconds) {
         return Some(seconds);
     }
@@ -465,7 +461,11 @@ fn kept_by_logs(ctx: &mut Context<'_>, (days, place): (u32, Place)) -> Option<(u
         return Some((days, place));
     }
     let next = LOG_DAYS.iter().find(|known| **known > days).or(LOG_DAYS.last()).copied().unwrap_or_default();
-    bad_retention(ctx, place, &format!("CloudWatch Logs does not know {days} days; the next that it knows is \"{next}d\""));
+    bad_retention(
+        ctx,
+        place,
+        &format!("CloudWatch Logs does not know {days} days; the next that it knows is \"{next}d\""),
+    );
     None
 }
 

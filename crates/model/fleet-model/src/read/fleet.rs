@@ -11,11 +11,8 @@ use crate::{
     words,
 };
 
-const FLEET: Shape = Shape {
-    arguments: Arguments::These(&["name"]),
-    properties: Some(&["domain", "tool-version"]),
-    ..Shape::EMPTY
-};
+const FLEET: Shape =
+    Shape { arguments: Arguments::These(&["name"]), properties: Some(&["domain", "tool-version"]), ..Shape::EMPTY };
 
 /// The fleet's name and domain.
 pub(crate) fn read(ctx: &mut Context<'_>, node: Node<'_>) -> Option<Fleet> {

@@ -22,22 +22,11 @@ const IMAGE: Shape = Shape {
     once: &["base", "containerfile", "entrypoint", "command", "run-as", "workdir"],
     many: &["check", "env", "user", "debian", "node", "npm", "pip", "copy", "tree", "fetch", "fleet-agent", "fleetctl"],
 };
-const BASE: Shape = Shape {
-    arguments: Arguments::Optional,
-    properties: Some(&["image"]),
-    ..Shape::EMPTY
-};
-const CONTAINERFILE: Shape = Shape {
-    arguments: Arguments::These(&["file"]),
-    properties: Some(&["context"]),
-    once: &["base"],
-    many: &["arg"],
-};
-const USER: Shape = Shape {
-    arguments: Arguments::These(&["name"]),
-    properties: Some(&["uid", "gid", "home"]),
-    ..Shape::EMPTY
-};
+const BASE: Shape = Shape { arguments: Arguments::Optional, properties: Some(&["image"]), ..Shape::EMPTY };
+const CONTAINERFILE: Shape =
+    Shape { arguments: Arguments::These(&["file"]), properties: Some(&["context"]), once: &["base"], many: &["arg"] };
+const USER: Shape =
+    Shape { arguments: Arguments::These(&["name"]), properties: Some(&["uid", "gid", "home"]), ..Shape::EMPTY };
 const VALUES: Shape = Shape { properties: None, ..Shape::EMPTY };
 /// Bytes of a user's name that Linux takes (`useradd(8)`).
 const USER_NAME_MAX: usize = 32;
@@ -104,7 +93,8 @@ fn recipe(ctx: &mut Context<'_>, node: Node<'_>) -> Recipe {
 }
 
 fn layered(ctx: &mut Context<'_>, node: Node<'_>) -> LayeredRecipe {
-    let mut recipe = LayeredRecipe { base: node.one("base").and_then(|base| self::base(ctx, base)), ..Default::default() };
+    let mut recipe =
+        LayeredRecipe { base: node.one("base").and_then(|base| self::base(ctx, base)), ..Default::default() };
     for child in node.children() {
         match child.word() {
             "env" => recipe.env.extend(values(ctx, child)),
@@ -140,7 +130,8 @@ fn run_as(ctx: &mut Context<'_>, (name, place): (&str, Place), recipe: &LayeredR
     let known = recipe.users.iter().any(|user| user.name == name) || name == "root" || number;
     if recipe.base.is_none() && !known {
         let users = recipe.users.iter().map(|user| user.name.as_str());
-        let help = words::did_you_mean_or_known(name, users, "declare it: user \"…\" uid=1000 gid=1000 home=\"/home/…\"");
+        let help =
+            words::did_you_mean_or_known(name, users, "declare it: user \"…\" uid=1000 gid=1000 home=\"/home/…\"");
         ctx.report(
             Draft::error(code::UNKNOWN_USER, format!("this image has no user `{}`", name.escape_debug()))
                 .at(place, "not declared in this image")
@@ -163,9 +154,12 @@ fn users(ctx: &mut Context<'_>, node: Node<'_>) -> Vec<User> {
     for child in node.all("user") {
         if node.one("debian").is_none() {
             ctx.report(
-                Draft::error(code::USER_WITHOUT_DEBIAN, "users are written by a `debian` layer, and this image has none")
-                    .at(child.place(), "this user would be in no file")
-                    .help("declare it in the image that has the `debian` layer; a process needs no name: run-as \"1000\""),
+                Draft::error(
+                    code::USER_WITHOUT_DEBIAN,
+                    "users are written by a `debian` layer, and this image has none",
+                )
+                .at(child.place(), "this user would be in no file")
+                .help("declare it in the image that has the `debian` layer; a process needs no name: run-as \"1000\""),
             );
         }
         let Some((user, place)) = user(ctx, child) else { continue };
@@ -298,9 +292,12 @@ fn containerfile(ctx: &mut Context<'_>, node: Node<'_>) -> Option<ContainerfileR
             "declare it with base, copy, env and entrypoint instead: it is then assembled without one, byte for byte the same everywhere".to_owned()
         });
         ctx.report(
-            Draft::warning(code::CONTAINERFILE_WITHOUT_RUN, format!("{file} has no RUN step, so it needs no container engine"))
-                .at(given.1, "built by a container engine")
-                .help(help),
+            Draft::warning(
+                code::CONTAINERFILE_WITHOUT_RUN,
+                format!("{file} has no RUN step, so it needs no container engine"),
+            )
+            .at(given.1, "built by a container engine")
+            .help(help),
         );
     }
     let (context, place) = context?;
@@ -315,11 +312,14 @@ fn unpinned(ctx: &mut Context<'_>, text: &str, (file, place): (&RelPath, Place))
         let (message, help) = match what {
             Unpinned::Variable(reference) => (
                 format!("FROM {reference} names its image by a variable, so that nothing pins it"),
-                "write the reference in full, or FROM ${BASE} with base image=\"…\" for an image of this fleet".to_owned(),
+                "write the reference in full, or FROM ${BASE} with base image=\"…\" for an image of this fleet"
+                    .to_owned(),
             ),
             Unpinned::Taken(name) => (
                 format!("--from={name} takes an image that nothing pins"),
-                format!("begin a stage with it, FROM {name} AS tools, and write --from=tools: what FROM names is pinned"),
+                format!(
+                    "begin a stage with it, FROM {name} AS tools, and write --from=tools: what FROM names is pinned"
+                ),
             ),
             Unpinned::Frontend(image) => (
                 format!("# syntax={image} has the file read by an image that nothing pins"),

@@ -18,14 +18,11 @@ use crate::{
 pub(crate) const WORDS: &[&str] = &["debian", "node", "npm", "pip", "copy", "tree", "fetch", "fleet-agent", "fleetctl"];
 
 const DEBIAN: Shape = Shape { arguments: Arguments::These(&["suite"]), many: &["packages"], ..Shape::EMPTY };
-const NPM: Shape = Shape { properties: Some(&["to"]), many: &["package", "unpack", "omit", "allow-scripts"], ..Shape::EMPTY };
-const UNPACK: Shape = Shape {
-    arguments: Arguments::These(&["package", "version"]),
-    properties: Some(&["at"]),
-    ..Shape::EMPTY
-};
-const PIP: Shape =
-    Shape { properties: Some(&["to", "python"]), many: &["package", "allow-scripts"], ..Shape::EMPTY };
+const NPM: Shape =
+    Shape { properties: Some(&["to"]), many: &["package", "unpack", "omit", "allow-scripts"], ..Shape::EMPTY };
+const UNPACK: Shape =
+    Shape { arguments: Arguments::These(&["package", "version"]), properties: Some(&["at"]), ..Shape::EMPTY };
+const PIP: Shape = Shape { properties: Some(&["to", "python"]), many: &["package", "allow-scripts"], ..Shape::EMPTY };
 /// `fleet-agent` and `fleetctl`.
 const OWN_PROGRAM: Shape = Shape { properties: Some(&["to"]), ..Shape::EMPTY };
 
@@ -65,9 +62,12 @@ fn debian(ctx: &mut Context<'_>, node: Node<'_>) -> Option<Layer> {
             let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"+-.".contains(&byte);
             if name.len() < 2 || !name.bytes().all(plain) {
                 ctx.report(
-                    Draft::error(code::BAD_VALUE, format!("`{}` is not the name of a Debian package", name.escape_debug()))
-                        .at(place, "this package")
-                        .help("names only, in lower case; versions are pinned in fleet.lock by `fleetctl lock`"),
+                    Draft::error(
+                        code::BAD_VALUE,
+                        format!("`{}` is not the name of a Debian package", name.escape_debug()),
+                    )
+                    .at(place, "this package")
+                    .help("names only, in lower case; versions are pinned in fleet.lock by `fleetctl lock`"),
                 );
             }
             packages.insert(name.to_owned());
@@ -83,9 +83,12 @@ fn debian(ctx: &mut Context<'_>, node: Node<'_>) -> Option<Layer> {
     let (suite, place) = ctx.argument(node, 0)?;
     if !crate::words::is_name(suite) {
         ctx.report(
-            Draft::error(code::BAD_VALUE, format!("`{}` is not the code name of a Debian release", suite.escape_debug()))
-                .at(place, "this suite")
-                .help("for instance \"bookworm\""),
+            Draft::error(
+                code::BAD_VALUE,
+                format!("`{}` is not the code name of a Debian release", suite.escape_debug()),
+            )
+            .at(place, "this suite")
+            .help("for instance \"bookworm\""),
         );
         return None;
     }

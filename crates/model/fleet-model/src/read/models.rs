@@ -13,22 +13,16 @@ use crate::{
 };
 
 const MODELS: Shape = Shape { many: &["provider"], ..Shape::EMPTY };
-const BEDROCK: Shape = Shape {
-    arguments: Arguments::These(&["name"]),
-    properties: Some(&["kind", "region", "api-key"]),
-    ..Shape::EMPTY
-};
+const BEDROCK: Shape =
+    Shape { arguments: Arguments::These(&["name"]), properties: Some(&["kind", "region", "api-key"]), ..Shape::EMPTY };
 const OPENAI: Shape = Shape {
     arguments: Arguments::These(&["name"]),
     properties: Some(&["kind", "base-url", "api-key"]),
     many: &["model"],
     ..Shape::EMPTY
 };
-const SERVED: Shape = Shape {
-    arguments: Arguments::These(&["id"]),
-    properties: Some(&["context", "max-tokens"]),
-    ..Shape::EMPTY
-};
+const SERVED: Shape =
+    Shape { arguments: Arguments::These(&["id"]), properties: Some(&["context", "max-tokens"]), ..Shape::EMPTY };
 const KINDS: [(&str, bool); 2] = [("bedrock", true), ("openai", false)];
 
 /// What a served model can hold when nothing is said: modest, so that a small local model does not overrun.
@@ -76,7 +70,8 @@ fn openai(ctx: &mut Context<'_>, node: Node<'_>) -> Option<ModelProviderKind> {
         let max_tokens = ctx.number(child, "max-tokens", 1..=100_000_000);
         let served = ServedModel {
             context: context.map_or(SERVED_DEFAULT.context, |(n, _)| n),
-            max_tokens: max_tokens.map_or(SERVED_DEFAULT.max_tokens.min(context.map_or(u32::MAX, |(n, _)| n)), |(n, _)| n),
+            max_tokens: max_tokens
+                .map_or(SERVED_DEFAULT.max_tokens.min(context.map_or(u32::MAX, |(n, _)| n)), |(n, _)| n),
         };
         if let Some((_, place)) = max_tokens.filter(|_| served.max_tokens > served.context) {
             ctx.report(

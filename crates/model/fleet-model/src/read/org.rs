@@ -46,11 +46,7 @@ pub(crate) struct PersonPart {
     pub overrides: Overrides,
 }
 
-const ORG: Shape = Shape {
-    once: &["defaults"],
-    many: &["human", "person", "department", "directory"],
-    ..Shape::EMPTY
-};
+const ORG: Shape = Shape { once: &["defaults"], many: &["human", "person", "department", "directory"], ..Shape::EMPTY };
 const DEPARTMENT: Shape = Shape {
     arguments: Arguments::These(&["name"]),
     properties: Some(&["alias"]),
@@ -257,9 +253,12 @@ pub(crate) fn person_id(ctx: &mut Context<'_>, (id, place): (&str, Place)) -> bo
             format!("use lower-case letters, digits, dots, dashes and underscores, for instance `{example}`")
         };
         ctx.report(
-            Draft::error(code::BAD_MATRIX_ID, format!("`{}` cannot be the local part of a Matrix id", id.escape_debug()))
-                .at(place, "this id")
-                .help(help),
+            Draft::error(
+                code::BAD_MATRIX_ID,
+                format!("`{}` cannot be the local part of a Matrix id", id.escape_debug()),
+            )
+            .at(place, "this id")
+            .help(help),
         );
     }
     valid

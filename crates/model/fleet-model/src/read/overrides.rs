@@ -75,9 +75,12 @@ fn require_mention(ctx: &mut Context<'_>, node: Node<'_>) -> Option<crate::origi
     let flag = ctx.flag_of(node, entry)?;
     if !flag {
         ctx.report(
-            Draft::warning(code::ANSWERS_EVERYTHING, "agents that answer without being mentioned answer each other, for ever")
-                .at(node.place(), "switched off here")
-                .help("leave require-mention on; if one agent must read along, set this on that person alone"),
+            Draft::warning(
+                code::ANSWERS_EVERYTHING,
+                "agents that answer without being mentioned answer each other, for ever",
+            )
+            .at(node.place(), "switched off here")
+            .help("leave require-mention on; if one agent must read along, set this on that person alone"),
         );
     }
     Some(ctx.declared(flag, node.place()))

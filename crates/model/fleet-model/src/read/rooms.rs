@@ -21,11 +21,8 @@ const ROOM: Shape = Shape {
     once: &[],
     many: &["members", "moderators"],
 };
-const MEMBERS: Shape = Shape {
-    arguments: Arguments::Any,
-    properties: Some(&["level", "in", "department", "team"]),
-    ..Shape::EMPTY
-};
+const MEMBERS: Shape =
+    Shape { arguments: Arguments::Any, properties: Some(&["level", "in", "department", "team"]), ..Shape::EMPTY };
 const SCOPES: [(&str, Each); 2] = [("department", Each::Department), ("team", Each::Team)];
 const PAIRINGS: [(&str, Pairing); 3] = [
     ("manager-report", Pairing::ManagerReport),
@@ -41,7 +38,8 @@ pub(crate) fn read(ctx: &mut Context<'_>, node: Node<'_>, rooms: &mut Rooms) {
             "room" => rooms.rules.extend(room(ctx, child, Each::Once)),
             "each" => {
                 ctx.expect(child, &EACH);
-                let scope = ctx.argument(child, 0).and_then(|given| ctx.word_of("thing to repeat rooms over", given, &SCOPES));
+                let scope =
+                    ctx.argument(child, 0).and_then(|given| ctx.word_of("thing to repeat rooms over", given, &SCOPES));
                 for inner in child.all("room") {
                     rooms.rules.extend(room(ctx, inner, scope.unwrap_or(Each::Team)).filter(|_| scope.is_some()));
                 }

@@ -43,7 +43,8 @@ fn the_company_has_the_shape_of_the_one_it_replaces() {
 fn nobody_has_more_than_the_people_that_a_manager_can_lead() {
     let mut reports = counted(6);
     reports.remove("");
-    let managers: Vec<String> = rows().into_iter().filter(|row| row[3] == "manager").map(|row| row[0].clone()).collect();
+    let managers: Vec<String> =
+        rows().into_iter().filter(|row| row[3] == "manager").map(|row| row[0].clone()).collect();
     assert!(managers.iter().all(|id| reports.get(id).is_some_and(|n| *n >= 5)), "every manager leads five or more");
 }
 

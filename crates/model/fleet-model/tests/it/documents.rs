@@ -40,8 +40,10 @@ fn every_example_of_the_language_reference_passes_check() {
     let mut examples = 0;
     for block in text.split("```kdl\n").skip(1) {
         let example = block.split("```").next().expect("split yields one");
-        let whole = if example.contains("fleet \"") { example.to_owned() } else { format!("{SURROUNDINGS}\n{example}") };
-        let people = "id,name,title,level,department,team,reports_to\nnew.hire,New Hire,,ic,Sales,Enterprise,ana.costa\n";
+        let whole =
+            if example.contains("fleet \"") { example.to_owned() } else { format!("{SURROUNDINGS}\n{example}") };
+        let people =
+            "id,name,title,level,department,team,reports_to\nnew.hire,New Hire,,ic,Sales,Enterprise,ana.costa\n";
         let checked = project::check_texts(&[
             ("fleet.kdl", &whole),
             ("more.kdl", "// what differs\n"),

@@ -30,7 +30,8 @@ org {
 
 #[test]
 fn continued_lines_are_indented_and_strings_left_alone() {
-    let text = "a {\ndeploy \"x\" \\\n\"y\" \\  // note\n   \"z\"\n b #\"\"\"\n     raw\n       lines\n     \"\"\"#\n}\n";
+    let text =
+        "a {\ndeploy \"x\" \\\n\"y\" \\  // note\n   \"z\"\n b #\"\"\"\n     raw\n       lines\n     \"\"\"#\n}\n";
     let expected = "a {\n    deploy \"x\" \\\n        \"y\" \\ // note\n        \"z\"\n    b #\"\"\"\n     raw\n       lines\n     \"\"\"#\n}\n";
     assert_eq!(formatted(text), expected);
     assert_eq!(formatted(expected), expected);
@@ -89,8 +90,19 @@ fn the_design_sketch_and_the_golden_cases_keep_their_meaning() {
 fn documents() -> impl Strategy<Value = String> {
     let space = prop::sample::select(vec![" ", "  ", "\t", " /* c */ ", " \\\n  ", " \\ // c\n"]);
     let value = prop::sample::select(vec![
-        "\"t\"", "5", "#true", "word", "#\"r\"#", "p=1", "q = \"x\"", "(u8)7", "\"\"\"\n  m\n  \"\"\"", "-1.5e3", "\"a\\\"{\"",
-        "/-9", "\"//\"",
+        "\"t\"",
+        "5",
+        "#true",
+        "word",
+        "#\"r\"#",
+        "p=1",
+        "q = \"x\"",
+        "(u8)7",
+        "\"\"\"\n  m\n  \"\"\"",
+        "-1.5e3",
+        "\"a\\\"{\"",
+        "/-9",
+        "\"//\"",
     ]);
     let node = (
         prop::sample::select(vec!["a", "b", "(t)c", "\"quoted name\"", "/-d", "-"]),

@@ -2,9 +2,7 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use fleet_model::{
-    Checked, Links, ListedEntry, Listing, Looked, RelPath, SourceFile, SourceTree, check, wanted,
-};
+use fleet_model::{Checked, Links, ListedEntry, Listing, Looked, RelPath, SourceFile, SourceTree, check, wanted};
 
 pub fn path(text: &str) -> RelPath {
     RelPath::new(text).expect("a path within the project")
@@ -70,10 +68,13 @@ fn list_below(of: (&Path, &Path, Links), folder: &Path, entries: &mut BTreeMap<S
         let bound = if links == Links::Kept { root } else { project };
         let real = fs::canonicalize(&full).ok();
         let found = match fs::read_link(&full) {
-            Ok(target) if real.is_none() => {
-                ListedEntry::Refused(format!("it is a link to {}, which leads to nothing in the folder", target.display()))
-            }
-            Ok(target) if !real.expect("it leads somewhere").starts_with(fs::canonicalize(bound).expect("a folder")) => {
+            Ok(target) if real.is_none() => ListedEntry::Refused(format!(
+                "it is a link to {}, which leads to nothing in the folder",
+                target.display()
+            )),
+            Ok(target)
+                if !real.expect("it leads somewhere").starts_with(fs::canonicalize(bound).expect("a folder")) =>
+            {
                 ListedEntry::Refused(format!("it is a link to {}, which leaves the folder", target.display()))
             }
             Ok(target) if links == Links::Kept => ListedEntry::Link(target.to_string_lossy().into_owned()),

@@ -1,6 +1,11 @@
 //! Environments of the shipped company: who is there, in which rooms, with whom they talk.
 
-use fleet_model::{ResolveError, model::{Level, Model, Recipe}, resolve, resolved::Resolved};
+use fleet_model::{
+    ResolveError,
+    model::{Level, Model, Recipe},
+    resolve,
+    resolved::Resolved,
+};
 
 use crate::project;
 

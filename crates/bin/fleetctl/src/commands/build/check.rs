@@ -208,10 +208,13 @@ fn tell(context: &Context, results: &[(String, Compared)], skipped: &BTreeMap<St
     let width = results.iter().map(|(name, _)| name.len()).chain(skipped.keys().map(String::len)).max().unwrap_or(0);
     let mut lines: BTreeMap<&String, String> = skipped.iter().map(|(name, why)| (name, why.clone())).collect();
     for (name, compared) in results {
-        lines.insert(name, match &compared.difference {
-            None => format!("{} both times", compared.first),
-            Some(difference) => format!("{} and then {}: {difference}", compared.first, compared.second),
-        });
+        lines.insert(
+            name,
+            match &compared.difference {
+                None => format!("{} both times", compared.first),
+                Some(difference) => format!("{} and then {}: {difference}", compared.first, compared.second),
+            },
+        );
     }
     let differ: Vec<&str> =
         results.iter().filter(|(_, compared)| compared.difference.is_some()).map(|(name, _)| name.as_str()).collect();

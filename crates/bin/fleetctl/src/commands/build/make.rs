@@ -212,7 +212,10 @@ fn together(
                 repository: repository.clone(),
                 platform: None,
                 derivation: hash.to_string(),
-                inputs: hashes.iter().map(|(platform, hash)| (platform.to_string(), ("blake3", hash.to_string()))).collect(),
+                inputs: hashes
+                    .iter()
+                    .map(|(platform, hash)| (platform.to_string(), ("blake3", hash.to_string())))
+                    .collect(),
                 materials: materials.into_iter().cloned().collect(),
                 once: Once::all(parts.values().map(|part| &part.made.once)),
             });
@@ -259,7 +262,9 @@ async fn of_platform(
     let assembler = Assembler { described, ..prepared.assembler(engine)? };
     let mut made = Vec::new();
     for name in &order {
-        let Some((one, derivation)) = planned.get(name).and_then(|one| Some((one, one.derivation()?))) else { continue };
+        let Some((one, derivation)) = planned.get(name).and_then(|one| Some((one, one.derivation()?))) else {
+            continue;
+        };
         let failed = |error: &dyn std::error::Error| unmade(prepared, name, error);
         prepared.opened.store.put_derivations(&one.derivations).map_err(|error| failed(&error))?;
         let image = assembler.assemble(&one.spec, derivation, &*context.console).await;
@@ -346,8 +351,7 @@ pub fn notes(
 fn notes_of(prepared: &Prepared, planned: &BTreeMap<String, PlannedImage>) -> Result<BTreeSet<String>, Failure> {
     let mut all = BTreeSet::new();
     for derivation in planned.values().filter_map(PlannedImage::derivation) {
-        let notes = assembly::notes(&prepared.opened.store, derivation)
-            .map_err(|error| unreadable(&error))?;
+        let notes = assembly::notes(&prepared.opened.store, derivation).map_err(|error| unreadable(&error))?;
         all.extend(notes.iter().map(|note| format!("{}: {note}", derivation.address)));
     }
     Ok(all)
@@ -367,7 +371,8 @@ async fn engine_for(prepared: &Prepared, planned: &BTreeMap<String, PlannedImage
             Err(_) if is_made(prepared, one) => continue,
             Err(failure) => {
                 let (name, path) = (&one.spec.name, containerfiles([&one.spec.recipe]).join(", "));
-                let hint = format!("a container engine builds image {name}, from {path}; layers in fleet.kdl need none");
+                let hint =
+                    format!("a container engine builds image {name}, from {path}; layers in fleet.kdl need none");
                 return Err(failure.hint(hint));
             }
         }

@@ -73,10 +73,14 @@ pub async fn push(
             notice(context, format!("{written}: is there"));
         } else {
             let size = pushed.sent >> 10;
-            notice(context, format!("{written}: sent {size} KB, {} mounted, {} were there", pushed.mounted, pushed.skipped));
+            notice(
+                context,
+                format!("{written}: sent {size} KB, {} mounted, {} were there", pushed.mounted, pushed.skipped),
+            );
         }
         references.push(format!("{repository}@{}", one.digest()));
-        repositories.extend(written.split_once('/').and_then(|(_, rest)| rest.rsplit_once(':')).map(|(r, _)| r.to_owned()));
+        repositories
+            .extend(written.split_once('/').and_then(|(_, rest)| rest.rsplit_once(':')).map(|(r, _)| r.to_owned()));
     }
     Ok(references)
 }

@@ -68,12 +68,7 @@ impl std::fmt::Display for Sink {
 ///
 /// # Errors
 /// A place that cannot be written; what was there before is still there.
-pub async fn write(
-    context: &Context,
-    prepared: &Prepared,
-    sink: &Sink,
-    made: &[Made],
-) -> Result<Vec<String>, Failure> {
+pub async fn write(context: &Context, prepared: &Prepared, sink: &Sink, made: &[Made]) -> Result<Vec<String>, Failure> {
     context.console.emit(Event::Notice { text: format!("writing {sink}") });
     match sink {
         // Loaded before anything else, because its checks decide.
@@ -89,8 +84,7 @@ pub async fn write(
         Sink::DockerArchive(file) => {
             let names: Vec<[String; 1]> = made.iter().map(|one| [format!("{}:{}", one.repository, one.tag)]).collect();
             let images = made.iter().filter_map(|one| Some(&one.platforms.values().next()?.image));
-            let named: Vec<Named<'_>> =
-                images.zip(&names).map(|(image, names)| Named { image, names }).collect();
+            let named: Vec<Named<'_>> = images.zip(&names).map(|(image, names)| Named { image, names }).collect();
             let export = export::plan(&named, &std::collections::BTreeSet::new());
             let cache = StoreCache(Arc::clone(&prepared.opened.store));
             let file = file.clone();
@@ -104,9 +98,8 @@ async fn blocking<E: std::error::Error + Send + 'static>(
     sink: &Sink,
     work: impl FnOnce() -> Result<(), E> + Send + 'static,
 ) -> Result<(), Failure> {
-    let unwritten = |error: &dyn std::error::Error| {
-        Failure::caused(Exit::Failed, format!("{sink} cannot be written"), error)
-    };
+    let unwritten =
+        |error: &dyn std::error::Error| Failure::caused(Exit::Failed, format!("{sink} cannot be written"), error);
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done.map_err(|error| unwritten(&error)),
         Err(stopped) => Err(unwritten(&stopped)),

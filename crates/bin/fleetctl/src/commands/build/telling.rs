@@ -4,7 +4,11 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use fleet_derivation::Hash;
-use fleet_oci::{Image, Upload, attestation::Subject, materials::{Material, materials}};
+use fleet_oci::{
+    Image, Upload,
+    attestation::Subject,
+    materials::{Material, materials},
+};
 use fleet_store::{ObjectError, Store};
 
 use super::{
@@ -42,14 +46,17 @@ impl Tellings {
         for (name, one) in &planned {
             let recipes = chain(prepared, &planned, name);
             let below = with_bases(prepared, &[name.clone()].into());
-            known.insert(name.clone(), Known {
-                repository: fleet_graph::image::repository(&prepared.scope.fleet, name),
-                hash: one.hash,
-                below: below.iter().filter_map(|name| Some(planned.get(name)?.hash)).collect(),
-                inputs: statements::inputs(one),
-                materials: materials(recipes.iter().copied()),
-                once: Once::of(&recipes),
-            });
+            known.insert(
+                name.clone(),
+                Known {
+                    repository: fleet_graph::image::repository(&prepared.scope.fleet, name),
+                    hash: one.hash,
+                    below: below.iter().filter_map(|name| Some(planned.get(name)?.hash)).collect(),
+                    inputs: statements::inputs(one),
+                    materials: materials(recipes.iter().copied()),
+                    once: Once::of(&recipes),
+                },
+            );
         }
         let (store, commit) = (Arc::clone(&prepared.opened.store), Commit::of(&prepared.opened.root));
         Ok(Self { store, commit, known })
