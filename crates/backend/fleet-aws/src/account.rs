@@ -45,8 +45,6 @@ pub struct Account {
     pub place: Place,
     pub(crate) cloudformation: aws_sdk_cloudformation::Client,
     pub(crate) ecr: aws_sdk_ecr::Client,
-    pub(crate) secrets: aws_sdk_secretsmanager::Client,
-    pub(crate) parameters: aws_sdk_ssm::Client,
     /// For services of which few calls are needed.
     pub(crate) signed: Arc<Signed>,
     /// Who signs calls that no client of the SDK makes.
@@ -81,12 +79,6 @@ impl Account {
             ),
             ecr: aws_sdk_ecr::Client::from_conf(
                 aws_sdk_ecr::config::Builder::from(&shared).interceptor(log.clone()).build(),
-            ),
-            secrets: aws_sdk_secretsmanager::Client::from_conf(
-                aws_sdk_secretsmanager::config::Builder::from(&shared).interceptor(log.clone()).build(),
-            ),
-            parameters: aws_sdk_ssm::Client::from_conf(
-                aws_sdk_ssm::config::Builder::from(&shared).interceptor(log.clone()).build(),
             ),
             identity: aws_sdk_sts::Client::from_conf(
                 aws_sdk_sts::config::Builder::from(&shared).interceptor(log).build(),

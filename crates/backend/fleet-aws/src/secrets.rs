@@ -4,10 +4,10 @@
 
 use std::collections::BTreeMap;
 
-use aws_sdk_ssm::types::ParameterType;
 use fleet_secret::{FleetSecret, Secret};
+use serde_json::{Value, json};
 
-use crate::{account::Account, error::AwsError};
+use crate::{account::Account, error::AwsError, rates::Rate, signed::Service};
 
 /// Names that one GetParameters takes (SSM API reference).
 const NAMES_AT_ONCE: usize = 10;
@@ -53,74 +53,91 @@ impl Account {
         let mut missing = Vec::new();
         for names in names.chunks(NAMES_AT_ONCE) {
             // Without decryption: that they are there is all we ask.
-            let answer = self.parameters.get_parameters().set_names(Some(names.to_vec())).send().await;
-            let answer = answer.map_err(|error| AwsError::of("GetParameters", error))?;
-            missing.extend(answer.invalid_parameters().to_vec());
+            let answer = self.ask_parameters("GetParameters", &json!({"Names": names})).await?;
+            missing.extend(texts(&answer["InvalidParameters"]));
         }
         Ok(missing)
     }
 
     /// Writes a parameter that is not there.
     pub(crate) async fn put_parameter(&self, name: &str, value: &Secret) -> Result<(), SecretError> {
-        let value = value.expose_str().map_err(|_| SecretError::NoText(name.to_owned()))?;
-        let put = self.parameters.put_parameter().name(name).value(value).r#type(ParameterType::SecureString);
-        match put.overwrite(false).send().await.map_err(|error| AwsError::of("PutParameter", error)) {
+        match self.write_parameter(name, value, false).await {
             // A lost answer, or somebody else: the value is the same.
-            Err(error) if error.code() == "ParameterAlreadyExists" => Ok(()),
-            done => Ok(done.map(drop)?),
+            Err(SecretError::Aws(error)) if error.code() == "ParameterAlreadyExists" => Ok(()),
+            done => done,
         }
     }
 
     /// Gives a parameter this value, unless it has it. Returns whether it was written.
     pub(crate) async fn set_parameter(&self, name: &str, value: &Secret) -> Result<bool, SecretError> {
         let wanted = value.expose_str().map_err(|_| SecretError::NoText(name.to_owned()))?;
-        let answer = self.parameters.get_parameter().name(name).with_decryption(true).send().await;
-        match answer.map_err(|error| AwsError::of("GetParameter", error)) {
-            Ok(answer) if answer.parameter().and_then(|found| found.value()) == Some(wanted) => return Ok(false),
+        match self.ask_parameters("GetParameter", &json!({"Name": name, "WithDecryption": true})).await {
+            Ok(answer) if answer["Parameter"]["Value"] == *wanted => return Ok(false),
             Ok(_) => {}
             Err(error) if error.code() == "ParameterNotFound" => {}
             Err(error) => return Err(error.into()),
         }
-        let put = self.parameters.put_parameter().name(name).value(wanted).r#type(ParameterType::SecureString);
-        put.overwrite(true).send().await.map_err(|error| AwsError::of("PutParameter", error))?;
-        Ok(true)
+        self.write_parameter(name, value, true).await.map(|()| true)
+    }
+
+    async fn write_parameter(&self, name: &str, value: &Secret, overwrite: bool) -> Result<(), SecretError> {
+        let value = value.expose_str().map_err(|_| SecretError::NoText(name.to_owned()))?;
+        let put = json!({"Name": name, "Value": value, "Type": "SecureString", "Overwrite": overwrite});
+        Ok(self.ask_parameters("PutParameter", &put).await.map(drop)?)
     }
 
     /// Removes every parameter below a path. Returns how many there were.
     pub(crate) async fn remove_parameters_below(&self, path: &str) -> Result<usize, AwsError> {
-        let mut pages = self.parameters.get_parameters_by_path().path(path).recursive(true).into_paginator().send();
-        let mut names = Vec::new();
-        while let Some(page) = pages.next().await {
-            let page = page.map_err(|error| AwsError::of("GetParametersByPath", error))?;
-            names.extend(page.parameters().iter().filter_map(|found| found.name()).map(str::to_owned));
+        let (mut names, mut next) = (Vec::new(), Value::Null);
+        loop {
+            let mut ask = json!({"Path": path, "Recursive": true});
+            if next.is_string() {
+                ask["NextToken"] = next;
+            }
+            let page = self.ask_parameters("GetParametersByPath", &ask).await?;
+            names.extend(page["Parameters"].as_array().into_iter().flatten().filter_map(|found| text(&found["Name"])));
+            next = page["NextToken"].clone();
+            if next.as_str().is_none_or(str::is_empty) {
+                break;
+            }
         }
         for names in names.chunks(NAMES_AT_ONCE) {
-            let asked = self.parameters.delete_parameters().set_names(Some(names.to_vec())).send().await;
-            asked.map_err(|error| AwsError::of("DeleteParameters", error))?;
+            self.ask_parameters("DeleteParameters", &json!({"Names": names})).await?;
         }
         Ok(names.len())
     }
 
     /// The fleet secret, to derive from.
     pub(crate) async fn fleet_secret(&self, arn: &str) -> Result<FleetSecret, SecretError> {
-        let answer = self.secrets.get_secret_value().secret_id(arn).send().await;
-        let answer = answer.map_err(|error| AwsError::of("GetSecretValue", error))?;
+        let call = ("GetSecretValue", Rate::Unknown);
+        let answer = self.signed.json((Service::Secrets, "secretsmanager"), call, &json!({"SecretId": arn})).await?;
         let shape = || SecretError::Shape(arn.to_owned());
-        let document: serde_json::Value =
-            serde_json::from_str(answer.secret_string().unwrap_or_default()).map_err(|_| shape())?;
+        let document: Value =
+            serde_json::from_str(answer["SecretString"].as_str().unwrap_or_default()).map_err(|_| shape())?;
         let value = document["secret"].as_str().ok_or_else(shape)?;
         FleetSecret::new(Secret::new(value.as_bytes().to_vec())).map_err(|_| shape())
     }
 
     /// The machine image that a new bastion gets.
     pub(crate) async fn newest_machine_image(&self) -> Result<String, AwsError> {
-        let answer = self.parameters.get_parameter().name(NEWEST_MACHINE_IMAGE).send().await;
-        let answer = answer.map_err(|error| AwsError::of("GetParameter", error))?;
-        let value = answer.parameter().and_then(|parameter| parameter.value()).map(str::to_owned);
-        value.ok_or_else(|| AwsError::Refused {
-            call: "GetParameter",
+        const CALL: &str = "GetParameter";
+        let answer = self.ask_parameters(CALL, &json!({"Name": NEWEST_MACHINE_IMAGE})).await?;
+        text(&answer["Parameter"]["Value"]).ok_or_else(|| AwsError::Refused {
+            call: CALL,
             code: "NoValue".to_owned(),
             why: format!("{NEWEST_MACHINE_IMAGE} has no value"),
         })
     }
+
+    async fn ask_parameters(&self, call: &'static str, body: &Value) -> Result<Value, AwsError> {
+        self.signed.json((Service::Parameters, "AmazonSSM"), (call, Rate::Unknown), body).await
+    }
+}
+
+fn text(value: &Value) -> Option<String> {
+    value.as_str().map(str::to_owned)
+}
+
+fn texts(value: &Value) -> impl Iterator<Item = String> {
+    value.as_array().into_iter().flatten().filter_map(text)
 }

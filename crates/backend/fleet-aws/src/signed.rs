@@ -1,5 +1,5 @@
-//! [`Signed`]: calls of AWS that we sign ourselves, for services of which few calls are needed (decision 23): ECS, EFS, IAM
-//! and CloudWatch Logs. Signatures are `aws-sigv4`'s, credentials those of the SDK.
+//! [`Signed`]: calls of AWS that we sign ourselves, for services of which few calls are needed (decision 23): ECS, EFS, IAM,
+//! CloudWatch Logs, Parameter Store and Secrets Manager. Signatures are `aws-sigv4`'s, credentials those of the SDK.
 //!
 //! Every attempt is told as an event by its name, waits for its turn (see `rates`), and is bounded in time. Deliberately
 //! absent: what the calls mean.
@@ -40,6 +40,8 @@ pub(crate) enum Service {
     Files,
     Identity,
     Logs,
+    Parameters,
+    Secrets,
 }
 
 impl Service {
@@ -50,6 +52,8 @@ impl Service {
             Self::Files => "elasticfilesystem",
             Self::Identity => "iam",
             Self::Logs => "logs",
+            Self::Parameters => "ssm",
+            Self::Secrets => "secretsmanager",
         }
     }
 
@@ -69,8 +73,8 @@ impl Service {
     }
 }
 
-/// One call.
-#[derive(Clone, Debug)]
+/// One call. Neither it nor its answer can be printed: bodies may hold secrets.
+#[derive(Clone)]
 pub(crate) struct Ask {
     pub service: Service,
     /// Its name, for events and errors.
@@ -86,7 +90,7 @@ pub(crate) struct Ask {
 }
 
 /// An answer that is no error.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Answer {
     pub body: Vec<u8>,
 }
