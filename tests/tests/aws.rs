@@ -122,7 +122,7 @@ fn an_environment_on_aws_comes_from_nothing_and_the_second_apply_only_reads() {
     assert!(cloud.writes().iter().any(|call| call.ends_with("CreateChangeSet")), "{:?}", cloud.writes());
 
     let before = cloud.asked().len();
-    cloud.apply().expect(3).says("0 changed, 9 were right");
+    cloud.apply().expect(3).says("0 changed, 10 were right");
     let asked = cloud.asked().split_off(before);
     let writes: Vec<&String> = asked.iter().filter(|asked| !is_read(asked)).collect();
     assert!(asked.len() > 5 && writes.is_empty(), "{writes:?} of {asked:?}");
@@ -154,8 +154,8 @@ fn a_changed_agent_is_rolled_and_a_removed_one_keeps_its_memory() {
     cloud.apply().expect(3);
     let before = cloud.asked().len();
     cloud.fleet.edit("fleet.kdl", "\"dora.director\" \"sam.seller\"", "\"dora.director\"");
-    cloud.run(&["plan"]).expect(0).says("agent/sam.seller").says("delete");
-    cloud.apply().expect(3).says("1 changed");
+    cloud.run(&["plan"]).expect(0).says("agent/sam.seller").says("delete").says("directory/people");
+    cloud.apply().expect(3).says("2 changed");
     let asked = cloud.asked().split_off(before);
     let count = |action: &str| asked.iter().filter(|asked| *asked == action).count();
     assert_eq!((count("ecs DeleteService"), count("ecs CreateService")), (1, 0), "{asked:?}");
@@ -198,6 +198,45 @@ fn what_holds_data_is_not_replaced_without_leave() {
     // The role that starts agents may pull one image less.
     allowed.expect(3).says("2 changed").says("image.spare removed");
     cloud.fleet.run(&["apply", "--auto-approve", "--allow-destroy", "stack/shared/X"]).expect(64).says("aws");
+}
+
+#[test]
+fn an_account_is_prepared_once_by_its_administrator() {
+    let cloud = Cloud::new("prepared");
+    let asked = ["bootstrap", "--repository", "acme/fleet"];
+    cloud.run(&asked[..1]).expect(64).says("--repository OWNER/NAME");
+    cloud.run(&["bootstrap", "--repository", "acme/*"]).expect(64).says("--repository OWNER/NAME");
+    assert_eq!(cloud.count("cloudformation CreateChangeSet"), 0);
+
+    let asked = [&asked[..], &["--auto-approve", "--events", "events"]].concat();
+    let made = cloud.run(&asked);
+    made.expect(0)
+        .says("stack/bootstrap")
+        .says("changes 6 resources")
+        .says("state bucket")
+        .says("-state-111122223333-us-east-1")
+        .says("role/");
+    assert_eq!(cloud.count("cloudformation ExecuteChangeSet"), 1);
+    let again = cloud.run(&asked);
+    again.expect(0).says("state bucket");
+    assert_eq!(cloud.writes(), Vec::<String>::new(), "the provider that the stack made stays the stack's");
+    assert_eq!(cloud.count("cloudformation ExecuteChangeSet"), 1);
+
+    cloud.run(&["bootstrap", "--repository", "acme/other", "--auto-approve"]).expect(0).says("1 changed");
+    cloud.fleet.run(&["bootstrap", "-e", "local", "--repository", "acme/fleet"]).expect(64).says("is not on AWS");
+}
+
+#[test]
+fn a_provider_that_an_account_has_is_adopted() {
+    let cloud = Cloud::new("adopted");
+    let emulator = cloud.emulator.as_ref().expect("it runs");
+    let request = reqwest::Client::new().post(emulator.endpoint()).header("authorization", "AWS4-HMAC-SHA256 Credential=111122223333/20260101/us-east-1/iam/aws4_request, SignedHeaders=host, Signature=0").header("content-type", "application/x-www-form-urlencoded").body("Action=CreateOpenIDConnectProvider&Version=2010-05-08&Url=https%3A%2F%2Ftoken.actions.githubusercontent.com&ClientIDList.member.1=sts.amazonaws.com");
+    let answer = cloud.runtime.block_on(request.send()).expect("an answer");
+    assert!(answer.status().is_success(), "{answer:?}");
+    let made = cloud.run(&["bootstrap", "--repository", "acme/fleet", "--auto-approve"]);
+    made.expect(0).says("changes 5 resources").says("role of deployments");
+    let again = cloud.run(&["bootstrap", "--repository", "acme/fleet", "--auto-approve", "--format", "json"]);
+    assert!(again.expect(0).json()["outputs"]["ApplyRoleArn"].as_str().is_some_and(|arn| arn.contains(":role/")));
 }
 
 #[test]

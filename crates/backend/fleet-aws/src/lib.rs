@@ -1,7 +1,8 @@
 //! AWS: one account in one region, its CloudFormation stacks and its image registry.
 //!
 //! [`Account`] is the way in: the SDK's clients, checked to be the account that `fleet.kdl` names. [`StackProvider`] makes
-//! stacks through change sets, [`AgentProvider`] makes agents as services of their own. [`emulator`] starts an account on
+//! stacks through change sets, [`AgentProvider`] makes agents as services of their own, and
+//! [`DirectoryProvider`] puts the org directory where they look for it. [`emulator`] starts an account on
 //! loopback that answers the same calls.
 //! Deliberately absent: rendering of templates and task definitions (fleet-stacks), planning, and the pushing of layers,
 //! which is the registry's own protocol (fleet-registry).
@@ -11,6 +12,7 @@ mod agents;
 mod bucket;
 mod bundles;
 mod calls;
+mod directory;
 pub mod emulator;
 mod error;
 mod files;
@@ -26,6 +28,7 @@ mod standing;
 
 pub use account::{Account, Place};
 pub use agents::AgentProvider;
+pub use directory::DirectoryProvider;
 pub use error::AwsError;
 pub use repositories::{Login, Repository};
 pub use stacks::StackProvider;

@@ -1,4 +1,4 @@
-//! Roles of agents: made, kept as they should be, removed.
+//! Roles of agents: made, kept as they should be, removed. And who else the account trusts to say who somebody is.
 
 use fleet_plan::AgentRole;
 use serde_json::Value;
@@ -15,6 +15,8 @@ use crate::{
 const VERSION: &str = "2010-05-08";
 /// Name of a role's one policy, as in our stacks.
 const POLICY: &str = "own";
+/// How the ARN of an identity provider for GitHub Actions ends.
+const GITHUB: &str = ":oidc-provider/token.actions.githubusercontent.com";
 /// What IAM says of something that is not there.
 const ABSENT: &str = "NoSuchEntity";
 
@@ -83,6 +85,16 @@ impl Account {
         }
         gone(self.iam("DeleteRolePolicy", &[name, ("PolicyName", POLICY)]).await)?;
         gone(self.iam("DeleteRole", &[name]).await)
+    }
+
+    /// ARN of the account's identity provider for GitHub, where it has one.
+    ///
+    /// # Errors
+    /// A call that fails.
+    pub async fn github_provider(&self) -> Result<Option<String>, AwsError> {
+        let answer = self.iam("ListOpenIDConnectProviders", &[]).await?;
+        let arns = answer.split("<Arn>").skip(1).filter_map(|rest| rest.split("</Arn>").next());
+        Ok(arns.map(str::trim).find(|arn| arn.ends_with(GITHUB)).map(str::to_owned))
     }
 
     async fn iam(&self, call: &'static str, fields: &[(&str, &str)]) -> Result<String, AwsError> {

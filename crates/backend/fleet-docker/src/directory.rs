@@ -12,7 +12,7 @@ use std::future::Future;
 use bollard::models::{ContainerCreateBody, ContainerSummary, HostConfig, Mount, MountType};
 use fleet_apply::{Applied, ProviderError, Scope};
 use fleet_derivation::Hash;
-use fleet_model::{Address, Kind};
+pub use fleet_plan::directory::address;
 use fleet_plan::{Change, DirectorySpec, Health, Observed, RunState};
 
 use crate::{
@@ -29,12 +29,6 @@ pub const VOLUME: &str = "directory";
 /// The file that names the present version.
 pub const POINTER: &str = "current";
 const NEXT: &str = ".next";
-
-/// `directory/people`.
-#[must_use]
-pub fn address() -> Address {
-    Address::new(Kind::Directory, "people")
-}
 
 /// The holders: the finished one and one that an interrupted delivery left.
 struct Holders {

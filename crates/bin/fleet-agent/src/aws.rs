@@ -1,11 +1,12 @@
-//! As a task of ECS: whose credentials it has, and one object of S3 read with them. Signature Version 4 for that one kind
+//! As a task of ECS: whose credentials it has, and objects of S3 read with them. Signature Version 4 for that one kind
 //! of request (IAM user guide, "Create a signed AWS API request").
 //!
 //! Deliberately absent: every other call and source of credentials; an SDK would be larger than all of this program.
 
 use std::time::{Duration, SystemTime};
 
-use ::http::Request;
+use ::http::{Request, Response, StatusCode, header};
+use bytes::Bytes;
 use fleet_secret::Secret;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde::Deserialize;
@@ -59,6 +60,15 @@ pub struct Place {
     authorization: Option<String>,
 }
 
+/// One version of an object.
+#[derive(Debug)]
+pub struct Version {
+    /// What S3 calls it; `None` where it does not say.
+    pub tag: Option<String>,
+    /// All of it.
+    pub bytes: Vec<u8>,
+}
+
 impl Place {
     /// By the variables that ECS and the SDKs know.
     ///
@@ -83,6 +93,24 @@ impl Place {
     /// # Errors
     /// What was answered instead. Never shows a credential.
     pub async fn read(&self, object: &Object) -> Result<Vec<u8>, String> {
+        Ok(good(self.ask(object, None).await?)?.into_body().to_vec())
+    }
+
+    /// Reads an object unless it still is the version that `known` names.
+    ///
+    /// # Errors
+    /// As [`Place::read`].
+    pub async fn read_unless(&self, object: &Object, known: Option<&str>) -> Result<Option<Version>, String> {
+        let answer = self.ask(object, known).await?;
+        if answer.status() == StatusCode::NOT_MODIFIED {
+            return Ok(None);
+        }
+        let answer = good(answer)?;
+        let tag = answer.headers().get(header::ETAG).and_then(|tag| tag.to_str().ok()).map(str::to_owned);
+        Ok(Some(Version { tag, bytes: answer.into_body().to_vec() }))
+    }
+
+    async fn ask(&self, object: &Object, unless: Option<&str>) -> Result<Response<Bytes>, String> {
         let suffix = if self.region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
         let base = self.endpoint.clone().unwrap_or_else(|| format!("https://s3.{}.{suffix}", self.region));
         let credentials = self.credentials().await.map_err(|why| format!("the task's credentials: {why}"))?;
@@ -99,12 +127,11 @@ impl Place {
         for (name, value) in headers.into_iter().filter(|(name, _)| *name != "host") {
             request = request.header(name, value);
         }
-        let request = request.body(Vec::new()).map_err(|error| error.to_string())?;
-        let answer = http::send(request, PATIENCE).await.map_err(|error| error.to_string())?;
-        if answer.status().is_success() {
-            return Ok(answer.body().to_vec());
+        if let Some(known) = unless {
+            request = request.header(header::IF_NONE_MATCH, known);
         }
-        Err(format!("S3 answers {}", answer.status()))
+        let request = request.body(Vec::new()).map_err(|error| error.to_string())?;
+        http::send(request, PATIENCE).await.map_err(|error| error.to_string())
     }
 
     async fn credentials(&self) -> Result<Credentials, String> {
@@ -120,6 +147,10 @@ impl Place {
         // What does not parse may hold a key: it is not repeated.
         serde_json::from_slice(answer.body()).map_err(|_| "ECS's answer is not understood".to_owned())
     }
+}
+
+fn good(answer: Response<Bytes>) -> Result<Response<Bytes>, String> {
+    if answer.status().is_success() { Ok(answer) } else { Err(format!("S3 answers {}", answer.status())) }
 }
 
 /// The header that signs a GET without a body. `headers` are all that are signed, in order of their names.

@@ -70,7 +70,8 @@ pub async fn take(folder: &Path) -> Result<(), InputError> {
     Ok(())
 }
 
-fn variable(name: &str) -> Option<String> {
+/// A variable that says something.
+pub fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 

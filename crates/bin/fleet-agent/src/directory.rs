@@ -17,6 +17,8 @@ use crate::{
     people::{Directory, Person},
 };
 
+/// The file that names the present version.
+pub const POINTER: &str = "current";
 /// How often the volume is looked at.
 const PAUSE: Duration = Duration::from_secs(2);
 const SCHEMA: u32 = 1;
@@ -71,7 +73,7 @@ impl Watched {
 
     /// `None`: the file that is current was read before.
     fn load(&self) -> Result<Option<(String, Directory)>, String> {
-        let pointer = self.folder.join("current");
+        let pointer = self.folder.join(POINTER);
         let name = fs::read_to_string(&pointer).map_err(|e| format!("{}: {e}", pointer.display()))?;
         let name = name.trim();
         if !is_version(name) {

@@ -12,6 +12,7 @@ mod configuration;
 mod delivery;
 mod directory;
 mod folder;
+mod following;
 mod homeserver;
 mod http;
 mod layout;
@@ -146,6 +147,9 @@ async fn run(settings: Settings) -> ExitCode {
         Ok(inputs) => inputs,
         Err(error) => return refuse(&error),
     };
+    if let Err(error) = following::follow(&settings.directory) {
+        return refuse(&error);
+    }
     // Whatever this or a child executes later, it cannot gain more rights than it has.
     if let Err(error) = rustix::thread::set_no_new_privs(true) {
         return fail("rights cannot be given up", &error);

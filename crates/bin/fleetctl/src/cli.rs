@@ -151,6 +151,18 @@ pub enum Command {
         #[arg(long, value_name = "ADDRESS")]
         allow_destroy: Vec<String>,
     },
+    /// Prepare an AWS account, once, as its administrator: state bucket, roles of workflows, the bound of all roles
+    Bootstrap {
+        /// An environment in that account
+        #[arg(short, long, default_value = "dev", value_name = "NAME")]
+        environment: String,
+        /// The repository whose workflows may plan and apply
+        #[arg(long, value_name = "OWNER/NAME")]
+        repository: Option<String>,
+        /// Do not ask
+        #[arg(long)]
+        auto_approve: bool,
+    },
     /// Apply an environment on aws to an emulated account on this machine, which ends afterwards
     Rehearse {
         /// Which environment: one whose target has an endpoint-url on 127.0.0.1

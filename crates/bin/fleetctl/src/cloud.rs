@@ -1,7 +1,5 @@
-//! [`Cloud`]: the outside systems of an environment on AWS: image repositories, stacks, agents as services, and accounts and
-//! rooms by way of the manager where one is declared.
-//!
-//! Deliberately absent: the directory. This version does not make it on AWS, and says so.
+//! [`Cloud`]: the outside systems of an environment on AWS: image repositories, stacks, agents as services, the directory, and
+//! accounts and rooms by way of the manager where one is declared.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,7 +8,7 @@ use std::{
 
 use async_trait::async_trait;
 use fleet_apply::{Applied, Event, Events, Provider, ProviderError, Ready, Secrets};
-use fleet_aws::{Account, AgentProvider, AwsError, Place, Repository, StackProvider};
+use fleet_aws::{Account, AgentProvider, AwsError, DirectoryProvider, Place, Repository, StackProvider};
 use fleet_manager::RemoteMatrix;
 use fleet_model::{Address, Kind, model::Target};
 use fleet_oci::Upload;
@@ -36,6 +34,7 @@ pub struct Cloud {
     images: RepositoryImages,
     stacks: StackProvider,
     agents: AgentProvider,
+    directory: DirectoryProvider,
     /// Accounts and rooms, where a manager is declared.
     matrix: Option<RemoteMatrix>,
     secrets: Secrets,
@@ -49,13 +48,7 @@ impl Cloud {
     /// No credentials, those of another account, AWS out of reach.
     pub async fn connect(context: &Context, prepared: &Prepared, allow_destroy: &[String]) -> Result<Self, Failure> {
         let environment = prepared.environment()?;
-        let Target::Aws { account, region, endpoint } = &environment.target else {
-            return Err(Failure::new(Exit::Usage, format!("environment {} is not on aws", environment.name)));
-        };
-        let place = Place { account: account.clone(), region: region.clone(), endpoint: endpoint.clone() };
-        let events: Arc<dyn Events> = Arc::<Console>::clone(&context.console);
-        let account = Account::open(place, events).await;
-        account.check().await.map_err(|error| unusable(&error))?;
+        let account = account(context, prepared).await?;
         let registry = match &environment.registry {
             Some(declared) => declared.value.to_string(),
             None => account.place.registry(),
@@ -65,11 +58,28 @@ impl Cloud {
             matrix: manager.map(|_| meeting::remote(account.clone(), prepared.scope.clone())),
             images: RepositoryImages::new(prepared, account.clone(), registry).await?,
             agents: AgentProvider::new(account.clone(), prepared.scope.clone()),
+            directory: DirectoryProvider::new(account.clone(), prepared.scope.clone()),
             stacks: StackProvider::new(account, prepared.scope.clone(), allow_destroy.iter().cloned().collect()),
             secrets: context.machine.operator_secrets(&prepared.model)?,
             console: Arc::clone(&context.console),
         })
     }
+}
+
+/// The account of an environment, asked who we are.
+///
+/// # Errors
+/// See [`Cloud::connect`].
+pub async fn account(context: &Context, prepared: &Prepared) -> Result<Account, Failure> {
+    let environment = prepared.environment()?;
+    let Target::Aws { account, region, endpoint } = &environment.target else {
+        return Err(Failure::new(Exit::Usage, format!("environment {} is not on aws", environment.name)));
+    };
+    let place = Place { account: account.clone(), region: region.clone(), endpoint: endpoint.clone() };
+    let events: Arc<dyn Events> = Arc::<Console>::clone(&context.console);
+    let account = Account::open(place, events).await;
+    account.check().await.map_err(|error| unusable(&error))?;
+    Ok(account)
 }
 
 fn unusable(error: &AwsError) -> Failure {
@@ -84,7 +94,7 @@ fn unusable(error: &AwsError) -> Failure {
 #[async_trait]
 impl Outside for Cloud {
     fn providers(&self) -> Vec<&dyn Provider> {
-        let always: [&dyn Provider; 3] = [&self.images, &self.stacks, &self.agents];
+        let always: [&dyn Provider; 4] = [&self.images, &self.stacks, &self.agents, &self.directory];
         always.into_iter().chain(self.matrix.iter().map(|matrix| matrix as &dyn Provider)).collect()
     }
 
@@ -107,8 +117,17 @@ impl Outside for Cloud {
                 None => Ok(State::default()),
             }
         };
-        let (stacks, agents, matrix) = tokio::join!(self.stacks.observe(wanted), self.agents.observe(wanted), matrix);
-        Ok(stacks.map_err(unobservable)?.merged(agents.map_err(unobservable)?).merged(matrix.map_err(unobservable)?))
+        let (stacks, agents, directory, matrix) = tokio::join!(
+            self.stacks.observe(wanted),
+            self.agents.observe(wanted),
+            self.directory.observe(wanted),
+            matrix
+        );
+        let mut state = stacks.map_err(unobservable)?;
+        for seen in [agents, directory, matrix] {
+            state = state.merged(seen.map_err(unobservable)?);
+        }
+        Ok(state)
     }
 
     fn about_to_apply(&self) {

@@ -1,6 +1,7 @@
 //! One module per command, or per group of commands that share everything.
 
 pub mod apply;
+pub mod bootstrap;
 pub mod build;
 pub mod destroy;
 pub mod files;

@@ -97,7 +97,8 @@ async fn run(cli: Cli) -> Outcome {
 /// Global options that the command cannot follow are refused: one that does nothing is worse than an error.
 fn fits(cli: &Cli) -> Result<(), Failure> {
     use Command::{
-        Apply, Build, Check, Destroy, Diff, Explain, Fmt, Gc, Graph, History, Lock, Org, Plan, Say, Show, Status, Why,
+        Apply, Bootstrap, Build, Check, Destroy, Diff, Explain, Fmt, Gc, Graph, History, Lock, Org, Plan, Say, Show,
+        Status, Why,
     };
     let refuse = |what: &str| Err(Failure::new(Exit::Usage, what.to_owned()));
     match cli.global.format {
@@ -106,6 +107,7 @@ fn fits(cli: &Cli) -> Result<(), Failure> {
         Format::Dot => return refuse("only `graph` has --format dot"),
         Format::Json => match &cli.command {
             Apply { .. }
+            | Bootstrap { .. }
             | Build { .. }
             | Check
             | Destroy { .. }
@@ -152,6 +154,9 @@ async fn dispatch(context: &Context, command: &Command) -> Outcome {
             commands::apply::apply(context, &asked).await
         }
         Command::Manager => commands::manager::manager(context).await,
+        Command::Bootstrap { environment, repository, auto_approve } => {
+            commands::bootstrap::bootstrap(context, environment, repository.as_deref(), *auto_approve).await
+        }
         Command::Rehearse { environment, keep } => commands::rehearse::rehearse(context, environment, *keep).await,
         Command::Why { address, environment, generation } => {
             commands::why::why(context, address, &environment.environment, *generation)

@@ -20,7 +20,7 @@ use fleet_model::{
     model::{Environment, Model, Target},
     resolved::{Account, Resolved, Room},
 };
-use fleet_objects::{AccountSpec, ContainerSpec, Desired, DirectorySpec, RoomSpec};
+use fleet_objects::{AccountSpec, ContainerSpec, Desired, DirectorySpec, RoomSpec, directory};
 use fleet_oci::{Lock, Platform};
 use serde_json::json;
 
@@ -143,7 +143,7 @@ fn add_directory(inputs: &Inputs<'_>, images: &BTreeMap<String, PlannedImage>, i
     let Some(image) = images.get(name) else { return };
     let people: Vec<_> = inputs.resolved.directory.values().collect();
     let document = format!("{:#}\n", json!({"schema": 1, "people": people}));
-    let mut derivation = Derivation::new(Address::new(Kind::Directory, "people"));
+    let mut derivation = Derivation::new(directory::address());
     for person in people {
         let origin = inputs.model.org.people.get(&person.id).map(|declared| &declared.origin);
         derivation.value(format!("person.{}", person.id), json!(person).to_string(), origin);

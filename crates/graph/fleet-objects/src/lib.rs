@@ -3,6 +3,7 @@
 //! Deliberately absent: how objects are derived (fleet-graph) and what is done about them (fleet-plan).
 
 mod agent;
+pub mod directory;
 pub mod manager;
 
 use std::{
@@ -16,6 +17,7 @@ use fleet_oci::ImageRecipe;
 use serde::{Deserialize, Serialize};
 
 pub use agent::{AgentRole, AgentSpec, Bundle};
+pub use directory::DirectorySpec;
 pub use manager::ManagerSettings;
 
 /// One object as it should be.
@@ -231,17 +233,6 @@ pub struct HealthProbe {
     pub start_period_seconds: u32,
     /// Failures in a row before it counts as unhealthy.
     pub retries: u32,
-}
-
-/// The org directory: files of the volume `directory`, delivered without rolling anybody.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DirectorySpec {
-    /// The directory document, JSON.
-    pub document: String,
-    /// An image that exists at the target, for the container that holds the volume while it is written.
-    pub image: Address,
-    /// That image's derivation hash.
-    pub image_hash: Hash,
 }
 
 /// A Matrix account.

@@ -58,7 +58,7 @@ pub enum InspectError {
 /// # Errors
 /// [`InspectError`].
 pub fn inspect_layer(media_type: &str, size: u64, blob: impl BufRead) -> Result<Inspected, InspectError> {
-    let bound = size.saturating_mul(MAXIMUM_RATIO).max(MEASURED_FROM).min(MAXIMUM_UNPACKED);
+    let bound = size.saturating_mul(MAXIMUM_RATIO).clamp(MEASURED_FROM, MAXIMUM_UNPACKED);
     let mut counted =
         Counted { inner: unpacked(media_type, blob)?, hash: Hasher::new(Algorithm::Sha256), length: 0, bound };
     let entries = match read_entries(&mut counted) {

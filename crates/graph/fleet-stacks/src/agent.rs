@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use fleet_derivation::Hash;
-use fleet_objects::AgentRole;
+use fleet_objects::{AgentRole, directory};
 
 use crate::{
     bedrock,
@@ -35,18 +35,17 @@ pub struct AgentAccess<'a> {
     pub file_system: &'a str,
     /// ARN of the agent's access point.
     pub access_point: &'a str,
-    /// ARN of the access point that everybody reads from.
-    pub shared_access_point: &'a str,
-    /// The config bucket; the agent's bundles are below `bundles/<agent>/`.
+    /// The config bucket; the agent's bundles are below `bundles/<agent>/`, and the directory is one object.
     pub bucket: &'a str,
     /// Models it is declared with, fallbacks included.
     pub models: BTreeSet<BedrockModel>,
 }
 
-/// The task role of one agent: its own folder, its own bundles, its own models, and nothing else.
+/// The task role of one agent: its own folder, its own bundles, its own models, the directory, and nothing else.
 #[must_use]
 pub fn agent_role(settings: &Settings, access: &AgentAccess<'_>) -> AgentRole {
-    let bundles = format!("arn:{}:s3:::{}/bundles/{}/*", settings.partition(), access.bucket, access.agent);
+    let object = |key: &str| format!("arn:{}:s3:::{}/{key}", settings.partition(), access.bucket);
+    let bundles = object(&format!("bundles/{}/*", access.agent));
     // fleet-agent starts as root: it keeps files of its own beside those of the agent, which runs as another user.
     let own = ["elasticfilesystem:ClientMount", "elasticfilesystem:ClientRootAccess", "elasticfilesystem:ClientWrite"];
     let mut statements = vec![
@@ -55,12 +54,8 @@ pub fn agent_role(settings: &Settings, access: &AgentAccess<'_>) -> AgentRole {
             "elasticfilesystem:AccessPointArn",
             access.access_point,
         ),
-        Statement::allow("ReadWhatIsShared", &["elasticfilesystem:ClientMount"], [access.file_system]).when(
-            "StringEquals",
-            "elasticfilesystem:AccessPointArn",
-            access.shared_access_point,
-        ),
         Statement::allow("OwnBundles", &["s3:GetObject"], [bundles]),
+        Statement::allow("ReadDirectory", &["s3:GetObject"], [object(directory::OBJECT)]),
     ];
     statements.extend(bedrock::statements(settings.partition(), &settings.account, &access.models));
     AgentRole {

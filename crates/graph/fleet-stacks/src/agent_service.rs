@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fleet_derivation::Hash;
-use fleet_objects::{AgentSpec, ContainerSpec, Content, HealthProbe, SecretUse};
+use fleet_objects::{AgentSpec, ContainerSpec, Content, HealthProbe, SecretUse, VolumeMount, directory};
 use serde_json::{Value, json};
 
 use crate::{
@@ -61,7 +61,6 @@ pub fn agent_service(settings: &Settings, plan: AgentPlan<'_>) -> AgentSpec {
             agent: plan.agent,
             file_system: "{{FileSystemArn}}",
             access_point: "{{AccessPointArn}}",
-            shared_access_point: "{{SharedAccessPointArn}}",
             bucket: "{{ConfigBucket}}",
             models: plan.models.clone(),
         },
@@ -136,18 +135,22 @@ fn task(settings: &Settings, plan: &AgentPlan<'_>, role_arn: &str, tags: &BTreeM
             "operatingSystemFamily": "LINUX",
         },
         "containerDefinitions": [container(settings, plan)],
-        "volumes": plan.container.volumes.iter().map(|volume| file_system(&volume.volume, volume.read_only)).collect::<Vec<_>>(),
+        "volumes": own_volumes(&plan.container).map(|volume| file_system(&volume.volume)).collect::<Vec<_>>(),
         "tags": pairs(("key", "value"), tags),
     })
 }
 
-/// What an agent only reads is shared; what it writes is its own.
-fn file_system(volume: &str, read_only: bool) -> Value {
+/// What an agent writes. What it only reads is the directory, which comes from the bucket.
+fn own_volumes(container: &ContainerSpec) -> impl Iterator<Item = &VolumeMount> {
+    container.volumes.iter().filter(|volume| !volume.read_only)
+}
+
+fn file_system(volume: &str) -> Value {
     json!({"name": volume_name(volume), "efsVolumeConfiguration": {
         "fileSystemId": "{{FileSystemId}}",
         "transitEncryption": "ENABLED",
         "authorizationConfig": {
-            "accessPointId": if read_only { "{{SharedAccessPoint}}" } else { "{{AccessPoint}}" },
+            "accessPointId": "{{AccessPoint}}",
             "iam": "ENABLED",
         },
     }})
@@ -164,11 +167,12 @@ fn container(settings: &Settings, plan: &AgentPlan<'_>) -> Value {
     environment.insert("AWS_REGION".to_owned(), settings.region.clone());
     environment.insert("FLEET_BUNDLE".to_owned(), "s3://{{ConfigBucket}}/{{BundleKey}}".to_owned());
     environment.insert("FLEET_BUNDLE_HASH".to_owned(), "{{BundleHash}}".to_owned());
+    environment.insert("FLEET_DIRECTORY".to_owned(), format!("s3://{{{{ConfigBucket}}}}/{}", directory::OBJECT));
     let secrets = secrets(spec).map(|(name, secret)| {
         let from = settings.arn("ssm", &format!("parameter{}", parameter(settings, plan.agent, secret)));
         json!({"name": format!("{FILE_VARIABLE}{name}"), "valueFrom": from})
     });
-    let mounts = spec.volumes.iter().map(|volume| {
+    let mounts = own_volumes(spec).map(|volume| {
         json!({
             "sourceVolume": volume_name(&volume.volume), "containerPath": volume.path, "readOnly": volume.read_only,
         })

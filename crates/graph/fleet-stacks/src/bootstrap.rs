@@ -18,6 +18,8 @@ use crate::{
 
 /// GitHub's issuer of identities (GitHub documentation, "OpenID Connect").
 const ISSUER: &str = "token.actions.githubusercontent.com";
+/// The resource that is the account's provider for it.
+const PROVIDER: &str = "GitHub";
 const AUDIENCE: &str = "sts.amazonaws.com";
 /// Seconds for which one set of credentials is good.
 const SESSION_SECONDS: u32 = 3600;
@@ -77,7 +79,7 @@ pub fn bootstrap(settings: &Bootstrap) -> Result<Rendered, RenderError> {
     );
     let provider = match &settings.provider {
         Some(existing) => Text::from(existing.as_str()),
-        None => template.add("GitHub", provider()).arn(),
+        None => template.add(PROVIDER, provider()).arn(),
     };
     let repository = &settings.repository;
     let requests = BTreeSet::from([format!("repo:{repository}:pull_request")]);
@@ -91,6 +93,13 @@ pub fn bootstrap(settings: &Bootstrap) -> Result<Rendered, RenderError> {
     }
     template.output("StateBucket", bucket.reference());
     template.finish()
+}
+
+/// Does a deployed template have the account's provider for GitHub? Then it stays there.
+#[must_use]
+pub fn makes_provider(template: &str) -> bool {
+    let template: serde_json::Value = serde_json::from_str(template).unwrap_or_default();
+    !template["Resources"][PROVIDER].is_null()
 }
 
 fn provider() -> OidcProvider {

@@ -25,7 +25,7 @@ mod shared;
 mod template;
 mod value;
 
-pub use bootstrap::{Bootstrap, bootstrap};
+pub use bootstrap::{Bootstrap, bootstrap, makes_provider};
 pub use compare::{Action, Data, Replacement, ResourceChange, Snapshot, compare};
 pub use create_only::{CreateOnly, TABLE, create_only};
 pub use data::data;

@@ -10,7 +10,8 @@ mod state;
 
 pub use fleet_objects::{
     AccountSpec, AgentRole, AgentSpec, Bundle, ContainerSpec, Content, Desired, DirectorySpec, HealthProbe, ImageSpec,
-    PlacedFile, PublishedPort, RoomSpec, SECRET_PLACE, SecretUse, StackParameter, StackSpec, VolumeMount, manager,
+    PlacedFile, PublishedPort, RoomSpec, SECRET_PLACE, SecretUse, StackParameter, StackSpec, VolumeMount, directory,
+    manager,
 };
 pub use fleet_stacks::ResourceChange;
 pub use generation::{Entry, Generation, Outcome};

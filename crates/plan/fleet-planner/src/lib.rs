@@ -183,10 +183,10 @@ impl Planning<'_> {
     ) -> Option<Verdict> {
         let Some(observed) = observed else {
             let reason = match self.last.get(address) {
-                Some(_) if !matches!(desired, Desired::Container(_) | Desired::Directory(_)) => {
-                    Reason::Drift { what: "it is gone".to_owned() }
+                Some(_) if matches!(desired, Desired::Container(_)) => {
+                    Reason::Drift { what: "it is gone from the container engine".to_owned() }
                 }
-                Some(_) => Reason::Drift { what: "it is gone from the container engine".to_owned() },
+                Some(_) => Reason::Drift { what: "it is gone".to_owned() },
                 None => Reason::Missing,
             };
             return Some(Verdict::new(Action::Create, vec![reason]));

@@ -74,7 +74,7 @@ impl Account {
     ///
     /// # Errors
     /// A call that fails; a stack of that name which is another fleet's.
-    pub(crate) async fn outputs_of(&self, scope: &Scope, name: &str) -> Result<BTreeMap<String, String>, AwsError> {
+    pub async fn outputs_of(&self, scope: &Scope, name: &str) -> Result<BTreeMap<String, String>, AwsError> {
         Ok(match self.look_at(&stack_name(scope, name), &scope.fleet, false).await? {
             Standing::Nothing | Standing::Remains(_) => BTreeMap::new(),
             Standing::Stands(stood) | Standing::Busy(stood) | Standing::Broken(stood) => stood.stack.outputs,

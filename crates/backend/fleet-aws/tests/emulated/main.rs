@@ -1,8 +1,9 @@
-//! Stacks and agents on an emulated account: the real templates, the real client, real change sets and services; and tasks
+//! Stacks, agents and the directory on an emulated account: the real templates, the real client, real change sets and services; and tasks
 //! that are containers.
 
 mod agents;
 mod cut;
+mod directory;
 mod recovery;
 mod rig;
 mod stacks;

@@ -225,10 +225,19 @@ pub fn confirm(question: &str) -> Result<bool, Failure> {
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
-/// Says how it ended and decides the exit code.
+/// Says how it ended, as data too where data is asked for, and decides the exit code.
 ///
 /// `beyond` are changes of the plan that this version does not make on its target.
 pub fn finish(context: &Context, plan: &Plan, report: &Report, beyond: &[&Change]) -> Exit {
+    let (exit, summary) = conclude(context, plan, report, beyond);
+    if context.json() {
+        print_json(&summary);
+    }
+    exit
+}
+
+/// The same for whoever has data of its own.
+pub fn conclude(context: &Context, plan: &Plan, report: &Report, beyond: &[&Change]) -> (Exit, serde_json::Value) {
     let exit = exit_of(context, report, beyond.len());
     let done = report.count(|outcome| matches!(outcome, Ended::Done));
     let unchanged = report.count(|outcome| matches!(outcome, Ended::Unchanged));
@@ -240,9 +249,6 @@ pub fn finish(context: &Context, plan: &Plan, report: &Report, beyond: &[&Change
         "entries": report.entries,
     });
     context.console.summarize(summary.clone());
-    if context.json() {
-        print_json(&summary);
-    }
     if !report.entries.is_empty() {
         let mut parts = vec![format!("{done} changed"), format!("{} were right", unchanged + plan.unchanged)];
         if failed > 0 {
@@ -263,7 +269,7 @@ pub fn finish(context: &Context, plan: &Plan, report: &Report, beyond: &[&Change
         }
         _ => tell!("run the same command again to finish: what is done stays done"),
     }
-    exit
+    (exit, summary)
 }
 
 /// Is all that was not done what this version does not do on the target?

@@ -128,12 +128,22 @@ fn clear(log: &Path) -> Result<(), Failure> {
     }
 }
 
+/// A request without what it is about, where that is in its path.
+fn kind(action: &str) -> &str {
+    match action.split_once(" /") {
+        Some((_, path)) if path.starts_with("v2/") => "registry",
+        Some((_, path)) if path.starts_with("2015-02-01/") => "elasticfilesystem",
+        Some(("GET" | "HEAD", _)) => "s3 reads",
+        Some(_) => "s3 writes",
+        None => action,
+    }
+}
+
 /// What the account was asked, counted.
 fn told(requests: &[Request]) {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for request in requests {
-        let action = if request.action.contains(" /v2/") { "registry" } else { request.action.as_str() };
-        *counts.entry(action).or_default() += 1;
+        *counts.entry(kind(&request.action)).or_default() += 1;
     }
     let counted: Vec<String> = counts.iter().map(|(action, count)| format!("{count} {action}")).collect();
     tell!("the account was asked {} times: {}", requests.len(), counted.join(", "));

@@ -1,9 +1,6 @@
 //! `show stack/NAME`: a template as it would be deployed, from the checked model alone.
 
-use fleet_model::{
-    Address, Kind,
-    model::{Environment, Model, Target},
-};
+use fleet_model::{Address, Kind, model::Target};
 use fleet_stacks::{Bootstrap, MAX_BYTES, MAX_INLINE_BYTES, MAX_RESOURCES, Rendered};
 
 use crate::{
@@ -15,7 +12,7 @@ use crate::{
 };
 
 /// The account's own stack, which no environment has.
-const BOOTSTRAP: &str = "bootstrap";
+pub const BOOTSTRAP: &str = "bootstrap";
 
 /// Prints a template on stdout, and on stderr what it holds.
 ///
@@ -32,7 +29,7 @@ pub fn show(context: &Context, prepared: &Prepared, address: &str, repository: O
             .hint(format!("`fleetctl diff --offline -e {}` shows every object in full", environment.name)));
     }
     let rendered = if asked.name == BOOTSTRAP {
-        Some(bootstrap(&prepared.model, environment, repository)?)
+        Some(bootstrap(prepared, repository, None)?)
     } else {
         stacks(prepared)?.into_iter().find(|stack| stack.name == asked.name)
     };
@@ -83,8 +80,19 @@ fn size(stack: &Rendered) -> String {
     )
 }
 
-/// For every environment of this account and region.
-fn bootstrap(model: &Model, environment: &Environment, repository: Option<&str>) -> Result<Rendered, Failure> {
+/// `stack/bootstrap`.
+#[must_use]
+pub fn bootstrap_address() -> Address {
+    Address::new(Kind::Stack, BOOTSTRAP)
+}
+
+/// For every environment of this account and region. `provider` is the account's own for GitHub, where the stack is not to
+/// make one.
+///
+/// # Errors
+/// An environment that is not on AWS; a repository that is none.
+pub fn bootstrap(prepared: &Prepared, repository: Option<&str>, provider: Option<String>) -> Result<Rendered, Failure> {
+    let (model, environment) = (&prepared.model, prepared.environment()?);
     let Target::Aws { account, region, .. } = &environment.target else {
         return Err(Failure::new(Exit::Usage, format!("environment {} is not on AWS", environment.name)));
     };
@@ -104,7 +112,7 @@ fn bootstrap(model: &Model, environment: &Environment, repository: Option<&str>)
         region: region.clone(),
         repository: repository.to_owned(),
         environments: here.map(|other| other.name.clone()).collect(),
-        provider: None,
+        provider,
     })
     .map_err(|error| Failure::caused(Exit::Failed, "the stack cannot be rendered", &error))
 }

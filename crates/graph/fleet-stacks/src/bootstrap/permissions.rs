@@ -1,5 +1,7 @@
 //! What the roles of `bootstrap` may do, and the most that any role of the fleet can.
 
+use fleet_objects::directory;
+
 use super::{Bootstrap, named};
 use crate::{
     iam::{Policy, Statement},
@@ -12,6 +14,7 @@ pub(super) fn boundary(settings: &Bootstrap) -> Policy {
     Policy::of([
         Statement::allow("Files", &FILES, named(settings, "elasticfilesystem", &["file-system/*"])),
         Statement::allow("Bundles", &["s3:GetObject"], [settings.bucket_arn(&format!("{fleet}-*/bundles/*"))]),
+        read_directory(settings),
         Statement::allow(
             "Manager",
             &["s3:GetObject", "s3:PutObject"],
@@ -74,12 +77,24 @@ fn groups(settings: &Bootstrap) -> Vec<crate::value::Text> {
     )
 }
 
+fn read_directory(settings: &Bootstrap) -> Statement {
+    let object = settings.bucket_arn(&format!("{}-*/{}", settings.fleet, directory::OBJECT));
+    Statement::allow("Directory", &["s3:GetObject"], [object])
+}
+
 /// Reads what a plan compares with. No secret, no bundle, no log.
 pub(super) fn plan(settings: &Bootstrap) -> Policy {
     let state =
         [settings.bucket_arn(&settings.state_bucket()), settings.bucket_arn(&format!("{}/*", settings.state_bucket()))];
     Policy::of([
         Statement::allow("State", &["s3:GetObject", "s3:ListBucket"], state),
+        read_directory(settings),
+        // Of what is not there, S3 says so only to whom it lists the bucket; to others it says "forbidden".
+        Statement::allow(
+            "WhetherItIsThere",
+            &["s3:ListBucket"],
+            [settings.bucket_arn(&format!("{}-*", settings.fleet))],
+        ),
         Statement::allow("Stacks", &READ_STACKS, named(settings, "cloudformation", &["stack/{fleet}-*"])),
         Statement::allow(
             "Images",

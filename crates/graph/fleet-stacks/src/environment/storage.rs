@@ -20,9 +20,6 @@ use crate::{
 
 /// User and group of the homeserver's files: `synapse` of its image.
 const HOMESERVER_UID: u32 = 991;
-/// User and group of what agents share.
-const AGENT_UID: u32 = 1000;
-
 /// Days for which work and progress of the manager are kept.
 const MANAGER_DAYS: u32 = 7;
 
@@ -51,9 +48,6 @@ pub fn add(parts: &Parts<'_>, network: &Network, firewall: &Firewall, template: 
         mounts.push(target.id());
     }
     let homeserver = access_point(parts, template, "Homeserver", "/homeserver", HOMESERVER_UID);
-    let shared = access_point(parts, template, "Shared", "/shared", AGENT_UID);
-    template.output("SharedAccessPointArn", shared.arn());
-    template.output("SharedAccessPoint", shared.reference());
     let mut bucket = private_bucket(None);
     bucket.lifecycle_configuration.rules.extend(manager_rules());
     let bucket = template.add("ConfigBucket", bucket);

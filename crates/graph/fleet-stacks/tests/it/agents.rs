@@ -104,7 +104,7 @@ fn no_secret_is_in_what_ecs_is_sent() {
     let container = &task["containerDefinitions"][0];
     let variables: Vec<&str> =
         container["environment"].as_array().unwrap().iter().filter_map(|variable| variable["name"].as_str()).collect();
-    assert_eq!(variables, ["AWS_REGION", "FLEET_BUNDLE", "FLEET_BUNDLE_HASH"]);
+    assert_eq!(variables, ["AWS_REGION", "FLEET_BUNDLE", "FLEET_BUNDLE_HASH", "FLEET_DIRECTORY"]);
     for secret in container["secrets"].as_array().unwrap() {
         let from = secret["valueFrom"].as_str().unwrap();
         assert!(from.starts_with("arn:aws:ssm:us-east-1:111122223333:parameter/anycompany/dev/agents/"), "{from}");

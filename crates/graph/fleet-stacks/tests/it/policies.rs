@@ -51,7 +51,6 @@ fn thinking_of(models: &[&str]) -> AgentRole {
             agent: "aaron.phillips",
             file_system: "arn:aws:elasticfilesystem:us-east-1:111122223333:file-system/fs-1",
             access_point: "arn:aws:elasticfilesystem:us-east-1:111122223333:access-point/fsap-1",
-            shared_access_point: "arn:aws:elasticfilesystem:us-east-1:111122223333:access-point/fsap-2",
             bucket: "anycompany-dev-configbucket-1",
             models: models.collect(),
         },
