@@ -128,7 +128,14 @@ fn an_environment_on_aws_comes_from_nothing_and_the_second_apply_only_reads() {
     assert!(asked.len() > 5 && writes.is_empty(), "{writes:?} of {asked:?}");
     assert!(cloud.writes().is_empty(), "our own count says the same");
 
-    cloud.run(&["status"]).expect(0).says("stack/cloud").says("present").says("missing").says("healthy");
+    cloud
+        .run(&["status"])
+        .expect(0)
+        .says("stack/cloud")
+        .says("present")
+        .says("directory/people")
+        .says("0 of 4")
+        .says("healthy");
 
     // A setting that changes resources in place.
     cloud.fleet.edit("fleet.kdl", "logs retention=\"7d\"", "logs retention=\"14d\"");

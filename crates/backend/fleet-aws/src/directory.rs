@@ -68,7 +68,7 @@ impl Provider for DirectoryProvider {
                 actual: None,
                 run: RunState::Present,
                 health: Health::None,
-                id: directory::OBJECT.to_owned(),
+                id: version.clone(),
                 version,
                 unfinished: None,
             };
