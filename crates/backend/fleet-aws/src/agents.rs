@@ -9,22 +9,31 @@ mod observe;
 mod remove;
 mod wait;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
 use fleet_apply::{Applied, Event, Events, Provider, ProviderError, Ready, Scope};
+use fleet_derivation::Hash;
 use fleet_model::{Address, Kind};
-use fleet_plan::{Change, Desired, State};
-use fleet_secret::FleetSecret;
+use fleet_plan::{Action, Change, Desired, State};
+use fleet_secret::{FleetSecret, Secret};
 use fleet_stacks::agent_service::{SERVICE_PREFIX, ecs_id};
+use futures::{StreamExt as _, stream};
 use tokio::sync::OnceCell;
 
 use crate::{
     account::Account,
     error::AwsError,
+    pauses::Pauses,
     secrets::{SECRET_OUTPUT, SecretError},
     services::Running,
+    teardown::told,
 };
+
+/// Agents that are removed at once.
+const REMOVED_AT_ONCE: usize = 16;
+/// A service without tasks is gone within moments.
+const DRAINED_WITHIN: Duration = Duration::from_secs(300);
 
 /// Agents of one environment.
 pub struct AgentProvider {
@@ -43,6 +52,49 @@ impl AgentProvider {
     #[must_use]
     pub const fn new(account: Account, scope: Scope) -> Self {
         Self { account, scope, outputs: OnceCell::const_new(), secret: OnceCell::const_new() }
+    }
+
+    /// Removes every agent that has a service, many at once, and waits until their services are gone. Folders stay.
+    ///
+    /// # Errors
+    /// The first that could not be removed; the others are tried all the same.
+    pub(crate) async fn remove_all(&self, events: &dyn Events) -> Result<(), ProviderError> {
+        let state = self.observe(&[]).await?;
+        let removed = stream::iter(state.objects.iter().map(|(address, seen)| async move {
+            let change = removal(address.clone(), seen.version.clone());
+            let (known, given) = (BTreeMap::new(), BTreeMap::new());
+            let removed = async {
+                let applied = self.doing(&change, (&known, &given), events).remove().await?;
+                Ok(matches!(applied, Applied::Changed { .. }))
+            };
+            told(events, address, removed).await.map(drop)
+        }));
+        let ends: Vec<Result<(), ProviderError>> = removed.buffer_unordered(REMOVED_AT_ONCE).collect().await;
+        ends.into_iter().collect::<Result<(), _>>()?;
+        self.drained(&Address::new(Kind::Agent, "*")).await
+    }
+
+    /// Waits until no service of an agent is there, not even one that is being removed: a cluster with one stays.
+    async fn drained(&self, about: &Address) -> Result<(), ProviderError> {
+        let mut pauses = Pauses::within(DRAINED_WITHIN);
+        while !self.services().await.map_err(|error| error.about(about))?.is_empty() {
+            if !pauses.pause().await {
+                let why = "services of agents are still being removed".to_owned();
+                let help = Some("run the same command again".to_owned());
+                return Err(ProviderError::Failed { address: about.clone(), why, help, last_lines: Vec::new() });
+            }
+        }
+        Ok(())
+    }
+
+    fn doing<'a>(
+        &'a self,
+        change: &'a Change,
+        (known, given): (&'a BTreeMap<Hash, String>, &'a BTreeMap<String, Secret>),
+        events: &'a dyn Events,
+    ) -> Doing<'a> {
+        let service = format!("{SERVICE_PREFIX}{}", ecs_id(&change.address.name));
+        Doing { provider: self, change, known, given, events, cluster: self.scope.whole(), service }
     }
 
     /// What the stacks say of where agents go.
@@ -71,15 +123,7 @@ impl Provider for AgentProvider {
     }
 
     async fn apply(&self, change: &Change, ready: &Ready<'_>, events: &dyn Events) -> Result<Applied, ProviderError> {
-        let agent = &change.address.name;
-        let doing = Doing {
-            provider: self,
-            change,
-            ready,
-            events,
-            cluster: self.scope.whole(),
-            service: format!("{SERVICE_PREFIX}{}", ecs_id(agent)),
-        };
+        let doing = self.doing(change, (ready.outputs, &ready.secrets.operator), events);
         match &change.desired {
             Some(Desired::Agent(spec)) => doing.make(spec).await,
             None => doing.remove().await,
@@ -88,11 +132,29 @@ impl Provider for AgentProvider {
     }
 }
 
+fn removal(address: Address, expect: String) -> Change {
+    Change {
+        address,
+        action: Action::Delete,
+        if_changed: false,
+        reasons: Vec::new(),
+        before: None,
+        after: None,
+        expect: Some(expect),
+        desired: None,
+        derivation: None,
+        resources: Vec::new(),
+    }
+}
+
 /// One change of one agent.
 struct Doing<'a> {
     provider: &'a AgentProvider,
     change: &'a Change,
-    ready: &'a Ready<'a>,
+    /// What derivations are known to give.
+    known: &'a BTreeMap<Hash, String>,
+    /// Secrets that the operator gives.
+    given: &'a BTreeMap<String, Secret>,
     events: &'a dyn Events,
     cluster: String,
     service: String,

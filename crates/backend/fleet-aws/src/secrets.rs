@@ -86,14 +86,20 @@ impl Account {
         Ok(true)
     }
 
-    /// Removes every parameter below a path. Returns how many there were.
-    pub(crate) async fn remove_parameters_below(&self, path: &str) -> Result<usize, AwsError> {
+    /// Names of all parameters below a path.
+    pub(crate) async fn parameters_below(&self, path: &str) -> Result<Vec<String>, AwsError> {
         let mut pages = self.parameters.get_parameters_by_path().path(path).recursive(true).into_paginator().send();
         let mut names = Vec::new();
         while let Some(page) = pages.next().await {
             let page = page.map_err(|error| AwsError::of("GetParametersByPath", error))?;
             names.extend(page.parameters().iter().filter_map(|found| found.name()).map(str::to_owned));
         }
+        Ok(names)
+    }
+
+    /// Removes every parameter below a path. Returns how many there were.
+    pub(crate) async fn remove_parameters_below(&self, path: &str) -> Result<usize, AwsError> {
+        let names = self.parameters_below(path).await?;
         for names in names.chunks(NAMES_AT_ONCE) {
             let asked = self.parameters.delete_parameters().set_names(Some(names.to_vec())).send().await;
             asked.map_err(|error| AwsError::of("DeleteParameters", error))?;
@@ -110,6 +116,16 @@ impl Account {
             serde_json::from_str(answer.secret_string().unwrap_or_default()).map_err(|_| shape())?;
         let value = document["secret"].as_str().ok_or_else(shape)?;
         FleetSecret::new(Secret::new(value.as_bytes().to_vec())).map_err(|_| shape())
+    }
+
+    /// Removes a secret for good, at once: within the days that AWS would keep it, none of the same name could be made. One that
+    /// is gone is right.
+    pub(crate) async fn remove_secret(&self, arn: &str) -> Result<(), AwsError> {
+        let asked = self.secrets.delete_secret().secret_id(arn).force_delete_without_recovery(true).send().await;
+        match asked.map_err(|error| AwsError::of("DeleteSecret", error)) {
+            Err(error) if error.code() == "ResourceNotFoundException" => Ok(()),
+            done => done.map(drop),
+        }
     }
 
     /// The machine image that a new bastion gets.

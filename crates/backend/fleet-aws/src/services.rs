@@ -210,6 +210,27 @@ impl Account {
         Ok(ours.max_by_key(|task| moment(&task["stoppedAt"])).map(stopped))
     }
 
+    /// Names of log groups that begin so.
+    ///
+    /// # Errors
+    /// A call that fails.
+    pub(crate) async fn log_groups(&self, prefix: &str) -> Result<Vec<String>, AwsError> {
+        let (mut found, mut next) = (Vec::new(), Value::Null);
+        loop {
+            let mut body = json!({"logGroupNamePrefix": prefix});
+            if next.is_string() {
+                body["nextToken"] = next;
+            }
+            let answer = self.signed.json(LOGS, ("DescribeLogGroups", Rate::Unknown), &body).await?;
+            let groups = answer["logGroups"].as_array().into_iter().flatten();
+            found.extend(groups.filter_map(|group| group["logGroupName"].as_str()).map(str::to_owned));
+            next = answer["nextToken"].clone();
+            if !next.is_string() {
+                return Ok(found);
+            }
+        }
+    }
+
     /// The last lines of a task's log; none where there is no log.
     pub(crate) async fn last_lines(&self, group: &str, stream: &str, lines: usize) -> Vec<String> {
         let body = json!({"logGroupName": group, "logStreamName": stream, "limit": lines, "startFromHead": false});

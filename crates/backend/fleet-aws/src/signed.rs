@@ -1,5 +1,5 @@
-//! [`Signed`]: calls of AWS that we sign ourselves, for services of which few calls are needed (decision 23): ECS, EFS, IAM
-//! and CloudWatch Logs. Signatures are `aws-sigv4`'s, credentials those of the SDK.
+//! [`Signed`]: calls of AWS that we sign ourselves, for services of which few calls are needed (decision 23): ECS, EFS, IAM,
+//! CloudWatch Logs, AWS Backup, and versions of objects in S3. Signatures are `aws-sigv4`'s, credentials those of the SDK.
 //!
 //! Every attempt is told as an event by its name, waits for its turn (see `rates`), and is bounded in time. Deliberately
 //! absent: what the calls mean.
@@ -14,7 +14,10 @@ use aws_credential_types::{
     provider::{ProvideCredentials as _, SharedCredentialsProvider},
 };
 use aws_sigv4::{
-    http_request::{SignableBody, SignableRequest, SigningSettings, sign},
+    http_request::{
+        PayloadChecksumKind, PercentEncodingMode, SignableBody, SignableRequest, SigningSettings,
+        UriPathNormalizationMode, sign,
+    },
     sign::v4,
 };
 use fleet_apply::{Event, Events, Retry, SystemClock, retry::Passing};
@@ -36,21 +39,36 @@ const FIRST_PAUSE: Duration = Duration::from_millis(400);
 /// A service and where it is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Service {
+    Backup,
     Ecs,
     Files,
     Identity,
     Logs,
+    Objects,
 }
 
 impl Service {
     /// As signatures name it.
     const fn name(self) -> &'static str {
         match self {
+            Self::Backup => "backup",
             Self::Ecs => "ecs",
             Self::Files => "elasticfilesystem",
             Self::Identity => "iam",
             Self::Logs => "logs",
+            Self::Objects => "s3",
         }
+    }
+
+    /// How its requests are signed: S3 takes paths as they are, and wants the body's hash among the headers.
+    fn settings(self) -> SigningSettings {
+        let mut settings = SigningSettings::default();
+        if self == Self::Objects {
+            settings.percent_encoding_mode = PercentEncodingMode::Single;
+            settings.uri_path_normalization_mode = UriPathNormalizationMode::Disabled;
+            settings.payload_checksum_kind = PayloadChecksumKind::XAmzSha256;
+        }
+        settings
     }
 
     /// Its host, and the region that it is signed for: IAM has one of each per partition (AWS general reference).
@@ -196,7 +214,7 @@ impl Signed {
             .region(&region)
             .name(ask.service.name())
             .time(SystemTime::now())
-            .settings(SigningSettings::default())
+            .settings(ask.service.settings())
             .build()
             .map_err(|error| unusable(error.to_string()))?
             .into();

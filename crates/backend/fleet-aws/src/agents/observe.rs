@@ -41,10 +41,15 @@ impl AgentProvider {
         Ok(state)
     }
 
+    /// ARNs of all services that are an agent's, also while they are being removed.
+    pub(super) async fn services(&self) -> Result<Vec<String>, AwsError> {
+        let arns = self.account.services(&self.scope.whole()).await?;
+        Ok(arns.into_iter().filter(|arn| is_agent(arn)).collect())
+    }
+
     async fn running(&self) -> Result<Vec<Running>, AwsError> {
         let cluster = &self.scope.whole();
-        let arns = self.account.services(cluster).await?;
-        let agents: Vec<String> = arns.into_iter().filter(|arn| is_agent(arn)).collect();
+        let agents = self.services().await?;
         let chunks: Vec<Vec<String>> = agents.chunks(SERVICES_AT_ONCE).map(<[String]>::to_vec).collect();
         let describe = |chunk: Vec<String>| async move { self.account.describe(cluster, &chunk).await };
         let described = stream::iter(chunks.into_iter().map(describe));

@@ -3,6 +3,7 @@
 
 mod agents;
 mod cut;
+mod destroy;
 mod recovery;
 mod rig;
 mod stacks;
