@@ -1,7 +1,13 @@
 //! Environments on AWS, from the command line to an emulated account: the program that people run, real templates, real
 //! images in a real repository. What runs in tasks is not shown here.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{
+    fs,
+    path::PathBuf,
+    process::{Command, Stdio},
+    thread,
+    time::Duration,
+};
 
 use fleet_aws::{
     Place,
@@ -163,6 +169,68 @@ fn a_changed_agent_is_rolled_and_a_removed_one_keeps_its_memory() {
 }
 
 #[test]
+fn an_environment_is_removed_made_again_and_purged() {
+    let cloud = Cloud::new("removed");
+    cloud.run(&["destroy", "--auto-approve"]).expect(0).says("cloud: nothing is there");
+    cloud.apply().expect(3);
+    cloud.run(&["destroy"]).expect(64).says("- agent").says("sam.seller").says("add --auto-approve");
+    let removed = cloud.run(&["destroy", "--auto-approve"]);
+    removed
+        .expect(0)
+        .says("- bucket")
+        .says("cloud: agents removed: 1, stacks: stack/cloud\n")
+        .says("stays: stack/cloud-data with file system fs-")
+        .says("(memory of 1 agents, rooms)")
+        .says("stays: stack/shared with 3 repositories of images")
+        .says("task definitions");
+    assert_eq!(cloud.count("cloudformation DeleteStack"), 1);
+    let again = cloud.run(&["destroy", "--auto-approve", "--format", "json"]).expect(0).json();
+    assert_eq!((again["schema"].as_u64(), again["removed"].as_array().map(Vec::len)), (Some(1), Some(0)), "{again}");
+    assert!(again["stays"][0]["what"].as_str().is_some_and(|what| what.starts_with("stack/cloud-data")), "{again}");
+
+    // What was kept is found again: only what went is made.
+    let (folders, stacks) =
+        (cloud.count("POST /2015-02-01/access-points"), cloud.count("cloudformation ExecuteChangeSet"));
+    cloud.apply().expect(3);
+    assert_eq!(cloud.count("cloudformation ExecuteChangeSet") - stacks, 1);
+    assert_eq!(cloud.count("POST /2015-02-01/access-points") - folders, 2, "the two of the stack, none of an agent");
+    cloud.apply().expect(3).says("0 changed");
+
+    let purged = cloud.run(&["destroy", "--purge", "--auto-approve", "--format", "json"]).expect(0).json();
+    let list = |field: &str, key: &str| -> Vec<String> {
+        let all = purged[field].as_array().expect("a list").iter();
+        all.map(|one| one[key].as_str().unwrap_or_default().to_owned()).collect()
+    };
+    let kinds = list("removed", "kind");
+    let expected = ["agent", "stack", "bucket", "parameters", "file-system", "vault", "secret", "stack"];
+    assert_eq!(kinds[..8], expected, "{purged}");
+    assert!(
+        kinds[8..].iter().filter(|kind| *kind == "repository").count() == 3
+            && kinds.last().is_some_and(|k| k == "stack")
+    );
+    assert_eq!(list("stays", "what"), [format!("registered task definitions {}-cloud-…", cloud.fleet.name)]);
+    cloud.run(&["destroy", "--purge", "--auto-approve"]).expect(0).says("cloud: nothing is there");
+    // From nothing, as the first time.
+    cloud.apply().expect(3);
+}
+
+#[test]
+fn a_removal_that_was_killed_is_finished_by_the_next_one() {
+    let cloud = Cloud::new("cut-removal");
+    cloud.apply().expect(3);
+    for pause in [900, 1200, 1500, 2000] {
+        let mut command = cloud.fleet.command(&["destroy", "--purge", "--auto-approve", "-e", "cloud"]);
+        let mut running = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
+        thread::sleep(Duration::from_millis(pause));
+        running.kill().expect("it is killed, or over");
+        running.wait().expect("it ended");
+    }
+    cloud.run(&["destroy", "--purge", "--auto-approve"]).expect(0);
+    cloud.run(&["destroy", "--purge", "--auto-approve"]).expect(0).says("cloud: nothing is there");
+    cloud.apply().expect(3);
+}
+
+#[test]
 fn a_new_image_changes_the_stack_that_runs_it() {
     let cloud = Cloud::new("new-image");
     cloud.apply().expect(3);
@@ -241,13 +309,17 @@ fn a_rehearsal_that_needs_an_engine_says_so_before_anything_is_started() {
 fn without_credentials_nothing_is_tried() {
     let fleet = Fleet::of_files("nobody");
     declare(&fleet, "", "registry \"127.0.0.1:1\"");
-    let mut command: Command = fleet.command(&["apply", "-e", "cloud", "--auto-approve"]);
-    command.env("AWS_EC2_METADATA_DISABLED", "true");
-    for variable in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE"] {
-        command.env_remove(variable);
+    for asked in
+        [&["apply", "--auto-approve"][..], &["destroy", "--purge", "--auto-approve"], &["logs", "agent/sam.seller"]]
+    {
+        let mut command: Command = fleet.command(&[asked, &["-e", "cloud"]].concat());
+        command.env("AWS_EC2_METADATA_DISABLED", "true");
+        for variable in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE"] {
+            command.env_remove(variable);
+        }
+        let refused = fleet.finish(Running::start(&mut command));
+        refused.expect(77).says("no AWS credentials were found").says("aws sso login");
     }
-    fleet.finish(Running::start(&mut command)).expect(77).says("no AWS credentials were found").says("aws sso login");
-    fleet.run(&["destroy", "-e", "cloud", "--auto-approve"]).expect(1).says("this version does not do this");
 }
 
 #[test]

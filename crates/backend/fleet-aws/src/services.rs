@@ -10,7 +10,7 @@ use crate::{account::Account, error::AwsError, rates::Rate, signed::Service};
 /// Begins the names of ECS's calls.
 const ECS: (Service, &str) = (Service::Ecs, "AmazonEC2ContainerServiceV20141113");
 /// Begins the names of CloudWatch Logs' calls.
-const LOGS: (Service, &str) = (Service::Logs, "Logs_20140328");
+pub(crate) const LOGS: (Service, &str) = (Service::Logs, "Logs_20140328");
 /// Services that one DescribeServices takes (API reference).
 pub(crate) const SERVICES_AT_ONCE: usize = 10;
 /// How often a task definition is looked for that was registered and is not told of.
@@ -208,27 +208,6 @@ impl Account {
         let ours = described["tasks"].as_array().into_iter().flatten();
         let ours = ours.filter(|task| task["taskDefinitionArn"] == task_definition);
         Ok(ours.max_by_key(|task| moment(&task["stoppedAt"])).map(stopped))
-    }
-
-    /// Names of log groups that begin so.
-    ///
-    /// # Errors
-    /// A call that fails.
-    pub(crate) async fn log_groups(&self, prefix: &str) -> Result<Vec<String>, AwsError> {
-        let (mut found, mut next) = (Vec::new(), Value::Null);
-        loop {
-            let mut body = json!({"logGroupNamePrefix": prefix});
-            if next.is_string() {
-                body["nextToken"] = next;
-            }
-            let answer = self.signed.json(LOGS, ("DescribeLogGroups", Rate::Unknown), &body).await?;
-            let groups = answer["logGroups"].as_array().into_iter().flatten();
-            found.extend(groups.filter_map(|group| group["logGroupName"].as_str()).map(str::to_owned));
-            next = answer["nextToken"].clone();
-            if !next.is_string() {
-                return Ok(found);
-            }
-        }
     }
 
     /// The last lines of a task's log; none where there is no log.

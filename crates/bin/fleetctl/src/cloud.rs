@@ -49,13 +49,7 @@ impl Cloud {
     /// No credentials, those of another account, AWS out of reach.
     pub async fn connect(context: &Context, prepared: &Prepared, allow_destroy: &[String]) -> Result<Self, Failure> {
         let environment = prepared.environment()?;
-        let Target::Aws { account, region, endpoint } = &environment.target else {
-            return Err(Failure::new(Exit::Usage, format!("environment {} is not on aws", environment.name)));
-        };
-        let place = Place { account: account.clone(), region: region.clone(), endpoint: endpoint.clone() };
-        let events: Arc<dyn Events> = Arc::<Console>::clone(&context.console);
-        let account = Account::open(place, events).await;
-        account.check().await.map_err(|error| unusable(&error))?;
+        let account = account(context, prepared).await?;
         let registry = match &environment.registry {
             Some(declared) => declared.value.to_string(),
             None => account.place.registry(),
@@ -70,6 +64,22 @@ impl Cloud {
             console: Arc::clone(&context.console),
         })
     }
+}
+
+/// The account of an environment, once AWS said that we are there.
+///
+/// # Errors
+/// No credentials, those of another account, AWS out of reach; an environment elsewhere.
+pub async fn account(context: &Context, prepared: &Prepared) -> Result<Account, Failure> {
+    let environment = prepared.environment()?;
+    let Target::Aws { account, region, endpoint } = &environment.target else {
+        return Err(Failure::new(Exit::Usage, format!("environment {} is not on aws", environment.name)));
+    };
+    let place = Place { account: account.clone(), region: region.clone(), endpoint: endpoint.clone() };
+    let events: Arc<dyn Events> = Arc::<Console>::clone(&context.console);
+    let account = Account::open(place, events).await;
+    account.check().await.map_err(|error| unusable(&error))?;
+    Ok(account)
 }
 
 fn unusable(error: &AwsError) -> Failure {

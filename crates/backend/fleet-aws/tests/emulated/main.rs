@@ -4,6 +4,7 @@
 mod agents;
 mod cut;
 mod destroy;
+mod logs;
 mod recovery;
 mod rig;
 mod stacks;
