@@ -6,7 +6,7 @@ use std::{
     path::PathBuf,
     process::{Command, Stdio},
     thread,
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use fleet_aws::{
@@ -17,7 +17,7 @@ use fleet_sim::{free_port, venv};
 use fleet_tests::{
     engine,
     fleet::{Fleet, work},
-    run::{self, Output, Running},
+    run::{self, Output, Running, eventually},
     sources::workspace,
 };
 use serde_json::Value;
@@ -65,6 +65,17 @@ impl Cloud {
 
     fn count(&self, action: &str) -> usize {
         self.asked().iter().filter(|asked| *asked == action).count()
+    }
+
+    /// A call of CloudWatch Logs, as a task's driver makes it.
+    fn log(&self, action: &str, body: Value) {
+        let as_whom = "AWS4-HMAC-SHA256 Credential=111122223333/20260101/us-east-1/logs/aws4_request, SignedHeaders=host, Signature=0";
+        let request = reqwest::Client::new().post(self.emulator.as_ref().expect("it runs").endpoint());
+        let request =
+            request.header("authorization", as_whom).header("x-amz-target", format!("Logs_20140328.{action}"));
+        let request = request.header("content-type", "application/x-amz-json-1.1").body(body.to_string());
+        let answer = self.runtime.block_on(request.send()).expect("an answer");
+        assert!(answer.status().is_success(), "{answer:?}");
     }
 
     /// Writes that the last apply counted itself.
@@ -178,9 +189,9 @@ fn an_environment_is_removed_made_again_and_purged() {
     removed
         .expect(0)
         .says("- bucket")
-        .says("cloud: agents removed: 1, stacks: stack/cloud\n")
+        .says("cloud: agents removed: 3, stacks: stack/cloud\n")
         .says("stays: stack/cloud-data with file system fs-")
-        .says("(memory of 1 agents, rooms)")
+        .says("(memory of 3 agents, rooms)")
         .says("stays: stack/shared with 3 repositories of images")
         .says("task definitions");
     assert_eq!(cloud.count("cloudformation DeleteStack"), 1);
@@ -193,7 +204,7 @@ fn an_environment_is_removed_made_again_and_purged() {
         (cloud.count("POST /2015-02-01/access-points"), cloud.count("cloudformation ExecuteChangeSet"));
     cloud.apply().expect(3);
     assert_eq!(cloud.count("cloudformation ExecuteChangeSet") - stacks, 1);
-    assert_eq!(cloud.count("POST /2015-02-01/access-points") - folders, 2, "the two of the stack, none of an agent");
+    assert_eq!(cloud.count("POST /2015-02-01/access-points"), folders, "agents have their folders again");
     cloud.apply().expect(3).says("0 changed");
 
     let purged = cloud.run(&["destroy", "--purge", "--auto-approve", "--format", "json"]).expect(0).json();
@@ -202,12 +213,11 @@ fn an_environment_is_removed_made_again_and_purged() {
         all.map(|one| one[key].as_str().unwrap_or_default().to_owned()).collect()
     };
     let kinds = list("removed", "kind");
-    let expected = ["agent", "stack", "bucket", "parameters", "file-system", "vault", "secret", "stack"];
-    assert_eq!(kinds[..8], expected, "{purged}");
-    assert!(
-        kinds[8..].iter().filter(|kind| *kind == "repository").count() == 3
-            && kinds.last().is_some_and(|k| k == "stack")
-    );
+    let expected = [
+        "agent agent agent stack bucket parameters file-system vault secret stack",
+        "repository repository repository stack",
+    ];
+    assert_eq!(kinds.join(" "), expected.join(" "), "{purged}");
     assert_eq!(list("stays", "what"), [format!("registered task definitions {}-cloud-…", cloud.fleet.name)]);
     cloud.run(&["destroy", "--purge", "--auto-approve"]).expect(0).says("cloud: nothing is there");
     // From nothing, as the first time.
@@ -215,10 +225,45 @@ fn an_environment_is_removed_made_again_and_purged() {
 }
 
 #[test]
+fn logs_are_those_of_all_tasks_and_go_on_until_ctrl_c() {
+    let cloud = Cloud::new("logs");
+    cloud.run(&["logs", "agent/sam.seller"]).expect(1).says("there is no log of agent/sam.seller");
+    cloud.apply().expect(3);
+    let (group, stream) = (format!("/ecs/{}-cloud/agent", cloud.fleet.name), "sam.seller/agent/1");
+    cloud.log("CreateLogStream", serde_json::json!({"logGroupName": group, "logStreamName": stream}));
+    let put = |text: &str| {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time").as_millis();
+        let now = u64::try_from(now).expect("a time of this century");
+        let events = serde_json::json!([{"timestamp": now, "message": text}]);
+        cloud.log(
+            "PutLogEvents",
+            serde_json::json!({"logGroupName": group, "logStreamName": stream, "logEvents": events}),
+        );
+    };
+    put("one");
+    put("two");
+    assert_eq!(cloud.run(&["logs", "agent/sam.seller"]).expect(0).stdout, "one\ntwo\n");
+    assert_eq!(cloud.run(&["logs", "agent/sam.seller", "--tail", "1"]).expect(0).stdout, "two\n");
+    cloud.run(&["logs", "service/homeserver"]).expect(1).says("there is no log of service/homeserver");
+
+    let mut command = cloud.fleet.command(&["logs", "agent/sam.seller", "-f", "-e", "cloud"]);
+    let follows = Running::start(&mut command);
+    let asked = |times: usize| {
+        eventually("it asks for more", Duration::from_secs(30), || cloud.count("logs FilterLogEvents") >= times);
+    };
+    asked(1);
+    put("three");
+    asked(3);
+    follows.signal("INT");
+    let followed = cloud.fleet.finish(follows);
+    assert_eq!(followed.expect(130).stdout, "one\ntwo\nthree\n");
+}
+
+#[test]
 fn a_removal_that_was_killed_is_finished_by_the_next_one() {
     let cloud = Cloud::new("cut-removal");
     cloud.apply().expect(3);
-    for pause in [900, 1200, 1500, 2000] {
+    for pause in [100, 200, 300, 400, 500, 700] {
         let mut command = cloud.fleet.command(&["destroy", "--purge", "--auto-approve", "-e", "cloud"]);
         let mut running = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
         thread::sleep(Duration::from_millis(pause));
