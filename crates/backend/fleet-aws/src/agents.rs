@@ -59,32 +59,24 @@ impl AgentProvider {
     /// # Errors
     /// The first that could not be removed; the others are tried all the same.
     pub(crate) async fn remove_all(&self, events: &dyn Events) -> Result<(), ProviderError> {
-        let state = self.observe(&[]).await?;
-        let removed = stream::iter(state.objects.iter().map(|(address, seen)| async move {
+        let about = Address::new(Kind::Agent, "*");
+        let present = self.present().await.map_err(|error| error.about(&about))?;
+        let removed = stream::iter(present.iter().map(|(address, seen)| async move {
             let change = removal(address.clone(), seen.version.clone());
             let (known, given) = (BTreeMap::new(), BTreeMap::new());
+            let doing = self.doing(&change, (&known, &given), events);
             let removed = async {
-                let applied = self.doing(&change, (&known, &given), events).remove().await?;
+                let applied = doing.remove().await?;
+                until_drained(address, async || Ok(doing.look().await?.is_none())).await?;
                 Ok(matches!(applied, Applied::Changed { .. }))
             };
             told(events, address, removed).await.map(drop)
         }));
         let ends: Vec<Result<(), ProviderError>> = removed.buffer_unordered(REMOVED_AT_ONCE).collect().await;
         ends.into_iter().collect::<Result<(), _>>()?;
-        self.drained(&Address::new(Kind::Agent, "*")).await
-    }
-
-    /// Waits until no service of an agent is there, not even one that is being removed: a cluster with one stays.
-    async fn drained(&self, about: &Address) -> Result<(), ProviderError> {
-        let mut pauses = Pauses::within(DRAINED_WITHIN);
-        while !self.services().await.map_err(|error| error.about(about))?.is_empty() {
-            if !pauses.pause().await {
-                let why = "services of agents are still being removed".to_owned();
-                let help = Some("run the same command again".to_owned());
-                return Err(ProviderError::Failed { address: about.clone(), why, help, last_lines: Vec::new() });
-            }
-        }
-        Ok(())
+        // And those that an interrupted run removed.
+        let none = async || Ok(self.services().await.map_err(|error| error.about(&about))?.is_empty());
+        until_drained(&about, none).await
     }
 
     fn doing<'a>(
@@ -130,6 +122,22 @@ impl Provider for AgentProvider {
             Some(_) => Err(doing.failed("the plan has something else than an agent for it", None)),
         }
     }
+}
+
+/// Waits until a service is gone for good: as long as one is there, its cluster cannot be removed.
+async fn until_drained(
+    about: &Address,
+    gone: impl AsyncFn() -> Result<bool, ProviderError>,
+) -> Result<(), ProviderError> {
+    let mut pauses = Pauses::within(DRAINED_WITHIN);
+    while !gone().await? {
+        if !pauses.pause().await {
+            let why = "its service is still being removed".to_owned();
+            let help = Some("run the same command again".to_owned());
+            return Err(ProviderError::Failed { address: about.clone(), why, help, last_lines: Vec::new() });
+        }
+    }
+    Ok(())
 }
 
 fn removal(address: Address, expect: String) -> Change {

@@ -289,6 +289,37 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn s3_is_told_the_hash_of_a_body_and_all_of_it_is_signed() {
+        let place = Place { account: "1".to_owned(), region: "eu-west-1".to_owned(), endpoint: None };
+        let provider = SharedCredentialsProvider::new(Credentials::new("key", "secret", None, None, "test"));
+        let signed = Signed::new(place, Some(provider), Arc::new(fleet_apply::Silent));
+        let ask = |service, headers| Ask {
+            service,
+            call: "DeleteObjects",
+            method: "POST",
+            target: "/bucket?delete=".to_owned(),
+            headers,
+            body: b"words".to_vec(),
+            rate: Rate::Unknown,
+            repeatable: true,
+        };
+        let request = signed.signed(&ask(Service::Objects, vec![("x-amz-checksum-sha256", "sum".to_owned())])).await;
+        let request = request.unwrap();
+        assert_eq!(request.url().as_str(), "https://s3.eu-west-1.amazonaws.com/bucket?delete=");
+        // `printf words | sha256sum`
+        let hash = "dba36bffa5cab0f922d087a3aeb179f9d4e745df40b323e1b1471402848c8a3e";
+        assert_eq!(request.headers()["x-amz-content-sha256"], hash);
+        let authorization = request.headers()["authorization"].to_str().unwrap();
+        assert!(
+            authorization.contains("/eu-west-1/s3/aws4_request")
+                && authorization.contains("host;x-amz-checksum-sha256;x-amz-content-sha256;x-amz-date"),
+            "{authorization}"
+        );
+        let other = signed.signed(&ask(Service::Backup, Vec::new())).await.unwrap();
+        assert!(!other.headers().contains_key("x-amz-content-sha256"));
+    }
+
     #[test]
     fn each_service_is_asked_where_it_is() {
         assert_eq!(Service::Ecs.host("eu-west-1"), ("ecs.eu-west-1.amazonaws.com".to_owned(), "eu-west-1".to_owned()));

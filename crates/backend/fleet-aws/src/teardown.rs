@@ -3,7 +3,7 @@
 //! A run may end at any call, and the next one goes on: everything is found again by what is left of it. So agents go before
 //! the stack that they run in, and data before the stack that says which data it is.
 
-use fleet_apply::{Event, Events, Provider as _, ProviderError, Scope};
+use fleet_apply::{Event, Events, ProviderError, Scope};
 use fleet_model::{Address, Kind};
 use fleet_plan::Action;
 use futures::future::try_join_all;
@@ -61,7 +61,7 @@ impl Teardown {
     /// AWS out of reach; a stack of that name which is another fleet's.
     pub async fn survey(&self) -> Result<Vec<Thing>, ProviderError> {
         let mut found = Vec::new();
-        let agents = self.agents.observe(&[]).await?.objects;
+        let agents = self.agents.present().await.map_err(|error| error.about(&self.about()))?;
         found.extend(agents.into_keys().map(|address| thing("agent", address.name)));
         self.found(&mut found).await.map_err(|error| error.about(&self.about()))?;
         Ok(found)

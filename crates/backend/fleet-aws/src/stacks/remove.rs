@@ -48,7 +48,7 @@ impl Account {
         if tag(FLEET_TAG) == Some(scope.fleet.as_str()) && tag(ENVIRONMENT_TAG) == environment {
             return Ok(Some((stood, busy)));
         }
-        let why = format!("the stack {full} has not the tags of {} of {}: it is left alone", name, scope.fleet);
+        let why = format!("the stack {full} has not the tags of stack/{name} of {}: it is left alone", scope.fleet);
         Err(AwsError::Refused { call: "DescribeStacks", code: "NotOurs".to_owned(), why })
     }
 
@@ -89,8 +89,14 @@ impl Account {
         let mut found = Vec::new();
         for name in names {
             let answer = self.cloudformation.describe_stacks().stack_name(&name).send().await;
-            // One that went meanwhile does not count.
-            let Ok(answer) = answer else { continue };
+            let answer = match answer.map_err(|error| AwsError::of("DescribeStacks", error)) {
+                Ok(answer) => answer,
+                // It went meanwhile. Of any other answer nobody knows whether it uses what is shared.
+                Err(error) if error.code() == "ValidationError" && error.message().contains("does not exist") => {
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             let tags = answer.stacks().first().map(aws_sdk_cloudformation::types::Stack::tags).unwrap_or_default();
             let tag = |name: &str| tags.iter().find(|tag| tag.key() == Some(name)).and_then(|tag| tag.value());
             let ours = tag(FLEET_TAG) == Some(scope.fleet.as_str());
@@ -124,10 +130,12 @@ impl Account {
         for _ in 0..TRIES {
             let Some((stood, busy)) = next else { return Ok(()) };
             let resources = self.resources_of(scope, name).await.map_err(|error| at.aws(error))?;
-            let buckets: Vec<String> =
-                resources.into_iter().filter(|(kind, _)| kind == "AWS::S3::Bucket").map(|(_, id)| id).collect();
+            // The one bucket that outlives its stack is of `bootstrap`.
+            let is_bucket = |(kind, id): &(String, String)| kind == "AWS::S3::Bucket" && !id.is_empty();
+            let buckets: Vec<String> = resources.into_iter().filter(is_bucket).map(|(_, id)| id).collect();
             if busy {
-                at.progress(format!("waits: it is {}", stood.status.as_str()));
+                why = format!("it is {}", stood.status.as_str());
+                at.progress(format!("waits: {why}"));
                 let mut told = at.told_until_now(&stood.id).await?;
                 self.keeping_empty(&buckets, at.watch(&stood.id, &mut told)).await?;
             } else {

@@ -43,7 +43,7 @@ impl Agents {
     }
 
     /// An account whose tasks run, in the stack without services of its own.
-    async fn running() -> Self {
+    pub async fn running() -> Self {
         let world = World::with(Some(&engine())).await;
         let settings = world.settings();
         for stack in [shared(&settings).unwrap(), data(&settings).unwrap()] {
@@ -347,7 +347,7 @@ async fn an_agent_cut_at_any_call_is_finished_by_the_next_run_with_nothing_twice
 }
 
 /// Serves until it is asked to stop.
-const SERVES: &str = "touch /tmp/ok; echo up; trap 'exit 0' TERM; while :; do sleep 0.1; done";
+pub const SERVES: &str = "touch /tmp/ok; echo up; trap 'exit 0' TERM; while :; do sleep 0.1; done";
 /// The same, of another version.
 const SERVES_TOO: &str = "touch /tmp/ok; echo up too; trap 'exit 0' TERM; while :; do sleep 0.1; done";
 const CRASHES: &str = "echo broken to bits; exit 3";

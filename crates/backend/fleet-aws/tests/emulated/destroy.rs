@@ -8,7 +8,7 @@ use fleet_stacks::{Settings, bootstrap, data, environment, shared};
 use object_store::{ObjectStoreExt as _, path::Path};
 
 use crate::{
-    agents::Agents,
+    agents::{Agents, SERVES},
     world::{CHANGED, World},
 };
 
@@ -155,6 +155,19 @@ async fn a_bucket_that_is_filled_meanwhile_is_emptied_again() {
     assert_eq!(kinds(&gentle).await, ["stack", "bucket", "parameters"], "it stands, half of it");
     gentle.remove(&*world.heard).await.unwrap();
     assert_eq!(gentle.survey().await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn an_agent_that_runs_is_stopped_before_its_cluster_goes() {
+    let mut agents = Agents::running().await;
+    agents.wanted.insert("ann.lee".to_owned(), SERVES);
+    agents.apply("ann.lee").await.unwrap();
+    let gentle = teardown(&agents.world, false);
+    gentle.remove(&*agents.world.heard).await.unwrap();
+    assert_eq!(gentle.survey().await.unwrap(), []);
+    let progress = agents.world.heard.progress();
+    assert!(!progress.iter().any(|line| line.contains("DELETE_FAILED")), "{progress:#?}");
+    agents.world.emulator.stop().await;
 }
 
 #[tokio::test]
