@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use fleet_apply::{Event, Scope};
-use fleet_aws::Teardown;
+use fleet_aws::{Teardown, emulator::Fault};
 use fleet_stacks::{Settings, bootstrap, data, environment, shared};
 use object_store::{ObjectStoreExt as _, path::Path};
 
@@ -87,6 +87,16 @@ async fn an_environment_goes_and_its_data_stays_until_it_is_purged() {
         "shared is used"
     );
     backup(world).await;
+    // Answers that are lost, and calls that are not done, change nothing about how it ends.
+    let faults = [
+        ("ecs DeleteService", Fault::Lose),
+        ("iam DeleteRole", Fault::Lose),
+        ("ssm DeleteParameters", Fault::Fail),
+        ("cloudformation DeleteStack", Fault::Lose),
+        ("secretsmanager DeleteSecret", Fault::Lose),
+        ("iam ListRoles", Fault::Throttle),
+    ];
+    world.emulator.answer_badly(&faults).await.unwrap();
     whole.remove(&*world.heard).await.unwrap();
     assert_eq!(whole.survey().await.unwrap(), []);
     assert_eq!(agents.folders().await, Vec::<String>::new());
