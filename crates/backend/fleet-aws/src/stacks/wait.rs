@@ -111,7 +111,10 @@ impl At<'_> {
             StackStatus::UpdateRollbackFailed => format!(
                 "look for the resource that failed: aws cloudformation describe-stack-events --stack-name {name} --region {region}; mend it, or leave it out: aws cloudformation continue-update-rollback --stack-name {name} --region {region} --resources-to-skip RESOURCE"
             ),
-            StackStatus::CreateFailed | StackStatus::RollbackFailed | StackStatus::DeleteFailed => format!(
+            StackStatus::DeleteFailed => format!(
+                "run `fleetctl destroy` again, which removes what is left of it; why it failed: aws cloudformation describe-stack-events --stack-name {name} --region {region}"
+            ),
+            StackStatus::CreateFailed | StackStatus::RollbackFailed => format!(
                 "look for the resource that failed: aws cloudformation describe-stack-events --stack-name {name} --region {region}; mend it, then: aws cloudformation delete-stack --stack-name {name} --region {region}"
             ),
             _ => format!("see aws cloudformation describe-stacks --stack-name {name} --region {region}"),

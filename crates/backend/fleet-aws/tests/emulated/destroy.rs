@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use fleet_apply::{Event, Scope};
+use fleet_apply::{Event, ProviderError, Scope};
 use fleet_aws::{Teardown, emulator::Fault};
 use fleet_stacks::{Settings, bootstrap, data, environment, shared};
 use object_store::{ObjectStoreExt as _, path::Path};
@@ -161,6 +161,11 @@ async fn a_bucket_that_is_filled_meanwhile_is_emptied_again() {
     // CloudFormation cannot remove it: what an interrupted run, or the manager, leaves.
     let name = format!("{}-dev", world.fleet);
     world.delete_stack(&name).await;
+    let error = world.apply(&environment(&world.settings()).unwrap()).await.unwrap_err();
+    assert!(
+        matches!(&error, ProviderError::Failed { help: Some(help), .. } if help.contains("fleetctl destroy")),
+        "{error}"
+    );
     let gentle = teardown(&world, false);
     assert_eq!(kinds(&gentle).await, ["stack", "bucket", "parameters"], "it stands, half of it");
     gentle.remove(&*world.heard).await.unwrap();
