@@ -1,7 +1,13 @@
 //! Environments on AWS, from the command line to an emulated account: the program that people run, real templates, real
 //! images in a real repository. What runs in tasks is not shown here.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{
+    fs,
+    path::PathBuf,
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use fleet_aws::{
     Place,
@@ -11,7 +17,7 @@ use fleet_sim::{free_port, venv};
 use fleet_tests::{
     engine,
     fleet::{Fleet, work},
-    run::{self, Output, Running},
+    run::{self, Output, Running, eventually},
     sources::workspace,
 };
 use serde_json::Value;
@@ -59,6 +65,17 @@ impl Cloud {
 
     fn count(&self, action: &str) -> usize {
         self.asked().iter().filter(|asked| *asked == action).count()
+    }
+
+    /// A call of CloudWatch Logs, as a task's driver makes it.
+    fn log(&self, action: &str, body: Value) {
+        let as_whom = "AWS4-HMAC-SHA256 Credential=111122223333/20260101/us-east-1/logs/aws4_request, SignedHeaders=host, Signature=0";
+        let request = reqwest::Client::new().post(self.emulator.as_ref().expect("it runs").endpoint());
+        let request =
+            request.header("authorization", as_whom).header("x-amz-target", format!("Logs_20140328.{action}"));
+        let request = request.header("content-type", "application/x-amz-json-1.1").body(body.to_string());
+        let answer = self.runtime.block_on(request.send()).expect("an answer");
+        assert!(answer.status().is_success(), "{answer:?}");
     }
 
     /// Writes that the last apply counted itself.
@@ -167,6 +184,102 @@ fn a_changed_agent_is_rolled_and_a_removed_one_keeps_its_memory() {
     let count = |action: &str| asked.iter().filter(|asked| *asked == action).count();
     assert_eq!((count("ecs DeleteService"), count("ecs CreateService")), (1, 0), "{asked:?}");
     cloud.run(&["plan"]).expect(0).says("its memory is kept, in access point");
+}
+
+#[test]
+fn an_environment_is_removed_made_again_and_purged() {
+    let cloud = Cloud::new("removed");
+    cloud.run(&["destroy", "--auto-approve"]).expect(0).says("cloud: nothing is there");
+    cloud.apply().expect(3);
+    cloud.run(&["destroy"]).expect(64).says("- agent").says("sam.seller").says("add --auto-approve");
+    let removed = cloud.run(&["destroy", "--auto-approve"]);
+    removed
+        .expect(0)
+        .says("- bucket")
+        .says("cloud: agents removed: 3, stacks: stack/cloud\n")
+        .says("stays: stack/cloud-data with file system fs-")
+        .says("(memory of 3 agents, rooms)")
+        .says("stays: stack/shared with 3 repositories of images")
+        .says("task definitions");
+    assert_eq!(cloud.count("cloudformation DeleteStack"), 1);
+    let again = cloud.run(&["destroy", "--auto-approve", "--format", "json"]).expect(0).json();
+    assert_eq!((again["schema"].as_u64(), again["removed"].as_array().map(Vec::len)), (Some(1), Some(0)), "{again}");
+    assert!(again["stays"][0]["what"].as_str().is_some_and(|what| what.starts_with("stack/cloud-data")), "{again}");
+
+    // What was kept is found again: only what went is made.
+    let (folders, stacks) =
+        (cloud.count("POST /2015-02-01/access-points"), cloud.count("cloudformation ExecuteChangeSet"));
+    cloud.apply().expect(3);
+    assert_eq!(cloud.count("cloudformation ExecuteChangeSet") - stacks, 1);
+    assert_eq!(cloud.count("POST /2015-02-01/access-points"), folders, "agents have their folders again");
+    cloud.apply().expect(3).says("0 changed");
+
+    let purged = cloud.run(&["destroy", "--purge", "--auto-approve", "--format", "json"]).expect(0).json();
+    let list = |field: &str, key: &str| -> Vec<String> {
+        let all = purged[field].as_array().expect("a list").iter();
+        all.map(|one| one[key].as_str().unwrap_or_default().to_owned()).collect()
+    };
+    let kinds = list("removed", "kind");
+    let expected = [
+        "agent agent agent stack bucket parameters file-system vault secret stack",
+        "repository repository repository stack",
+    ];
+    assert_eq!(kinds.join(" "), expected.join(" "), "{purged}");
+    assert_eq!(list("stays", "what"), [format!("registered task definitions {}-cloud-…", cloud.fleet.name)]);
+    cloud.run(&["destroy", "--purge", "--auto-approve"]).expect(0).says("cloud: nothing is there");
+    // From nothing, as the first time.
+    cloud.apply().expect(3);
+}
+
+#[test]
+fn logs_are_those_of_all_tasks_and_go_on_until_ctrl_c() {
+    let cloud = Cloud::new("logs");
+    cloud.run(&["logs", "agent/sam.seller"]).expect(1).says("there is no log of agent/sam.seller");
+    cloud.apply().expect(3);
+    let (group, stream) = (format!("/ecs/{}-cloud/agent", cloud.fleet.name), "sam.seller/agent/1");
+    cloud.log("CreateLogStream", serde_json::json!({"logGroupName": group, "logStreamName": stream}));
+    let put = |text: &str| {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time").as_millis();
+        let now = u64::try_from(now).expect("a time of this century");
+        let events = serde_json::json!([{"timestamp": now, "message": text}]);
+        cloud.log(
+            "PutLogEvents",
+            serde_json::json!({"logGroupName": group, "logStreamName": stream, "logEvents": events}),
+        );
+    };
+    put("one");
+    put("two");
+    assert_eq!(cloud.run(&["logs", "agent/sam.seller"]).expect(0).stdout, "one\ntwo\n");
+    assert_eq!(cloud.run(&["logs", "agent/sam.seller", "--tail", "1"]).expect(0).stdout, "two\n");
+    cloud.run(&["logs", "service/homeserver"]).expect(1).says("there is no log of service/homeserver");
+
+    let mut command = cloud.fleet.command(&["logs", "agent/sam.seller", "-f", "-e", "cloud"]);
+    let follows = Running::start(&mut command);
+    let asked = |times: usize| {
+        eventually("it asks for more", Duration::from_secs(30), || cloud.count("logs FilterLogEvents") >= times);
+    };
+    asked(1);
+    put("three");
+    asked(3);
+    follows.signal("INT");
+    let followed = cloud.fleet.finish(follows);
+    assert_eq!(followed.expect(130).stdout, "one\ntwo\nthree\n");
+}
+
+#[test]
+fn a_removal_that_was_killed_is_finished_by_the_next_one() {
+    let cloud = Cloud::new("cut-removal");
+    cloud.apply().expect(3);
+    for pause in [100, 200, 300, 400, 500, 700] {
+        let mut command = cloud.fleet.command(&["destroy", "--purge", "--auto-approve", "-e", "cloud"]);
+        let mut running = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
+        thread::sleep(Duration::from_millis(pause));
+        running.kill().expect("it is killed, or over");
+        running.wait().expect("it ended");
+    }
+    cloud.run(&["destroy", "--purge", "--auto-approve"]).expect(0);
+    cloud.run(&["destroy", "--purge", "--auto-approve"]).expect(0).says("cloud: nothing is there");
+    cloud.apply().expect(3);
 }
 
 #[test]
@@ -287,13 +400,17 @@ fn a_rehearsal_that_needs_an_engine_says_so_before_anything_is_started() {
 fn without_credentials_nothing_is_tried() {
     let fleet = Fleet::of_files("nobody");
     declare(&fleet, "", "registry \"127.0.0.1:1\"");
-    let mut command: Command = fleet.command(&["apply", "-e", "cloud", "--auto-approve"]);
-    command.env("AWS_EC2_METADATA_DISABLED", "true");
-    for variable in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE"] {
-        command.env_remove(variable);
+    for asked in
+        [&["apply", "--auto-approve"][..], &["destroy", "--purge", "--auto-approve"], &["logs", "agent/sam.seller"]]
+    {
+        let mut command: Command = fleet.command(&[asked, &["-e", "cloud"]].concat());
+        command.env("AWS_EC2_METADATA_DISABLED", "true");
+        for variable in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE"] {
+            command.env_remove(variable);
+        }
+        let refused = fleet.finish(Running::start(&mut command));
+        refused.expect(77).says("no AWS credentials were found").says("aws sso login");
     }
-    fleet.finish(Running::start(&mut command)).expect(77).says("no AWS credentials were found").says("aws sso login");
-    fleet.run(&["destroy", "-e", "cloud", "--auto-approve"]).expect(1).says("this version does not do this");
 }
 
 #[test]

@@ -161,7 +161,7 @@ fn an_environment_on_aws_shows_its_stacks() {
     account.expect(0).says("repo:small/fleet:environment:cloud");
 
     fleet.run(&["diff", "--offline", "-e", "cloud"]).expect(0).says("stack/cloud").says("AWS::EC2::VPC");
-    fleet.run(&["destroy", "-e", "cloud", "--auto-approve"]).expect(1).says("this version does not do this");
+    fleet.run(&["password", "dora.director", "-e", "cloud"]).expect(1).says("this version does not do this");
 
     fleet.edit("fleet.kdl", "limits agents=50", "network cidr=\"10.0.0.0/20\"; limits agents=100000");
     fleet.run(&["plan", "--offline", "-e", "cloud"]).expect(1).says("fleet::environment::no-stack").says("10.0.0.0/20");

@@ -5,6 +5,7 @@ What is added, all of it on top of MiniStack's own services:
 * resource types of CloudFormation that it refuses (`register` below). Each is made with MiniStack's own EC2, Backup or IAM
   calls, so that what a stack made is seen by whoever asks those services;
 * a `Ref` of a secret that is its ARN, and passwords without punctuation where the template asks for that;
+* buckets, clusters and vaults that are not removed as long as something is in them, and recovery points;
 * whether a changed property replaces a resource, from a table that is handed in: MiniStack says "perhaps" of most types;
 * a log of every request, as lines of JSON, so that tests and people see what was asked and what was written;
 * bad answers, where tests ask for them;
@@ -29,7 +30,7 @@ import threading
 import urllib.parse
 
 from ministack import app as gateway
-from ministack.services import backup, ec2, ecr, efs, iam, secretsmanager
+from ministack.services import backup, ec2, ecr, ecs, efs, iam, s3, secretsmanager
 from ministack.services.cloudformation import provisioners, stacks
 
 import containers
@@ -312,6 +313,69 @@ def manifests_of_what_is_there():
 
 
 manifests_of_what_is_there()
+
+
+# ── what does not go as long as something is in it ──────────────────────────────────────────────────────────────────
+
+
+def goes_when_empty(kind, action):
+    """Resources that CloudFormation removes by the service's own call, which refuses; MiniStack's handlers just forget them."""
+    former = HANDLERS[kind]["delete"]
+
+    def delete(physical_id, properties):
+        answered(action(physical_id))
+        former(physical_id, properties)
+
+    HANDLERS[kind]["delete"] = delete
+
+
+def delete_bucket(name):
+    if name not in s3._buckets:
+        return 204, {}, b""
+    return s3._delete_bucket(name)
+
+
+def delete_cluster(name):
+    there = [service for key, service in ecs._services.items() if key.startswith(f"{name}/")]
+    if any(service["status"] != "INACTIVE" for service in there):
+        why = "The Cluster cannot be deleted while Services are active."
+        return 400, {}, json.dumps({"__type": "ClusterContainsServicesException", "message": why})
+    return 200, {}, "{}"
+
+
+def recovery_points():
+    """Recovery points are listed and removed, and a vault that has any stays. MiniStack knows them as jobs only."""
+    handle, delete_vault = backup.handle_request, backup._delete_vault
+
+    def of(vault):
+        return [job for job in backup._jobs.values() if job["BackupVaultName"] == vault and job["RecoveryPointArn"]]
+
+    def listed(vault, query):
+        if vault not in backup._vaults:
+            return backup._not_found(f"Vault '{vault}' not found.")
+        points = [{"RecoveryPointArn": job["RecoveryPointArn"], "BackupVaultName": vault} for job in of(vault)]
+        return backup._paginate(points, query, "RecoveryPoints")
+
+    def emptied(vault):
+        if of(vault):
+            return backup._err("InvalidRequestException", "Backup vault cannot be deleted because it contains recovery points.")
+        return delete_vault(vault)
+
+    async def handled(method, path, headers, body, query):
+        parts = [part for part in path.strip("/").split("/") if part]
+        if method == "DELETE" and parts[0] == "backup-vaults" and parts[2:3] == ["recovery-points"]:
+            found = [job for job in of(parts[1]) if job["RecoveryPointArn"] == "/".join(parts[3:])]
+            for job in found:
+                job["RecoveryPointArn"] = ""
+            return backup._no_content() if found else backup._not_found("Recovery point not found.")
+        return await handle(method, path, headers, body, query)
+
+    backup.handle_request, backup._delete_vault, backup._list_recovery_points_by_vault = handled, emptied, listed
+
+
+goes_when_empty("AWS::S3::Bucket", delete_bucket)
+goes_when_empty("AWS::ECS::Cluster", delete_cluster)
+recovery_points()
 
 
 # ── replacement ─────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -9,22 +9,31 @@ mod observe;
 mod remove;
 mod wait;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
 use fleet_apply::{Applied, Event, Events, Provider, ProviderError, Ready, Scope};
+use fleet_derivation::Hash;
 use fleet_model::{Address, Kind};
-use fleet_plan::{Change, Desired, State};
-use fleet_secret::FleetSecret;
+use fleet_plan::{Action, Change, Desired, State};
+use fleet_secret::{FleetSecret, Secret};
 use fleet_stacks::agent_service::{SERVICE_PREFIX, ecs_id};
+use futures::{StreamExt as _, stream};
 use tokio::sync::OnceCell;
 
 use crate::{
     account::Account,
     error::AwsError,
+    pauses::Pauses,
     secrets::{SECRET_OUTPUT, SecretError},
     services::Running,
+    teardown::told,
 };
+
+/// Agents that are removed at once.
+const REMOVED_AT_ONCE: usize = 16;
+/// A service without tasks is gone within moments.
+const DRAINED_WITHIN: Duration = Duration::from_secs(300);
 
 /// Agents of one environment.
 pub struct AgentProvider {
@@ -45,11 +54,46 @@ impl AgentProvider {
         Self { account, scope, outputs: OnceCell::const_new(), secret: OnceCell::const_new() }
     }
 
+    /// Removes every agent that has a service, many at once, and waits until their services are gone. Folders stay.
+    ///
+    /// # Errors
+    /// The first that could not be removed; the others are tried all the same.
+    pub(crate) async fn remove_all(&self, events: &dyn Events) -> Result<(), ProviderError> {
+        let about = Address::new(Kind::Agent, "*");
+        let present = self.present().await.map_err(|error| error.about(&about))?;
+        let removed = stream::iter(present.iter().map(|(address, seen)| async move {
+            let change = removal(address.clone(), seen.version.clone());
+            let (known, given) = (BTreeMap::new(), BTreeMap::new());
+            let doing = self.doing(&change, (&known, &given), events);
+            let removed = async {
+                let applied = doing.remove().await?;
+                until_drained(address, async || Ok(doing.look().await?.is_none())).await?;
+                Ok(matches!(applied, Applied::Changed { .. }))
+            };
+            told(events, address, removed).await.map(drop)
+        }));
+        let ends: Vec<Result<(), ProviderError>> = removed.buffer_unordered(REMOVED_AT_ONCE).collect().await;
+        ends.into_iter().collect::<Result<(), _>>()?;
+        // And those that an interrupted run removed.
+        let none = async || Ok(self.services().await.map_err(|error| error.about(&about))?.is_empty());
+        until_drained(&about, none).await
+    }
+
+    fn doing<'a>(
+        &'a self,
+        change: &'a Change,
+        (known, given): (&'a BTreeMap<Hash, String>, &'a BTreeMap<String, Secret>),
+        events: &'a dyn Events,
+    ) -> Doing<'a> {
+        let service = format!("{SERVICE_PREFIX}{}", ecs_id(&change.address.name));
+        Doing { provider: self, change, known, given, events, cluster: self.scope.whole(), service }
+    }
+
     /// What the stacks say of where agents go.
     async fn read_outputs(&self) -> Result<Outputs, AwsError> {
         let environment = &self.scope.environment;
         let mut all = Outputs::new();
-        for stack in ["shared", &format!("{environment}-data"), environment] {
+        for stack in [fleet_stacks::SHARED, &format!("{environment}-data"), environment] {
             all.extend(self.account.outputs_of(&self.scope, stack).await?);
         }
         Ok(all)
@@ -71,15 +115,7 @@ impl Provider for AgentProvider {
     }
 
     async fn apply(&self, change: &Change, ready: &Ready<'_>, events: &dyn Events) -> Result<Applied, ProviderError> {
-        let agent = &change.address.name;
-        let doing = Doing {
-            provider: self,
-            change,
-            ready,
-            events,
-            cluster: self.scope.whole(),
-            service: format!("{SERVICE_PREFIX}{}", ecs_id(agent)),
-        };
+        let doing = self.doing(change, (ready.outputs, &ready.secrets.operator), events);
         match &change.desired {
             Some(Desired::Agent(spec)) => doing.make(spec).await,
             None => doing.remove().await,
@@ -88,11 +124,45 @@ impl Provider for AgentProvider {
     }
 }
 
+/// Waits until a service is gone for good: as long as one is there, its cluster cannot be removed.
+async fn until_drained(
+    about: &Address,
+    gone: impl AsyncFn() -> Result<bool, ProviderError>,
+) -> Result<(), ProviderError> {
+    let mut pauses = Pauses::within(DRAINED_WITHIN);
+    while !gone().await? {
+        if !pauses.pause().await {
+            let why = "its service is still being removed".to_owned();
+            let help = Some("run the same command again".to_owned());
+            return Err(ProviderError::Failed { address: about.clone(), why, help, last_lines: Vec::new() });
+        }
+    }
+    Ok(())
+}
+
+fn removal(address: Address, expect: String) -> Change {
+    Change {
+        address,
+        action: Action::Delete,
+        if_changed: false,
+        reasons: Vec::new(),
+        before: None,
+        after: None,
+        expect: Some(expect),
+        desired: None,
+        derivation: None,
+        resources: Vec::new(),
+    }
+}
+
 /// One change of one agent.
 struct Doing<'a> {
     provider: &'a AgentProvider,
     change: &'a Change,
-    ready: &'a Ready<'a>,
+    /// What derivations are known to give.
+    known: &'a BTreeMap<Hash, String>,
+    /// Secrets that the operator gives.
+    given: &'a BTreeMap<String, Secret>,
     events: &'a dyn Events,
     cluster: String,
     service: String,

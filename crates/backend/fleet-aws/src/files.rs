@@ -11,11 +11,12 @@ use crate::{
     error::AwsError,
     pauses::Pauses,
     rates::Rate,
-    signed::{Ask, Service},
+    signed::{Answer, Ask, Service},
 };
 
-/// The resource of the EFS API.
+/// The resources of the EFS API.
 const ACCESS_POINTS: &str = "/2015-02-01/access-points";
+const FILE_SYSTEMS: &str = "/2015-02-01/file-systems";
 /// An access point is there within seconds.
 const AVAILABLE_WITHIN: Duration = Duration::from_secs(60);
 /// How often one is looked for that was asked for and is not told of.
@@ -68,7 +69,7 @@ impl AccessPoint {
 }
 
 impl Account {
-    /// All access points of a file system.
+    /// All access points of a file system; none where that is gone.
     ///
     /// # Errors
     /// A call that fails.
@@ -79,7 +80,10 @@ impl Account {
             let query = query.into_iter().chain(next.as_deref().map(|next| ("NextToken", next)));
             let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(query).finish();
             let target = format!("{ACCESS_POINTS}?{query}");
-            let answer = self.signed.ask(&ask("DescribeAccessPoints", "GET", target, Vec::new())).await?.json();
+            let answer = match self.signed.ask(&ask("DescribeAccessPoints", "GET", target, Vec::new())).await {
+                Err(error) if error.code() == "FileSystemNotFound" => return Ok(Vec::new()),
+                answer => answer?.json(),
+            };
             found.extend(answer["AccessPoints"].as_array().into_iter().flatten().filter_map(access_point));
             next = answer["NextToken"].as_str().filter(|token| !token.is_empty()).map(str::to_owned);
             if next.is_none() {
@@ -123,6 +127,24 @@ impl Account {
         Err(AwsError::Refused { call: CALL, code: "NotThere".to_owned(), why })
     }
 
+    /// Removes an access point; what is in its folder stays. One that is gone is right.
+    ///
+    /// # Errors
+    /// A call that fails.
+    pub(crate) async fn remove_access_point(&self, id: &str) -> Result<(), AwsError> {
+        let asked = ask("DeleteAccessPoint", "DELETE", format!("{ACCESS_POINTS}/{id}"), Vec::new());
+        gone(self.signed.ask(&asked).await, "AccessPointNotFound")
+    }
+
+    /// Removes a file system with everything in it; one that is gone is right.
+    ///
+    /// # Errors
+    /// A call that fails; one that is mounted somewhere.
+    pub(crate) async fn remove_file_system(&self, id: &str) -> Result<(), AwsError> {
+        let asked = ask("DeleteFileSystem", "DELETE", format!("{FILE_SYSTEMS}/{id}"), Vec::new());
+        gone(self.signed.ask(&asked).await, "FileSystemNotFound")
+    }
+
     async fn available(&self, file_system: &str, mut point: AccessPoint) -> Result<AccessPoint, AwsError> {
         let mut pauses = Pauses::within(AVAILABLE_WITHIN);
         while point.state != "available" {
@@ -137,6 +159,14 @@ impl Account {
     }
 }
 
+/// That it was removed before is as good as that it was removed now.
+fn gone(done: Result<Answer, AwsError>, absent: &str) -> Result<(), AwsError> {
+    match done {
+        Err(error) if error.code() == absent => Ok(()),
+        done => done.map(drop),
+    }
+}
+
 fn ask(call: &'static str, method: &'static str, target: String, body: Vec<u8>) -> Ask {
     let headers = vec![("content-type", "application/json".to_owned())];
     // Whether it was made is seen by looking, not by asking twice.
@@ -148,7 +178,7 @@ fn ask(call: &'static str, method: &'static str, target: String, body: Vec<u8>) 
         headers,
         body,
         rate: Rate::Unknown,
-        repeatable: method == "GET",
+        repeatable: method != "POST",
     }
 }
 

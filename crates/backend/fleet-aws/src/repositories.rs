@@ -65,6 +65,18 @@ impl Account {
         }
         Ok(found)
     }
+
+    /// Removes a repository with all its images; one that is gone is right.
+    ///
+    /// # Errors
+    /// A call that fails.
+    pub(crate) async fn remove_repository(&self, name: &str) -> Result<(), AwsError> {
+        let asked = self.ecr.delete_repository().repository_name(name).force(true).send().await;
+        match asked.map_err(|error| AwsError::of("DeleteRepository", error)) {
+            Err(error) if error.code() == "RepositoryNotFoundException" => Ok(()),
+            done => done.map(drop),
+        }
+    }
 }
 
 fn derivation(image: &ImageIdentifier) -> Option<(Hash, String)> {

@@ -97,6 +97,24 @@ impl Account {
         Ok(arns.map(str::trim).find(|arn| arn.ends_with(GITHUB)).map(str::to_owned))
     }
 
+    /// Names of the roles below a path.
+    ///
+    /// # Errors
+    /// A call that fails.
+    pub(crate) async fn roles_below(&self, path: &str) -> Result<Vec<String>, AwsError> {
+        let (mut found, mut marker) = (Vec::new(), None::<String>);
+        loop {
+            let mut fields = vec![("PathPrefix", path)];
+            fields.extend(marker.as_deref().map(|marker| ("Marker", marker)));
+            let page = self.iam("ListRoles", &fields).await?;
+            found.extend(page.split("<RoleName>").skip(1).filter_map(|rest| Some(rest.split_once('<')?.0.to_owned())));
+            marker = element(&page, "Marker").filter(|_| element(&page, "IsTruncated").as_deref() == Some("true"));
+            if marker.is_none() {
+                return Ok(found);
+            }
+        }
+    }
+
     async fn iam(&self, call: &'static str, fields: &[(&str, &str)]) -> Result<String, AwsError> {
         let all = [("Action", call), ("Version", VERSION)].into_iter().chain(fields.iter().copied());
         let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(all).finish();

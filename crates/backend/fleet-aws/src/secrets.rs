@@ -86,8 +86,8 @@ impl Account {
         Ok(self.ask_parameters("PutParameter", &put).await.map(drop)?)
     }
 
-    /// Removes every parameter below a path. Returns how many there were.
-    pub(crate) async fn remove_parameters_below(&self, path: &str) -> Result<usize, AwsError> {
+    /// Names of all parameters below a path.
+    pub(crate) async fn parameters_below(&self, path: &str) -> Result<Vec<String>, AwsError> {
         let (mut names, mut next) = (Vec::new(), Value::Null);
         loop {
             let mut ask = json!({"Path": path, "Recursive": true});
@@ -98,9 +98,14 @@ impl Account {
             names.extend(page["Parameters"].as_array().into_iter().flatten().filter_map(|found| text(&found["Name"])));
             next = page["NextToken"].clone();
             if next.as_str().is_none_or(str::is_empty) {
-                break;
+                return Ok(names);
             }
         }
+    }
+
+    /// Removes every parameter below a path. Returns how many there were.
+    pub(crate) async fn remove_parameters_below(&self, path: &str) -> Result<usize, AwsError> {
+        let names = self.parameters_below(path).await?;
         for names in names.chunks(NAMES_AT_ONCE) {
             self.ask_parameters("DeleteParameters", &json!({"Names": names})).await?;
         }
@@ -109,13 +114,22 @@ impl Account {
 
     /// The fleet secret, to derive from.
     pub(crate) async fn fleet_secret(&self, arn: &str) -> Result<FleetSecret, SecretError> {
-        let call = ("GetSecretValue", Rate::Unknown);
-        let answer = self.signed.json((Service::Secrets, "secretsmanager"), call, &json!({"SecretId": arn})).await?;
+        let answer = self.ask_secrets("GetSecretValue", &json!({"SecretId": arn})).await?;
         let shape = || SecretError::Shape(arn.to_owned());
         let document: Value =
             serde_json::from_str(answer["SecretString"].as_str().unwrap_or_default()).map_err(|_| shape())?;
         let value = document["secret"].as_str().ok_or_else(shape)?;
         FleetSecret::new(Secret::new(value.as_bytes().to_vec())).map_err(|_| shape())
+    }
+
+    /// Removes a secret for good, at once: within the days that AWS would keep it, none of the same name could be made. One that
+    /// is gone is right.
+    pub(crate) async fn remove_secret(&self, arn: &str) -> Result<(), AwsError> {
+        let body = json!({"SecretId": arn, "ForceDeleteWithoutRecovery": true});
+        match self.ask_secrets("DeleteSecret", &body).await {
+            Err(error) if error.code() == "ResourceNotFoundException" => Ok(()),
+            done => done.map(drop),
+        }
     }
 
     /// The machine image that a new bastion gets.
@@ -127,6 +141,10 @@ impl Account {
             code: "NoValue".to_owned(),
             why: format!("{NEWEST_MACHINE_IMAGE} has no value"),
         })
+    }
+
+    async fn ask_secrets(&self, call: &'static str, body: &Value) -> Result<Value, AwsError> {
+        self.signed.json((Service::Secrets, "secretsmanager"), (call, Rate::Unknown), body).await
     }
 
     async fn ask_parameters(&self, call: &'static str, body: &Value) -> Result<Value, AwsError> {

@@ -10,7 +10,7 @@ use crate::{account::Account, error::AwsError, rates::Rate, signed::Service};
 /// Begins the names of ECS's calls.
 const ECS: (Service, &str) = (Service::Ecs, "AmazonEC2ContainerServiceV20141113");
 /// Begins the names of CloudWatch Logs' calls.
-const LOGS: (Service, &str) = (Service::Logs, "Logs_20140328");
+pub(crate) const LOGS: (Service, &str) = (Service::Logs, "Logs_20140328");
 /// Services that one DescribeServices takes (API reference).
 pub(crate) const SERVICES_AT_ONCE: usize = 10;
 /// How often a task definition is looked for that was registered and is not told of.

@@ -1,5 +1,6 @@
 //! [`Signed`]: calls of AWS that we sign ourselves, for services of which few calls are needed (decision 23): ECS, EFS, IAM,
-//! CloudWatch Logs, Parameter Store and Secrets Manager. Signatures are `aws-sigv4`'s, credentials those of the SDK.
+//! CloudWatch Logs, Parameter Store, Secrets Manager, AWS Backup, and versions of objects in S3. Signatures are `aws-sigv4`'s,
+//! credentials those of the SDK.
 //!
 //! Every attempt is told as an event by its name, waits for its turn (see `rates`), and is bounded in time. Deliberately
 //! absent: what the calls mean.
@@ -14,7 +15,10 @@ use aws_credential_types::{
     provider::{ProvideCredentials as _, SharedCredentialsProvider},
 };
 use aws_sigv4::{
-    http_request::{SignableBody, SignableRequest, SigningSettings, sign},
+    http_request::{
+        PayloadChecksumKind, PercentEncodingMode, SignableBody, SignableRequest, SigningSettings,
+        UriPathNormalizationMode, sign,
+    },
     sign::v4,
 };
 use fleet_apply::{Event, Events, Retry, SystemClock, retry::Passing};
@@ -36,25 +40,40 @@ const FIRST_PAUSE: Duration = Duration::from_millis(400);
 /// A service and where it is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Service {
+    Backup,
     Ecs,
     Files,
     Identity,
     Logs,
     Parameters,
     Secrets,
+    Objects,
 }
 
 impl Service {
     /// As signatures name it.
     const fn name(self) -> &'static str {
         match self {
+            Self::Backup => "backup",
             Self::Ecs => "ecs",
             Self::Files => "elasticfilesystem",
             Self::Identity => "iam",
             Self::Logs => "logs",
             Self::Parameters => "ssm",
             Self::Secrets => "secretsmanager",
+            Self::Objects => "s3",
         }
+    }
+
+    /// How its requests are signed: S3 takes paths as they are, and wants the body's hash among the headers.
+    fn settings(self) -> SigningSettings {
+        let mut settings = SigningSettings::default();
+        if self == Self::Objects {
+            settings.percent_encoding_mode = PercentEncodingMode::Single;
+            settings.uri_path_normalization_mode = UriPathNormalizationMode::Disabled;
+            settings.payload_checksum_kind = PayloadChecksumKind::XAmzSha256;
+        }
+        settings
     }
 
     /// Its host, and the region that it is signed for: IAM has one of each per partition (AWS general reference).
@@ -200,7 +219,7 @@ impl Signed {
             .region(&region)
             .name(ask.service.name())
             .time(SystemTime::now())
-            .settings(SigningSettings::default())
+            .settings(ask.service.settings())
             .build()
             .map_err(|error| unusable(error.to_string()))?
             .into();
@@ -273,6 +292,37 @@ mod tests {
             let (code, why) = refusal(status, kind, body);
             assert_eq!((code.as_str(), why.as_str()), expected);
         }
+    }
+
+    #[tokio::test]
+    async fn s3_is_told_the_hash_of_a_body_and_all_of_it_is_signed() {
+        let place = Place { account: "1".to_owned(), region: "eu-west-1".to_owned(), endpoint: None };
+        let provider = SharedCredentialsProvider::new(Credentials::new("key", "secret", None, None, "test"));
+        let signed = Signed::new(place, Some(provider), Arc::new(fleet_apply::Silent));
+        let ask = |service, headers| Ask {
+            service,
+            call: "DeleteObjects",
+            method: "POST",
+            target: "/bucket?delete=".to_owned(),
+            headers,
+            body: b"words".to_vec(),
+            rate: Rate::Unknown,
+            repeatable: true,
+        };
+        let request = signed.signed(&ask(Service::Objects, vec![("x-amz-checksum-sha256", "sum".to_owned())])).await;
+        let request = request.unwrap();
+        assert_eq!(request.url().as_str(), "https://s3.eu-west-1.amazonaws.com/bucket?delete=");
+        // `printf words | sha256sum`
+        let hash = "dba36bffa5cab0f922d087a3aeb179f9d4e745df40b323e1b1471402848c8a3e";
+        assert_eq!(request.headers()["x-amz-content-sha256"], hash);
+        let authorization = request.headers()["authorization"].to_str().unwrap();
+        assert!(
+            authorization.contains("/eu-west-1/s3/aws4_request")
+                && authorization.contains("host;x-amz-checksum-sha256;x-amz-content-sha256;x-amz-date"),
+            "{authorization}"
+        );
+        let other = signed.signed(&ask(Service::Backup, Vec::new())).await.unwrap();
+        assert!(!other.headers().contains_key("x-amz-content-sha256"));
     }
 
     #[test]

@@ -5,21 +5,22 @@
 
 mod change_set;
 mod read;
+mod remove;
 mod verdict;
 mod wait;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
-use fleet_apply::{Applied, Event, Events, Provider, ProviderError, Ready, Scope};
+use fleet_apply::{Applied, Events, Provider, ProviderError, Ready, Scope};
 use fleet_model::{Address, Kind};
 use fleet_plan::{Change, Desired, StackParameter, StackSpec, State};
-use fleet_stacks::Known;
+use fleet_stacks::{Known, SHARED};
 use futures::future::{join_all, try_join_all};
 
 use self::{
     read::{Standing, Stood, stack_name},
-    wait::Settled,
+    wait::{At, Settled},
 };
 use crate::{
     account::Account,
@@ -52,14 +53,14 @@ impl StackProvider {
         now: Option<&Stood>,
     ) -> Result<BTreeMap<String, String>, ProviderError> {
         let derivation = doing.change.derivation.as_ref().map(|made| made.with_outputs(ready.outputs));
-        let derivation = derivation.ok_or_else(|| doing.failed("the plan has no derivation for it", None))?;
+        let derivation = derivation.ok_or_else(|| doing.at.failed("the plan has no derivation for it", None))?;
         let outputs = self.outputs(doing).await?;
         let machine = doing.spec.parameters.iter().find(|(_, from)| **from == StackParameter::MachineImage);
         let machine_image = match machine {
             // The one that runs is kept: another one would replace the machine.
             Some((id, _)) => match now.and_then(|stood| stood.stack.parameters.get(id)) {
                 Some(deployed) => Some(deployed.clone()),
-                None => Some(self.account.newest_machine_image().await.map_err(|error| doing.aws(error))?),
+                None => Some(self.account.newest_machine_image().await.map_err(|error| doing.at.aws(error))?),
             },
             None => None,
         };
@@ -71,9 +72,9 @@ impl StackProvider {
         let unknown: Vec<&str> = values.iter().filter(|(_, v)| v.is_none()).map(|(id, _)| id.as_str()).collect();
         if !unknown.is_empty() {
             let why = format!("nothing gives a value to {}", unknown.join(", "));
-            return Err(
-                doing.failed(&why, Some("apply the whole environment: stacks and images that it takes them from"))
-            );
+            return Err(doing
+                .at
+                .failed(&why, Some("apply the whole environment: stacks and images that it takes them from")));
         }
         Ok(values.into_iter().filter_map(|(id, value)| Some((id, value?))).collect())
     }
@@ -84,7 +85,7 @@ impl StackProvider {
         let read = names.into_iter().map(|name| async move {
             Ok::<_, AwsError>((name.to_owned(), self.account.outputs_of(&self.scope, name).await?))
         });
-        Ok(try_join_all(read).await.map_err(|error| doing.aws(error))?.into_iter().collect())
+        Ok(try_join_all(read).await.map_err(|error| doing.at.aws(error))?.into_iter().collect())
     }
 
     /// Writes what the stack's services read and is not there yet.
@@ -96,14 +97,14 @@ impl StackProvider {
         let secret = outputs.values().find_map(|outputs| outputs.get(SECRET_OUTPUT));
         let Some(secret) = secret else {
             let why = "the fleet secret is not there: no stack that it takes parameters from has one";
-            return Err(doing.failed(why, None));
+            return Err(doing.at.failed(why, None));
         };
         let written = self.account.ensure_keys(&doing.spec.keys, secret).await.map_err(|error| match error {
-            SecretError::Aws(error) => doing.aws(error),
-            error @ (SecretError::Shape(_) | SecretError::NoText(_)) => doing.failed(&error.to_string(), None),
+            SecretError::Aws(error) => doing.at.aws(error),
+            error @ (SecretError::Shape(_) | SecretError::NoText(_)) => doing.at.failed(&error.to_string(), None),
         })?;
         if written > 0 {
-            doing.progress(format!("wrote {written} of {} parameters", doing.spec.keys.len()));
+            doing.at.progress(format!("wrote {written} of {} parameters", doing.spec.keys.len()));
         }
         Ok(written > 0)
     }
@@ -120,14 +121,14 @@ impl StackProvider {
         }
         let flags: Vec<String> = refused.iter().map(|id| format!("--allow-destroy {id}")).collect();
         let why = format!("what {} holds would be lost or left behind; nothing was changed", refused.join(", "));
-        Err(doing.failed(&why, Some(&format!("if that is meant: {}", flags.join(" ")))))
+        Err(doing.at.failed(&why, Some(&format!("if that is meant: {}", flags.join(" ")))))
     }
 }
 
 fn source(parameter: &StackParameter) -> Option<&str> {
     match parameter {
         StackParameter::Output { stack, .. } => Some(stack),
-        StackParameter::Image { .. } => Some("shared"),
+        StackParameter::Image { .. } => Some(SHARED),
         StackParameter::MachineImage => None,
     }
 }
@@ -166,7 +167,8 @@ impl Provider for StackProvider {
             return Err(failure(&change.address, "stacks are removed by `destroy` alone", None));
         };
         let name = stack_name(&self.scope, &change.address.name);
-        let doing = Doing { change, spec, name, events, account: &self.account, fleet: &self.scope.fleet };
+        let at = At { address: &change.address, name, events, account: &self.account, fleet: &self.scope.fleet };
+        let doing = Doing { change, spec, at };
         self.allow(&doing)?;
         let Settled { now, moved } = doing.settled().await?;
         let values = self.values(&doing, ready, now.as_ref()).await?;
@@ -187,11 +189,7 @@ impl Provider for StackProvider {
 struct Doing<'a> {
     change: &'a Change,
     spec: &'a StackSpec,
-    /// The stack's name in CloudFormation.
-    name: String,
-    events: &'a dyn Events,
-    account: &'a Account,
-    fleet: &'a str,
+    at: At<'a>,
 }
 
 impl Doing<'_> {
@@ -203,18 +201,6 @@ impl Doing<'_> {
     fn has_template(&self, stood: &Stood) -> bool {
         let template = |text: &str| serde_json::from_str::<serde_json::Value>(text).ok();
         template(&stood.stack.template) == template(&self.spec.template)
-    }
-
-    fn progress(&self, what: String) {
-        self.events.emit(Event::Progress { address: self.change.address.clone(), what });
-    }
-
-    fn aws(&self, error: AwsError) -> ProviderError {
-        error.about(&self.change.address)
-    }
-
-    fn failed(&self, why: &str, help: Option<&str>) -> ProviderError {
-        failure(&self.change.address, why, help)
     }
 
     fn stale(&self, why: String) -> ProviderError {

@@ -230,7 +230,7 @@ pub enum Command {
         /// Which environment
         #[command(flatten)]
         environment: Environment,
-        /// Also remove volumes: agents' memory, all rooms, all accounts
+        /// Also remove what it remembers: agents' memory, all rooms, all accounts; on aws backups and unused images, too
         #[arg(long)]
         purge: bool,
         /// Do not ask

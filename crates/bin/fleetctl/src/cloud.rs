@@ -66,10 +66,10 @@ impl Cloud {
     }
 }
 
-/// The account of an environment, asked who we are.
+/// The account of an environment, once AWS said that we are there.
 ///
 /// # Errors
-/// See [`Cloud::connect`].
+/// No credentials, those of another account, AWS out of reach; an environment elsewhere.
 pub async fn account(context: &Context, prepared: &Prepared) -> Result<Account, Failure> {
     let environment = prepared.environment()?;
     let Target::Aws { account, region, endpoint } = &environment.target else {

@@ -224,10 +224,14 @@ fn looked_at(containers: State, mut matrix: State) -> State {
 
 #[allow(clippy::needless_pass_by_value, reason = "used as a function for map_err")]
 pub(crate) fn unobservable(error: ProviderError) -> Failure {
-    let exit = match error {
+    Failure::caused(exit_of(&error), "what runs cannot be seen", &error)
+}
+
+/// The exit code of a failure outside.
+pub(crate) const fn exit_of(error: &ProviderError) -> Exit {
+    match error {
         ProviderError::Unreachable { .. } => Exit::Unavailable,
         ProviderError::Denied { .. } => Exit::Denied,
         _ => Exit::Failed,
-    };
-    Failure::caused(exit, "what runs cannot be seen", &error)
+    }
 }

@@ -147,7 +147,7 @@ fn source(inputs: &Inputs<'_>, stack: &str) -> Derivation {
         made.value("target.account", account, Some(&declared.origin));
         made.value("target.region", region, Some(&declared.origin));
     }
-    if stack == "shared" {
+    if stack == fleet_stacks::SHARED {
         for (name, image) in &model.images {
             made.value(format!("image.{name}"), "has a repository", Some(&image.origin));
         }

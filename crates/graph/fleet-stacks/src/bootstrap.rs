@@ -16,6 +16,8 @@ use crate::{
     value::{Text, text},
 };
 
+/// The stack's name, in addresses.
+pub const BOOTSTRAP: &str = "bootstrap";
 /// GitHub's issuer of identities (GitHub documentation, "OpenID Connect").
 const ISSUER: &str = "token.actions.githubusercontent.com";
 /// The resource that is the account's provider for it.
@@ -66,7 +68,7 @@ impl Bootstrap {
 /// [`RenderError`].
 pub fn bootstrap(settings: &Bootstrap) -> Result<Rendered, RenderError> {
     let description = format!("What the fleet {} needs in this account", settings.fleet);
-    let mut template = Template::new("bootstrap", description, fleet_tags(&settings.fleet));
+    let mut template = Template::new(BOOTSTRAP, description, fleet_tags(&settings.fleet));
     let bucket = template.keep("StateBucket", private_bucket(Some(settings.state_bucket())));
     template.add("StateBucketPolicy", only_by_tls(&bucket));
     template.add(

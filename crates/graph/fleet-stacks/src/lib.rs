@@ -25,14 +25,14 @@ mod shared;
 mod template;
 mod value;
 
-pub use bootstrap::{Bootstrap, bootstrap, makes_provider};
+pub use bootstrap::{BOOTSTRAP, Bootstrap, bootstrap, makes_provider};
 pub use compare::{Action, Data, Replacement, ResourceChange, Snapshot, compare};
 pub use create_only::{CreateOnly, TABLE, create_only};
 pub use data::data;
 pub use environment::{environment, homeserver_url};
 pub use parameters::{Known, repository_output};
-pub use settings::{Homeserver, LOG_DAYS, Manager, Settings, Web};
-pub use shared::shared;
+pub use settings::{Homeserver, LOG_DAYS, Manager, Settings, Web, log_group};
+pub use shared::{SHARED, shared};
 pub use template::{RenderError, Rendered, pretty};
 
 /// Resources that one template may hold (AWS CloudFormation quotas).

@@ -6,10 +6,7 @@ use fleet_derivation::{Derivation, Input};
 use fleet_model::Kind;
 use fleet_objects::{StackParameter, StackSpec};
 
-use crate::shared::logical_id;
-
-/// Name of the stack that has the repositories, in addresses.
-const SHARED: &str = "shared";
+use crate::shared::{SHARED, logical_id};
 
 /// What parameters get their values from.
 #[derive(Clone, Debug, Default)]

@@ -107,6 +107,12 @@ impl Settings {
     }
 }
 
+/// The log group of what runs as `role`; `whole` is `<fleet>-<environment>`.
+#[must_use]
+pub fn log_group(whole: &str, role: &str) -> String {
+    format!("/ecs/{whole}/{role}")
+}
+
 /// Name of the permissions boundary.
 pub(crate) fn boundary_name(fleet: &str) -> String {
     format!("{fleet}-boundary")

@@ -9,6 +9,8 @@ use crate::{
     value::text,
 };
 
+/// The stack's name, in addresses.
+pub const SHARED: &str = "shared";
 /// More images than a repository can hold (ECR quotas: 100,000): the rule that uses it keeps, and never removes.
 const MORE_THAN_ALL: u32 = 1_000_000;
 /// Days after which something without any tag is removed.
@@ -20,7 +22,7 @@ const UNTAGGED_DAYS: u32 = 14;
 /// [`RenderError`].
 pub fn shared(settings: &Settings) -> Result<Rendered, RenderError> {
     let description = format!("Images of the fleet {}", settings.fleet);
-    let mut template = Template::new("shared", description, fleet_tags(&settings.fleet));
+    let mut template = Template::new(SHARED, description, fleet_tags(&settings.fleet));
     for image in &settings.images {
         let id = logical_id(image);
         let repository = template.keep(format!("Repository{id}"), repository(&settings.fleet, image));

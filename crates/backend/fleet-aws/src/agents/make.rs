@@ -48,7 +48,7 @@ impl Doing<'_> {
     }
 
     fn hash(&self) -> Result<Hash, ProviderError> {
-        let derivation = self.change.derivation.as_ref().map(|made| made.with_outputs(self.ready.outputs));
+        let derivation = self.change.derivation.as_ref().map(|made| made.with_outputs(self.known));
         derivation.map(|made| made.hash()).ok_or_else(|| self.failed("the plan has no derivation for it", None))
     }
 
@@ -143,7 +143,7 @@ impl Doing<'_> {
                     Some(self.fleet_secret().await?.password(matrix_id, *epoch))
                 }
                 SecretUse::Key { label } if absent => Some(self.fleet_secret().await?.key_for(label)),
-                SecretUse::Operator { name: given } => match self.ready.secrets.operator.get(given) {
+                SecretUse::Operator { name: given } => match self.given.get(given) {
                     Some(value) => {
                         let set = self.account().set_parameter(name, value).await;
                         written += usize::from(set.map_err(|error| self.secret_error(error))?);
@@ -168,7 +168,7 @@ impl Doing<'_> {
     fn image(&self, spec: &AgentSpec, values: &BTreeMap<String, String>) -> Result<String, ProviderError> {
         let address = &spec.container.image;
         let repository = self.output(values, &repository_output(&address.name))?;
-        let derivation = self.change.derivation.as_ref().map(|made| made.with_outputs(self.ready.outputs));
+        let derivation = self.change.derivation.as_ref().map(|made| made.with_outputs(self.known));
         let digest = derivation.and_then(|made| match made.inputs.get("image") {
             Some(Input::Derivation { output: Some(digest), .. }) => Some(digest.clone()),
             _ => None,

@@ -1,5 +1,7 @@
 //! Which agents there are, and how they are: services ten at a time, and the folders of those that are gone.
 
+use std::collections::BTreeMap;
+
 use fleet_model::{Address, Kind};
 use fleet_plan::{Health, Observed, RunState, State};
 use fleet_stacks::agent_service::{SERVICE_PREFIX, agent_of, hash_of};
@@ -22,11 +24,7 @@ impl AgentProvider {
         let data = self.account.outputs_of(&self.scope, &format!("{}-data", self.scope.environment)).await?;
         // Without a file system there is no environment, so no agent of it.
         let Some(file_system) = data.get("FileSystemId") else { return Ok(state) };
-        for service in self.running().await? {
-            if let Some(agent) = service.service_name.strip_prefix(SERVICE_PREFIX) {
-                state.objects.insert(Address::new(Kind::Agent, agent_of(agent)), observed(&service));
-            }
-        }
+        state.objects = self.present().await?;
         for point in self.account.access_points(file_system).await? {
             let ours = point.tag("fleet:name") == Some(fleet)
                 && point.tag("fleet:environment") == Some(&self.scope.environment);
@@ -41,10 +39,25 @@ impl AgentProvider {
         Ok(state)
     }
 
+    /// Agents that have a service.
+    pub(crate) async fn present(&self) -> Result<BTreeMap<Address, Observed>, AwsError> {
+        let services = self.running().await?;
+        let agents = services.iter().filter_map(|service| {
+            let agent = service.service_name.strip_prefix(SERVICE_PREFIX)?;
+            Some((Address::new(Kind::Agent, agent_of(agent)), observed(service)))
+        });
+        Ok(agents.collect())
+    }
+
+    /// ARNs of all services that are an agent's, also while they are being removed.
+    pub(super) async fn services(&self) -> Result<Vec<String>, AwsError> {
+        let arns = self.account.services(&self.scope.whole()).await?;
+        Ok(arns.into_iter().filter(|arn| is_agent(arn)).collect())
+    }
+
     async fn running(&self) -> Result<Vec<Running>, AwsError> {
         let cluster = &self.scope.whole();
-        let arns = self.account.services(cluster).await?;
-        let agents: Vec<String> = arns.into_iter().filter(|arn| is_agent(arn)).collect();
+        let agents = self.services().await?;
         let chunks: Vec<Vec<String>> = agents.chunks(SERVICES_AT_ONCE).map(<[String]>::to_vec).collect();
         let describe = |chunk: Vec<String>| async move { self.account.describe(cluster, &chunk).await };
         let described = stream::iter(chunks.into_iter().map(describe));

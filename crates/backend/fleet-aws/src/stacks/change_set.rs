@@ -12,7 +12,7 @@ use super::{
     Doing,
     read::{Standing, Stood},
     verdict,
-    wait::AT_MOST,
+    wait::{AT_MOST, At},
 };
 use crate::{error::AwsError, pauses::Pauses};
 
@@ -45,7 +45,7 @@ impl Doing<'_> {
             self.discard(&name).await?;
             return Err(self.stale(why));
         }
-        self.progress(format!("changes {} resources", changes.len()));
+        self.at.progress(format!("changes {} resources", changes.len()));
         self.execute(&name, now).await?;
         Ok(true)
     }
@@ -71,10 +71,11 @@ impl Doing<'_> {
             |(id, value): (&String, &String)| Parameter::builder().parameter_key(id).parameter_value(value).build();
         let tag = |(name, value): (&String, &String)| Tag::builder().key(name).value(value).build();
         let asked = self
+            .at
             .account
             .cloudformation
             .create_change_set()
-            .stack_name(&self.name)
+            .stack_name(&self.at.name)
             .change_set_name(name)
             .change_set_type(if now.is_some() { ChangeSetType::Update } else { ChangeSetType::Create })
             .template_body(&self.spec.template)
@@ -86,7 +87,7 @@ impl Doing<'_> {
             Ok(_) => Ok(()),
             // An attempt whose answer was lost has made it.
             Err(error) if error.code().starts_with("AlreadyExists") => Ok(()),
-            Err(error) => Err(self.aws(error)),
+            Err(error) => Err(self.at.aws(error)),
         }
     }
 
@@ -94,8 +95,9 @@ impl Doing<'_> {
     async fn contents(&self, name: &str) -> Result<Option<Vec<ResourceChange>>, ProviderError> {
         let mut pauses = Pauses::within(AT_MOST);
         loop {
-            let asked = self.account.cloudformation.describe_change_set().stack_name(&self.name).change_set_name(name);
-            let answer = asked.send().await.map_err(|error| self.aws(AwsError::of("DescribeChangeSet", error)))?;
+            let asked =
+                self.at.account.cloudformation.describe_change_set().stack_name(&self.at.name).change_set_name(name);
+            let answer = asked.send().await.map_err(|error| self.at.aws(AwsError::of("DescribeChangeSet", error)))?;
             match answer.status() {
                 Some(ChangeSetStatus::CreateComplete) => return self.all_changes(name).await.map(Some),
                 Some(ChangeSetStatus::Failed) => {
@@ -104,46 +106,48 @@ impl Doing<'_> {
                         return Ok(None);
                     }
                     self.discard(name).await?;
-                    return Err(self.failed(&format!("CloudFormation refuses the change set: {why}"), None));
+                    return Err(self.at.failed(&format!("CloudFormation refuses the change set: {why}"), None));
                 }
                 _ => {}
             }
             if !pauses.pause().await {
-                return Err(self.failed("CloudFormation does not finish the change set", None));
+                return Err(self.at.failed("CloudFormation does not finish the change set", None));
             }
         }
     }
 
     async fn all_changes(&self, name: &str) -> Result<Vec<ResourceChange>, ProviderError> {
-        let asked = self.account.cloudformation.describe_change_set().stack_name(&self.name).change_set_name(name);
+        let asked =
+            self.at.account.cloudformation.describe_change_set().stack_name(&self.at.name).change_set_name(name);
         let mut pages = asked.into_paginator().send();
         let mut found = Vec::new();
         while let Some(page) = pages.next().await {
-            let page = page.map_err(|error| self.aws(AwsError::of("DescribeChangeSet", error)))?;
+            let page = page.map_err(|error| self.at.aws(AwsError::of("DescribeChangeSet", error)))?;
             found.extend(page.changes().iter().filter_map(|change| change.resource_change().cloned()));
         }
         Ok(found)
     }
 
     async fn discard(&self, name: &str) -> Result<(), ProviderError> {
-        let asked = self.account.cloudformation.delete_change_set().stack_name(&self.name).change_set_name(name);
+        let asked = self.at.account.cloudformation.delete_change_set().stack_name(&self.at.name).change_set_name(name);
         match asked.send().await.map_err(|error| AwsError::of("DeleteChangeSet", error)) {
             Ok(_) => Ok(()),
             Err(error) if error.code().starts_with("ChangeSetNotFound") => Ok(()),
-            Err(error) => Err(self.aws(error)),
+            Err(error) => Err(self.at.aws(error)),
         }
     }
 
     async fn execute(&self, name: &str, now: Option<&Stood>) -> Result<(), ProviderError> {
         let mut told = match now {
-            Some(stood) => self.told_until_now(&stood.id).await?,
-            None => Self::told_nothing(),
+            Some(stood) => self.at.told_until_now(&stood.id).await?,
+            None => At::told_nothing(),
         };
         let asked = self
+            .at
             .account
             .cloudformation
             .execute_change_set()
-            .stack_name(&self.name)
+            .stack_name(&self.at.name)
             .change_set_name(name)
             .client_request_token(name)
             // What is kept when its stack goes is not kept when its making is rolled back: it is empty, and in the way.
@@ -152,9 +156,9 @@ impl Doing<'_> {
             Ok(_) => false,
             // An attempt whose answer was lost has begun it; or somebody else has begun another one.
             Err(error) if EXECUTED.iter().any(|code| error.code().starts_with(code)) => true,
-            Err(error) => return Err(self.aws(error)),
+            Err(error) => return Err(self.at.aws(error)),
         };
-        let status = self.watch(&self.name, &mut told).await?;
+        let status = self.at.watch(&self.at.name, &mut told).await?;
         match status {
             StackStatus::CreateComplete | StackStatus::UpdateComplete if doubtful => self.check().await,
             StackStatus::CreateComplete | StackStatus::UpdateComplete => Ok(()),
@@ -163,11 +167,11 @@ impl Doing<'_> {
                 why: told.why(),
                 last_lines: Vec::new(),
             }),
-            StackStatus::RollbackComplete => Err(self.failed(
+            StackStatus::RollbackComplete => Err(self.at.failed(
                 &format!("it could not be made: {}", told.why()),
                 Some("mend the cause and apply again: what is left of it is removed first"),
             )),
-            other => Err(self.failed(
+            other => Err(self.at.failed(
                 &format!("it ended as {}: {}", other.as_str(), told.why()),
                 Some("apply again: it is recovered, or what to do is said"),
             )),
@@ -176,7 +180,7 @@ impl Doing<'_> {
 
     /// Is it what it should be, after an answer that does not tell whose doing it is?
     async fn check(&self) -> Result<(), ProviderError> {
-        match self.look().await? {
+        match self.at.look().await? {
             Standing::Stands(stood) if self.has_template(&stood) => Ok(()),
             _ => Err(self.stale("somebody else changed it at the same time".to_owned())),
         }

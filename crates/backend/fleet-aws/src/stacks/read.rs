@@ -9,7 +9,7 @@ use fleet_plan::{DeployedStack, Health, Observed, RunState};
 use crate::{account::Account, error::AwsError};
 
 /// The tag that says whose a stack is.
-const FLEET_TAG: &str = "fleet:name";
+pub(super) const FLEET_TAG: &str = "fleet:name";
 
 /// What is there under a stack's name.
 #[derive(Clone, Debug)]
@@ -89,7 +89,7 @@ impl Account {
         self.look_at(name, fleet, true).await
     }
 
-    async fn look_at(&self, name: &str, fleet: &str, with_template: bool) -> Result<Standing, AwsError> {
+    pub(super) async fn look_at(&self, name: &str, fleet: &str, with_template: bool) -> Result<Standing, AwsError> {
         const CALL: &str = "DescribeStacks";
         let answer = self.cloudformation.describe_stacks().stack_name(name).send().await;
         let answer = match answer.map_err(|error| AwsError::of(CALL, error)) {

@@ -3,13 +3,14 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use aws_sdk_cloudformation::types::{ResourceStatus, StackEvent, StackStatus};
-use fleet_apply::ProviderError;
+use fleet_apply::{Event, Events, ProviderError};
+use fleet_model::Address;
 
 use super::{
-    Doing,
+    Doing, failure,
     read::{Standing, Stood},
 };
-use crate::{error::AwsError, pauses::Pauses};
+use crate::{account::Account, error::AwsError, pauses::Pauses};
 
 /// No stack of ours takes longer; CloudFormation itself gives up on a service after three hours.
 pub(super) const AT_MOST: Duration = Duration::from_secs(4 * 3600);
@@ -49,7 +50,7 @@ impl Doing<'_> {
         let mut waited = false;
         let mut resumed = false;
         loop {
-            match self.look().await? {
+            match self.at.look().await? {
                 // A stack that we had to wait for or to recover has another version than the one planned against; the
                 // change set is compared with the plan all the same.
                 Standing::Nothing => {
@@ -63,41 +64,57 @@ impl Doing<'_> {
                 }
                 Standing::Busy(stood) => {
                     waited = true;
-                    self.progress(format!("waits: it is {}", stood.status.as_str()));
-                    let mut told = self.told_until_now(&stood.id).await?;
-                    self.watch(&stood.id, &mut told).await?;
+                    self.at.progress(format!("waits: it is {}", stood.status.as_str()));
+                    let mut told = self.at.told_until_now(&stood.id).await?;
+                    self.at.watch(&stood.id, &mut told).await?;
                 }
                 Standing::Remains(stood) => {
                     waited = true;
-                    self.progress("removes what a failed attempt left".to_owned());
-                    self.delete(&stood.id).await?;
+                    self.at.progress("removes what a failed attempt left".to_owned());
+                    self.at.delete(&stood.id).await?;
                 }
                 Standing::Broken(stood) if stood.status == StackStatus::UpdateRollbackFailed && !resumed => {
                     (waited, resumed) = (true, true);
-                    self.progress("goes on with a rollback that had stopped".to_owned());
-                    let mut told = self.told_until_now(&stood.id).await?;
-                    let asked = self.account.cloudformation.continue_update_rollback().stack_name(&stood.id);
-                    asked.send().await.map_err(|error| self.aws(AwsError::of("ContinueUpdateRollback", error)))?;
-                    self.watch(&stood.id, &mut told).await?;
+                    self.at.progress("goes on with a rollback that had stopped".to_owned());
+                    let mut told = self.at.told_until_now(&stood.id).await?;
+                    let asked = self.at.account.cloudformation.continue_update_rollback().stack_name(&stood.id);
+                    asked.send().await.map_err(|error| self.at.aws(AwsError::of("ContinueUpdateRollback", error)))?;
+                    self.at.watch(&stood.id, &mut told).await?;
                 }
-                Standing::Broken(stood) => return Err(self.explained(&stood)),
+                Standing::Broken(stood) => return Err(self.at.explained(&stood)),
             }
         }
     }
+}
 
+/// A stack that is spoken of and waited for.
+pub(super) struct At<'a> {
+    /// As in the plan.
+    pub address: &'a Address,
+    /// Its name in CloudFormation.
+    pub name: String,
+    pub events: &'a dyn Events,
+    pub account: &'a Account,
+    pub fleet: &'a str,
+}
+
+impl At<'_> {
     pub(super) async fn look(&self) -> Result<Standing, ProviderError> {
         self.account.stack(&self.name, self.fleet).await.map_err(|error| self.aws(error))
     }
 
     /// What a person has to do about a stack that cannot be recovered.
-    fn explained(&self, stood: &Stood) -> ProviderError {
+    pub(super) fn explained(&self, stood: &Stood) -> ProviderError {
         let (name, region) = (&self.name, &self.account.place.region);
         let status = stood.status.as_str();
         let help = match &stood.status {
             StackStatus::UpdateRollbackFailed => format!(
                 "look for the resource that failed: aws cloudformation describe-stack-events --stack-name {name} --region {region}; mend it, or leave it out: aws cloudformation continue-update-rollback --stack-name {name} --region {region} --resources-to-skip RESOURCE"
             ),
-            StackStatus::CreateFailed | StackStatus::RollbackFailed | StackStatus::DeleteFailed => format!(
+            StackStatus::DeleteFailed => format!(
+                "run `fleetctl destroy` again, which removes what is left of it; why it failed: aws cloudformation describe-stack-events --stack-name {name} --region {region}"
+            ),
+            StackStatus::CreateFailed | StackStatus::RollbackFailed => format!(
                 "look for the resource that failed: aws cloudformation describe-stack-events --stack-name {name} --region {region}; mend it, then: aws cloudformation delete-stack --stack-name {name} --region {region}"
             ),
             _ => format!("see aws cloudformation describe-stacks --stack-name {name} --region {region}"),
@@ -105,17 +122,23 @@ impl Doing<'_> {
         self.failed(&format!("the stack {name} is {status}"), Some(&help))
     }
 
+    /// Removes what is left of it.
     async fn delete(&self, id: &str) -> Result<(), ProviderError> {
+        match self.deleted(id).await? {
+            None => Ok(()),
+            Some(why) => Err(self.failed(&format!("what was left of it could not be removed: {why}"), None)),
+        }
+    }
+
+    /// Asks for its removal and waits for the end of it; what kept it from going, if anything did.
+    pub(super) async fn deleted(&self, id: &str) -> Result<Option<String>, ProviderError> {
         let mut told = self.told_until_now(id).await?;
         let asked = self.account.cloudformation.delete_stack().stack_name(id);
         asked.send().await.map_err(|error| self.aws(AwsError::of("DeleteStack", error)))?;
-        match self.watch(id, &mut told).await? {
-            StackStatus::DeleteComplete => Ok(()),
-            status => Err(self.failed(
-                &format!("what was left of it could not be removed: {}: {}", status.as_str(), told.why()),
-                None,
-            )),
-        }
+        Ok(match self.watch(id, &mut told).await? {
+            StackStatus::DeleteComplete => None,
+            status => Some(format!("{}: {}", status.as_str(), told.why())),
+        })
     }
 
     /// Waits until CloudFormation is done with a stack, telling every event that is new.
@@ -199,5 +222,17 @@ impl Doing<'_> {
         }
         found.reverse();
         Ok(found)
+    }
+
+    pub(super) fn progress(&self, what: String) {
+        self.events.emit(Event::Progress { address: self.address.clone(), what });
+    }
+
+    pub(super) fn aws(&self, error: AwsError) -> ProviderError {
+        error.about(self.address)
+    }
+
+    pub(super) fn failed(&self, why: &str, help: Option<&str>) -> ProviderError {
+        failure(self.address, why, help)
     }
 }

@@ -25,16 +25,16 @@ use crate::{
 const ANN: &str = "ann.lee";
 
 /// An account with the stacks of an environment, and agents to have in it.
-struct Agents {
-    world: World,
+pub struct Agents {
+    pub world: World,
     /// Agents and the words that they are made from: what their containers run, where they have any.
-    wanted: BTreeMap<String, &'static str>,
+    pub wanted: BTreeMap<String, &'static str>,
     /// Their image.
     digest: String,
 }
 
 impl Agents {
-    async fn new() -> Self {
+    pub async fn new() -> Self {
         let world = World::new().await;
         for stack in [shared, data, environment] {
             world.apply(&stack(&world.settings()).unwrap()).await.unwrap();
@@ -43,7 +43,7 @@ impl Agents {
     }
 
     /// An account whose tasks run, in the stack without services of its own.
-    async fn running() -> Self {
+    pub async fn running() -> Self {
         let world = World::with(Some(&engine())).await;
         let settings = world.settings();
         for stack in [shared(&settings).unwrap(), data(&settings).unwrap()] {
@@ -116,7 +116,7 @@ impl Agents {
         (Desired::Agent(Box::new(agent_service(&self.world.settings(), plan))), derivation)
     }
 
-    async fn apply(&self, id: &str) -> Result<Applied, ProviderError> {
+    pub async fn apply(&self, id: &str) -> Result<Applied, ProviderError> {
         self.carry_out(&self.change(id).await).await
     }
 
@@ -131,7 +131,7 @@ impl Agents {
     }
 
     /// Folders of all access points, in order; one that two have is there twice.
-    async fn folders(&self) -> Vec<String> {
+    pub async fn folders(&self) -> Vec<String> {
         let url = format!("{}/2015-02-01/access-points?MaxResults=1000", self.world.emulator.endpoint());
         let as_whom = "AWS4-HMAC-SHA256 Credential=111122223333/20260101/us-east-1/elasticfilesystem/aws4_request, SignedHeaders=host, Signature=0";
         let request = reqwest::Client::new().get(url).header("authorization", as_whom);
@@ -148,7 +148,7 @@ impl Agents {
     }
 
     /// What was asked since, without what only reads.
-    async fn writes_since(&self, before: usize) -> Vec<String> {
+    pub async fn writes_since(&self, before: usize) -> Vec<String> {
         let asked = self.world.asked().await.split_off(before);
         asked.into_iter().filter(|asked| !is_read(asked)).collect()
     }
@@ -347,7 +347,7 @@ async fn an_agent_cut_at_any_call_is_finished_by_the_next_run_with_nothing_twice
 }
 
 /// Serves until it is asked to stop.
-const SERVES: &str = "touch /tmp/ok; echo up; trap 'exit 0' TERM; while :; do sleep 0.1; done";
+pub const SERVES: &str = "touch /tmp/ok; echo up; trap 'exit 0' TERM; while :; do sleep 0.1; done";
 /// The same, of another version.
 const SERVES_TOO: &str = "touch /tmp/ok; echo up too; trap 'exit 0' TERM; while :; do sleep 0.1; done";
 const CRASHES: &str = "echo broken to bits; exit 3";

@@ -3,7 +3,9 @@
 
 mod agents;
 mod cut;
+mod destroy;
 mod directory;
+mod logs;
 mod recovery;
 mod rig;
 mod stacks;

@@ -1,11 +1,11 @@
 //! An account with one cluster, one network, one file system and one service in a stack, and an image of a static busybox in
 //! its registry: what stories of tasks need, and nothing of ours but the emulator.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use aws_sdk_cloudformation::types::StackStatus;
 use fleet_aws::{
-    Place,
+    Account, Place,
     emulator::{Emulator, REQUIREMENTS, Start},
 };
 use fleet_sim::{free_port, venv};
@@ -66,6 +66,13 @@ impl Rig {
             .await;
         let stacks = aws_sdk_cloudformation::Client::new(&config);
         Self { emulator, port, stacks, http: reqwest::Client::new(), _folder: folder }
+    }
+
+    /// The account, as the program has it.
+    pub async fn account(&self) -> Account {
+        let endpoint = Some(self.emulator.endpoint());
+        let place = Place { account: ACCOUNT.to_owned(), region: REGION.to_owned(), endpoint };
+        Account::open(place, Arc::new(fleet_apply::Silent)).await
     }
 
     /// A call of a service that speaks JSON, as `ecs DescribeServices`.

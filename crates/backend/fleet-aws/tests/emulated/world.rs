@@ -135,6 +135,21 @@ impl World {
         self.provider(allowed).apply(change, &ready, &*self.heard).await
     }
 
+    /// Asks for a stack's removal as others would, and waits until that ends, well or not.
+    pub async fn delete_stack(&self, name: &str) {
+        let form = |action: &str| format!("Action={action}&Version=2010-05-15&StackName={name}");
+        let as_whom = "AWS4-HMAC-SHA256 Credential=111122223333/20260101/us-east-1/cloudformation/aws4_request, SignedHeaders=host, Signature=0";
+        let ask = async |action: &str| {
+            let request = reqwest::Client::new().post(self.emulator.endpoint()).header("authorization", as_whom);
+            let request = request.header("content-type", "application/x-www-form-urlencoded");
+            request.body(form(action)).send().await.unwrap().text().await.unwrap()
+        };
+        ask("DeleteStack").await;
+        while ask("DescribeStacks").await.contains("DELETE_IN_PROGRESS") {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    }
+
     /// Requests so far.
     pub async fn asked(&self) -> Vec<String> {
         self.emulator.requests().await.unwrap().into_iter().map(|request| request.action).collect()

@@ -9,15 +9,12 @@ use fleet_derivation::{Derivation, DerivationGraph};
 use fleet_model::Address;
 use fleet_plan::{Desired, Plan, StackSpec, State};
 use fleet_planner::Planning;
-use fleet_stacks::Rendered;
+use fleet_stacks::{BOOTSTRAP, Rendered};
 use serde_json::json;
 
 use crate::{
     cloud,
-    commands::{
-        apply,
-        stack::{self, BOOTSTRAP},
-    },
+    commands::{apply, stack},
     context::{Context, print_json, print_out},
     error::{Failure, Outcome},
     exit::Exit,

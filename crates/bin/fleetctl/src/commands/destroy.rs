@@ -1,6 +1,9 @@
-//! `destroy`: remove an environment's containers and network; with `--purge` also everything it remembers.
+//! `destroy`: remove an environment; with `--purge` also everything it remembers.
+
+mod aws;
 
 use fleet_docker::Purged;
+use fleet_model::model::Target;
 use fleet_store::private_file;
 
 use crate::{
@@ -16,11 +19,19 @@ use crate::{
 /// `fleetctl destroy`.
 ///
 /// # Errors
-/// An engine that does not answer; without a terminal, a missing `--auto-approve`.
+/// An engine or an account that does not answer; without a terminal, a missing `--auto-approve`.
 pub async fn destroy(context: &Context, environment: &str, purge: bool, approved: bool) -> Outcome {
     let prepared = Prepared::new(context, environment)?;
     let _lease = apply::lease(&prepared, "destroy")?;
-    let world = World::connect(context, &prepared).await?;
+    match prepared.environment()?.target {
+        Target::Docker => on_docker(context, &prepared, purge, approved).await,
+        Target::Aws { .. } => aws::destroy(context, &prepared, purge, approved).await,
+    }
+}
+
+async fn on_docker(context: &Context, prepared: &Prepared, purge: bool, approved: bool) -> Outcome {
+    let environment = &prepared.scope.environment;
+    let world = World::connect(context, prepared).await?;
     let failed = |error: fleet_apply::ProviderError| Failure::caused(Exit::Failed, "it could not be removed", &error);
     let found = world.docker.purgeable(purge, &*context.console).await.map_err(failed)?;
     if found.containers.is_empty() && found.networks.is_empty() && found.volumes.is_empty() {

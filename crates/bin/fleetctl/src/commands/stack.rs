@@ -1,7 +1,7 @@
 //! `show stack/NAME`: a template as it would be deployed, from the checked model alone.
 
 use fleet_model::{Address, Kind, model::Target};
-use fleet_stacks::{Bootstrap, MAX_BYTES, MAX_INLINE_BYTES, MAX_RESOURCES, Rendered};
+use fleet_stacks::{BOOTSTRAP, Bootstrap, MAX_BYTES, MAX_INLINE_BYTES, MAX_RESOURCES, Rendered};
 
 use crate::{
     context::{Context, print_out},
@@ -10,9 +10,6 @@ use crate::{
     pipeline::Prepared,
     ui::table::Table,
 };
-
-/// The account's own stack, which no environment has.
-pub const BOOTSTRAP: &str = "bootstrap";
 
 /// Prints a template on stdout, and on stderr what it holds.
 ///

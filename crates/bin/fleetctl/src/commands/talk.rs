@@ -2,18 +2,23 @@
 
 use std::time::{Duration, Instant};
 
+use fleet_aws::{AwsError, Log};
 use fleet_matrix::CallError;
-use fleet_model::{Address, Kind, resolved::Account};
+use fleet_model::{Address, Kind, model::Target, resolved::Account};
 use futures::StreamExt;
 
 use crate::{
+    cloud,
     context::{Context, print_json, print_out},
     error::{Failure, Outcome},
     exit::Exit,
     pipeline::Prepared,
-    ui::out::tell,
-    world::{Outside as _, World},
+    ui::out::{self, tell},
+    world::{Outside as _, World, exit_of},
 };
+
+/// How often is asked for what was printed since.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
 /// What to say.
 pub struct Saying<'a> {
@@ -97,7 +102,7 @@ fn speaker<'p>(prepared: &'p Prepared, given: Option<&str>) -> Result<&'p Accoun
 /// `fleetctl logs`.
 ///
 /// # Errors
-/// An address without a container.
+/// An address without a container; a log that is not there.
 pub async fn logs(context: &Context, environment: &str, address: &str, follow: bool, tail: u32) -> Outcome {
     let address: Address =
         address.parse().map_err(|error| Failure::caused(Exit::Usage, "this is not an address", &error))?;
@@ -106,6 +111,9 @@ pub async fn logs(context: &Context, environment: &str, address: &str, follow: b
             .hint("agents and services have: agent/NAME, service/homeserver"));
     }
     let prepared = Prepared::new(context, environment)?;
+    if matches!(prepared.environment()?.target, Target::Aws { .. }) {
+        return logs_on_aws(context, &prepared, &address, follow, tail).await;
+    }
     let world = World::connect(context, &prepared).await?;
     let container = world.docker.container_name(&address);
     let mut lines = std::pin::pin!(world.docker.engine().logs(&container, follow, Some(tail)));
@@ -117,6 +125,33 @@ pub async fn logs(context: &Context, environment: &str, address: &str, follow: b
         print_out(&format!("{}\n", line.text.trim_end()));
     }
     Ok(Exit::Done)
+}
+
+/// The same on AWS: of all its tasks, the one that runs last.
+async fn logs_on_aws(context: &Context, prepared: &Prepared, address: &Address, follow: bool, tail: u32) -> Outcome {
+    let account = cloud::account(context, prepared).await?;
+    let unread = |why: &str| Failure::new(Exit::Failed, why.to_owned()).hint("`fleetctl status` shows what runs");
+    let Some(mut log) = Log::of(account, &prepared.scope, address) else {
+        return Err(unread(&format!("{address} prints nothing")));
+    };
+    let failed = |error: AwsError| unread_because(address, error);
+    let Some(last) = log.last(tail as usize).await.map_err(failed)? else {
+        return Err(unread(&format!(
+            "there is no log of {address}: it has not run, or its log went with its environment"
+        )));
+    };
+    let print = |lines: Vec<String>| lines.iter().for_each(|line| print_out(&format!("{line}\n")));
+    print(last);
+    while follow && !out::unread() {
+        tokio::time::sleep(LOOK_AGAIN).await;
+        print(log.more().await.map_err(failed)?);
+    }
+    Ok(Exit::Done)
+}
+
+fn unread_because(address: &Address, error: AwsError) -> Failure {
+    let error = error.about(address);
+    Failure::caused(exit_of(&error), format!("the log of {address} cannot be read"), &error)
 }
 
 /// `fleetctl password`: the one place where a derived password is shown, because a person asked for exactly that.

@@ -16,6 +16,8 @@ use std::{
 static STDOUT_IS_TAKEN: AtomicBool = AtomicBool::new(false);
 /// The first thing that went wrong with stdout, unless its reader just went away.
 static LOST: OnceLock<String> = OnceLock::new();
+/// Set once nobody reads stdout any more.
+static UNREAD: AtomicBool = AtomicBool::new(false);
 /// Set once data went to stdout.
 static BEGUN: AtomicBool = AtomicBool::new(false);
 
@@ -43,7 +45,9 @@ pub fn to_stdout(text: &str) {
     let mut stdout = std::io::stdout();
     if let Err(error) = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         // `| head -1` has what it wanted; a full disk has not.
-        if error.kind() != ErrorKind::BrokenPipe {
+        if error.kind() == ErrorKind::BrokenPipe {
+            UNREAD.store(true, Ordering::Relaxed);
+        } else {
             let _ = LOST.set(error.to_string());
         }
     }
@@ -58,6 +62,12 @@ pub fn take_stdout() {
 #[must_use]
 pub fn begun() -> bool {
     BEGUN.load(Ordering::Relaxed)
+}
+
+/// Has the reader of stdout gone away? Who would write for ever ends then.
+#[must_use]
+pub fn unread() -> bool {
+    UNREAD.load(Ordering::Relaxed)
 }
 
 /// Why a part of the output did not arrive, if so.

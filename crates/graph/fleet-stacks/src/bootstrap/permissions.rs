@@ -160,7 +160,7 @@ pub(super) fn apply(settings: &Bootstrap) -> Policy {
         Statement::allow(
             "Vaults",
             &["backup:*"],
-            named(settings, "backup", &["backup-vault:{fleet}-*", "backup-plan:*"]),
+            named(settings, "backup", &["backup-vault:{fleet}-*", "backup-plan:*", "recovery-point:*"]),
         ),
         Statement::allow(
             "Files",
@@ -215,8 +215,10 @@ const NETWORK: [&str; 22] = [
     "ec2:UpdateSecurityGroup*",
 ];
 /// Actions that the service authorization reference lists without a resource type.
-const WITHOUT_RESOURCE: [&str; 20] = [
+const WITHOUT_RESOURCE: [&str; 23] = [
     "backup:CreateBackupPlan",
+    "backup:ListBackupVaults",
+    "cloudformation:ListStacks",
     "ec2:Describe*",
     "ecr:GetAuthorizationToken",
     "ecs:CreateCluster",
@@ -225,6 +227,7 @@ const WITHOUT_RESOURCE: [&str; 20] = [
     "ecs:ListServices",
     "ecs:ListTaskDefinitions",
     "elasticfilesystem:CreateFileSystem",
+    "iam:ListRoles",
     "logs:DeleteResourcePolicy",
     "logs:DescribeLogGroups",
     "logs:DescribeResourcePolicies",

@@ -187,7 +187,7 @@ pub(super) fn log_group(parts: &Parts<'_>, template: &mut Template, role: &str) 
     template.add(
         format!("{role}Logs"),
         LogGroup {
-            log_group_name: format!("/ecs/{}/{}", parts.settings.name(), role.to_lowercase()).into(),
+            log_group_name: crate::log_group(&parts.settings.name(), &role.to_lowercase()).into(),
             retention_in_days: parts.settings.log_days,
         },
     )
