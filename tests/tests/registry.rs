@@ -10,6 +10,7 @@ mod docker_registry;
 
 use std::{
     fs::{self, Permissions},
+    net::{IpAddr, Ipv4Addr, UdpSocket},
     os::unix::fs::PermissionsExt as _,
     path::Path,
     process::Command,
@@ -168,10 +169,22 @@ async fn a_base_comes_from_the_mirror_that_the_environment_names() {
     nonsense.expect(64).says("FLEETCTL_REGISTRY_MIRRORS").says("docker.io=mirror.example:5000/cache");
 }
 
+/// This machine's address on the engine's bridge, which every machine with an engine has: that from which it would speak to a
+/// container there. An engine that made the bridge in this life tells its subnet, and not the address.
+fn bridge_address() -> IpAddr {
+    let subnet = docker(&["network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Subnet}}"]);
+    let (network, _) = subnet.split_once('/').expect("a subnet");
+    let network: Ipv4Addr = network.parse().expect("an address");
+    let [a, b, c, _] = network.octets();
+    let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
+    socket.connect((Ipv4Addr::new(a, b, c, 2), 9)).expect("a way to the bridge");
+    socket.local_addr().expect("an address").ip()
+}
+
 #[tokio::test]
 async fn a_registry_with_a_certificate_of_the_house_is_spoken_to_where_ssl_cert_file_names_its_ca() {
-    // TLS is spoken beyond loopback only; the engine's bridge is an address that every machine with an engine has.
-    let address = docker(&["network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}"]);
+    // TLS is spoken beyond loopback only.
+    let address = bridge_address().to_string();
     let folder = tempfile::tempdir().expect("a folder");
     let Authority { ca, http } = Authority::for_address(folder.path(), &address);
     let registry = DockerRegistry::at(&address, folder, ("", &http));
