@@ -178,6 +178,18 @@ impl Fleet {
         output
     }
 
+    /// Calls that wrote something, as `--events` of a command has them.
+    ///
+    /// # Panics
+    /// Without such a file.
+    #[must_use]
+    pub fn writes(&self, events: &str) -> Vec<String> {
+        let events = fs::read_to_string(self.path(events)).expect("events");
+        let events = events.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+        let writes = events.filter(|event| event["event"] == "call" && event["write"] == true);
+        writes.map(|event| event["call"].as_str().unwrap_or_default().to_owned()).collect()
+    }
+
     /// Everything that was printed so far.
     #[must_use]
     pub fn transcript(&self) -> Vec<String> {

@@ -48,10 +48,7 @@ impl Rehearsal {
 
     /// Calls of the last apply that wrote something.
     fn writes(&self) -> Vec<String> {
-        let events = fs::read_to_string(self.fleet.path("events")).expect("events");
-        let events = events.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
-        let writes = events.filter(|event| event["event"] == "call" && event["write"] == true);
-        writes.map(|event| event["call"].as_str().unwrap_or_default().to_owned()).collect()
+        self.fleet.writes("events")
     }
 
     /// The one container of an agent.

@@ -47,6 +47,25 @@ impl Account {
         Ok(Arc::new(Told { store: builder.build()?, bucket: name.to_owned(), events: Arc::clone(&self.events) }))
     }
 
+    /// A bucket where everything else of the account is.
+    pub(crate) fn own_bucket(&self, name: &str) -> Result<Arc<dyn ObjectStore>> {
+        self.bucket(name, self.place.endpoint.as_deref())
+    }
+
+    /// The config bucket of an environment, for what an error is about; `None` while its stack does not stand.
+    ///
+    /// # Errors
+    /// A call that fails.
+    pub(crate) async fn config_bucket(
+        &self,
+        scope: &Scope,
+        about: &Address,
+    ) -> std::result::Result<Option<Arc<dyn ObjectStore>>, ProviderError> {
+        let outputs = self.outputs_of(scope, &scope.environment).await.map_err(|error| error.about(about))?;
+        let Some(name) = outputs.get(BUCKET_OUTPUT) else { return Ok(None) };
+        self.own_bucket(name).map(Some).map_err(|error| failed(about, error.to_string()))
+    }
+
     /// The config bucket of an environment and its fleet secret; `None` while its stacks do not stand.
     ///
     /// # Errors
@@ -55,23 +74,21 @@ impl Account {
         &self,
         scope: &Scope,
     ) -> std::result::Result<Option<(Arc<dyn ObjectStore>, FleetSecret)>, ProviderError> {
-        let environment = &scope.environment;
-        let about = Address::new(Kind::Stack, environment);
-        let failed =
-            |why: String| ProviderError::Failed { address: about.clone(), why, help: None, last_lines: Vec::new() };
-        let output = async |stack: &str, output: &str| {
-            let outputs = self.outputs_of(scope, stack).await.map_err(|error| error.about(&about))?;
-            Ok::<_, ProviderError>(outputs.get(output).cloned())
-        };
-        let Some(bucket) = output(environment, BUCKET_OUTPUT).await? else { return Ok(None) };
-        let Some(secret) = output(&format!("{environment}-data"), SECRET_OUTPUT).await? else { return Ok(None) };
-        let secret = self.fleet_secret(&secret).await.map_err(|error| match error {
+        let about = Address::new(Kind::Stack, &scope.environment);
+        let Some(bucket) = self.config_bucket(scope, &about).await? else { return Ok(None) };
+        let data = self.outputs_of(scope, &format!("{}-data", scope.environment)).await;
+        let data = data.map_err(|error| error.about(&about))?;
+        let Some(secret) = data.get(SECRET_OUTPUT) else { return Ok(None) };
+        let secret = self.fleet_secret(secret).await.map_err(|error| match error {
             SecretError::Aws(error) => error.about(&about),
-            other => failed(other.to_string()),
+            other => failed(&about, other.to_string()),
         })?;
-        let bucket = self.bucket(&bucket, self.place.endpoint.as_deref()).map_err(|error| failed(error.to_string()))?;
         Ok(Some((bucket, secret)))
     }
+}
+
+fn failed(about: &Address, why: String) -> ProviderError {
+    ProviderError::Failed { address: about.clone(), why, help: None, last_lines: Vec::new() }
 }
 
 /// The SDK's credentials for `object_store`; the SDK renews them.

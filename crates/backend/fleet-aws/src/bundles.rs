@@ -11,7 +11,7 @@ impl Account {
     /// # Errors
     /// A call that fails.
     pub(crate) async fn ensure_bundle(&self, bucket: &str, key: &str, bundle: &Bundle) -> Result<bool> {
-        let (bucket, key) = (self.bucket(bucket, self.place.endpoint.as_deref())?, Path::from(key));
+        let (bucket, key) = (self.own_bucket(bucket)?, Path::from(key));
         match bucket.head(&key).await {
             Ok(_) => return Ok(false),
             // Without leave to list the bucket, S3 says "forbidden" of what is not there.

@@ -16,7 +16,7 @@ use object_store::{
     path::Path,
 };
 
-use crate::{account::Account, bucket::BUCKET_OUTPUT};
+use crate::account::Account;
 
 /// The object's own word for the derivation that it was made of, without S3's `x-amz-meta-`.
 const DERIVATION: &str = "fleet-derivation";
@@ -42,10 +42,7 @@ impl DirectoryProvider {
 
     /// The config bucket; `None` while the environment's stack does not stand.
     async fn bucket(&self) -> Result<Option<Arc<dyn ObjectStore>>, ProviderError> {
-        let outputs = self.account.outputs_of(&self.scope, &self.scope.environment).await;
-        let outputs = outputs.map_err(|error| error.about(&directory::address()))?;
-        let Some(name) = outputs.get(BUCKET_OUTPUT) else { return Ok(None) };
-        self.account.bucket(name, self.account.place.endpoint.as_deref()).map(Some).map_err(|error| failed(&error))
+        self.account.config_bucket(&self.scope, &directory::address()).await
     }
 }
 

@@ -63,9 +63,8 @@ impl Teardown {
 
     async fn found(&self, found: &mut Vec<Thing>) -> Result<(), AwsError> {
         let environment = &self.scope.environment;
-        if self.account.has_stack(&self.scope, environment).await? {
+        if let Some(outputs) = self.account.outputs_if_ours(&self.scope, environment).await? {
             found.push(thing("stack", environment.clone()));
-            let outputs = self.account.outputs_of(&self.scope, environment).await?;
             found.extend(outputs.get(BUCKET_OUTPUT).map(|bucket| thing("bucket", bucket.clone())));
         } else {
             // As long as it stands, roles are those of agents above, or go with it.
@@ -79,8 +78,7 @@ impl Teardown {
         if !self.purge {
             return Ok(());
         }
-        if self.account.has_stack(&self.scope, &self.data()).await? {
-            let data = self.account.outputs_of(&self.scope, &self.data()).await?;
+        if let Some(data) = self.account.outputs_if_ours(&self.scope, &self.data()).await? {
             if let Some(files) = data.get(FILE_SYSTEM) {
                 let folders = self.account.access_points(files).await?.len();
                 found.push(thing("file-system", format!("{files}, with {folders} access points")));
@@ -93,7 +91,7 @@ impl Teardown {
             found.extend(data.get(SECRET_OUTPUT).map(|secret| thing("secret", secret.clone())));
             found.push(thing("stack", self.data()));
         }
-        if self.account.has_stack(&self.scope, SHARED).await? && self.others().await?.is_empty() {
+        if self.has(SHARED).await? && self.others().await?.is_empty() {
             found.extend(self.repositories().await?.into_iter().map(|name| thing("repository", name)));
             found.push(thing("stack", SHARED.to_owned()));
         }
@@ -126,10 +124,8 @@ impl Teardown {
         let address = Address::new(Kind::Stack, self.data());
         let failed = |error: AwsError| error.about(&address);
         let progress = |what: String| events.emit(Event::Progress { address: address.clone(), what });
-        if !self.account.has_stack(&self.scope, &address.name).await.map_err(failed)? {
-            return Ok(());
-        }
-        let data = self.account.outputs_of(&self.scope, &address.name).await.map_err(failed)?;
+        let data = self.account.outputs_if_ours(&self.scope, &address.name).await.map_err(failed)?;
+        let Some(data) = data else { return Ok(()) };
         if let Some(vault) = data.get(VAULT) {
             let points = self.account.remove_vault(vault).await.map_err(failed)?;
             progress(format!("removed backup vault {vault} with {points} recovery points"));
@@ -152,9 +148,7 @@ impl Teardown {
     async fn remove_shared(&self, events: &dyn Events) -> Result<(), ProviderError> {
         let address = Address::new(Kind::Stack, SHARED);
         let failed = |error: AwsError| error.about(&address);
-        if !self.account.has_stack(&self.scope, SHARED).await.map_err(failed)?
-            || !self.others().await.map_err(failed)?.is_empty()
-        {
+        if !self.has(SHARED).await.map_err(failed)? || !self.others().await.map_err(failed)?.is_empty() {
             return Ok(());
         }
         let repositories = self.repositories().await.map_err(failed)?;
@@ -174,8 +168,7 @@ impl Teardown {
     async fn left(&self) -> Result<Vec<Kept>, AwsError> {
         let (environment, whole) = (&self.scope.environment, self.scope.whole());
         let mut left = Vec::new();
-        if self.account.has_stack(&self.scope, &self.data()).await? {
-            let data = self.account.outputs_of(&self.scope, &self.data()).await?;
+        if let Some(data) = self.account.outputs_if_ours(&self.scope, &self.data()).await? {
             let named = |output: &str| data.get(output).cloned().unwrap_or_default();
             let folders = match data.get(FILE_SYSTEM) {
                 Some(files) => self.account.access_points(files).await?,
@@ -191,7 +184,7 @@ impl Teardown {
                 format!("a later apply finds it again; `fleetctl destroy --purge -e {environment}` removes it"),
             ));
         }
-        if self.account.has_stack(&self.scope, SHARED).await? {
+        if self.has(SHARED).await? {
             let others = self.others().await?;
             let why = if others.is_empty() {
                 format!("`fleetctl destroy --purge -e {environment}` removes it")
@@ -203,7 +196,7 @@ impl Teardown {
                 why,
             ));
         }
-        if self.account.has_stack(&self.scope, BOOTSTRAP).await? {
+        if self.has(BOOTSTRAP).await? {
             left.push(kept(format!("stack/{BOOTSTRAP}"), "it is the administrator's, who deployed it".to_owned()));
         }
         for prefix in ["/aws/ecs/containerinsights/", "/ecs/", "/fleet/"] {
@@ -216,6 +209,10 @@ impl Teardown {
             "AWS keeps them; they cost nothing and hold no secret".to_owned(),
         ));
         Ok(left)
+    }
+
+    async fn has(&self, stack: &str) -> Result<bool, AwsError> {
+        Ok(self.account.outputs_if_ours(&self.scope, stack).await?.is_some())
     }
 
     async fn others(&self) -> Result<Vec<String>, AwsError> {

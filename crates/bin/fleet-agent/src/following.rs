@@ -2,7 +2,7 @@
 //! as on a volume, which [`crate::directory`] reads.
 
 use std::{
-    fs, io,
+    io,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -11,6 +11,7 @@ use crate::{
     aws::{Object, Place, Version},
     delivery::variable,
     directory::POINTER,
+    folder::Folder,
     log,
     settings::InputError,
 };
@@ -68,27 +69,21 @@ impl Followed {
     /// The version, then the pointer to it; then the former version goes.
     fn take(&mut self, Version { tag, bytes }: Version) -> io::Result<()> {
         let file = format!("people.{}.json", blake3::hash(&bytes).to_hex());
-        fs::create_dir_all(&self.folder)?;
-        self.place(&file, &bytes)?;
-        self.place(POINTER, file.as_bytes())?;
+        let folder = Folder::ensure(&self.folder, None, 0o755)?;
+        folder.write(&file, &bytes, 0o444)?;
+        folder.write(POINTER, file.as_bytes(), 0o444)?;
         let former = self.file.replace(file.clone()).filter(|former| *former != file);
         self.tag = tag;
         // It is small, and the container's own: that it stays harms nobody.
-        drop(former.map(|former| fs::remove_file(self.folder.join(former))));
+        drop(former.map(|former| folder.remove(&former)));
         Ok(())
-    }
-
-    /// As a whole or not at all.
-    fn place(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        let next = self.folder.join(format!("{name}.next"));
-        fs::write(&next, bytes)?;
-        fs::rename(next, self.folder.join(name))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::{
+        fs,
         io::{BufRead as _, BufReader, Write as _},
         net::TcpListener,
         sync::mpsc,

@@ -2,7 +2,10 @@
 //!
 //! A run may end at any call: a stack that is being removed is waited for, one that could not be removed is removed again.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use fleet_apply::{Events, ProviderError, Scope};
 use fleet_model::{Address, Kind};
@@ -21,16 +24,18 @@ const TRIES: usize = 3;
 /// How often is looked whether something was put into a bucket that is about to go: the manager writes as long as it runs.
 const REFILLED: Duration = Duration::from_secs(5);
 
+/// What a stack tells of itself.
+pub(crate) type Outputs = BTreeMap<String, String>;
 /// What a stack has, by type and by the id that AWS gave it.
 pub(crate) type Resources = Vec<(String, String)>;
 
 impl Account {
-    /// Does a stack of this environment stand, or anything of it? `name` is its name in addresses.
+    /// Outputs of a stack of this environment; `None` where there is nothing of it. `name` is its name in addresses.
     ///
     /// # Errors
     /// A call that fails; a stack of that name which is not this environment's.
-    pub(crate) async fn has_stack(&self, scope: &Scope, name: &str) -> Result<bool, AwsError> {
-        Ok(self.our_stack(scope, name).await?.is_some())
+    pub(crate) async fn outputs_if_ours(&self, scope: &Scope, name: &str) -> Result<Option<Outputs>, AwsError> {
+        Ok(self.our_stack(scope, name).await?.map(|(stood, _)| stood.stack.outputs))
     }
 
     async fn our_stack(&self, scope: &Scope, name: &str) -> Result<Option<(Stood, bool)>, AwsError> {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use fleet_apply::{Applied, Provider, ProviderError, Ready, Scope, Secrets};
+use fleet_apply::{Applied, Provider, ProviderError, Ready};
 use fleet_aws::{AgentProvider, emulator::Fault};
 use fleet_derivation::{Derivation, Hash, Input};
 use fleet_model::{Address, Kind, model::Size};
@@ -11,7 +11,6 @@ use fleet_plan::{
     Action, Change, ContainerSpec, Content, Desired, Health, HealthProbe, PlacedFile, RunState, SecretUse, State,
     VolumeMount,
 };
-use fleet_secret::{FleetSecret, Secret};
 use fleet_stacks::{
     agent_service::{AgentPlan, agent_service},
     data, environment, shared,
@@ -19,7 +18,7 @@ use fleet_stacks::{
 
 use crate::{
     rig::{engine, push_box},
-    world::{CHANGED, DIGEST, UNCHANGED, World, changed},
+    world::{CHANGED, DIGEST, UNCHANGED, World, changed, secrets},
 };
 
 const ANN: &str = "ann.lee";
@@ -59,12 +58,7 @@ impl Agents {
     }
 
     fn provider(&self) -> AgentProvider {
-        let scope = Scope {
-            fleet: self.world.fleet.clone(),
-            environment: "dev".to_owned(),
-            domain: "anycompany.corp".to_owned(),
-        };
-        AgentProvider::new(self.world.account.clone(), scope)
+        AgentProvider::new(self.world.account.clone(), self.world.scope())
     }
 
     async fn observe(&self) -> State {
@@ -122,10 +116,7 @@ impl Agents {
 
     async fn carry_out(&self, change: &Change) -> Result<Applied, ProviderError> {
         let outputs = BTreeMap::from([(Hash::of(b"image"), self.digest.clone())]);
-        let secrets = Secrets {
-            fleet: FleetSecret::new(Secret::new(b"not the one of this account".to_vec())).unwrap(),
-            operator: BTreeMap::new(),
-        };
+        let secrets = secrets();
         let ready = Ready { outputs: &outputs, secrets: &secrets };
         self.provider().apply(change, &ready, &*self.world.heard).await
     }

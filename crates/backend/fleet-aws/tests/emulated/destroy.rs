@@ -15,12 +15,8 @@ use crate::{
 /// More calls than removing an environment takes.
 const CALLS: usize = 200;
 
-fn scope(world: &World) -> Scope {
-    Scope { fleet: world.fleet.clone(), environment: "dev".to_owned(), domain: "anycompany.corp".to_owned() }
-}
-
 fn teardown(world: &World, purge: bool) -> Teardown {
-    Teardown::new(world.account.clone(), scope(world), purge)
+    Teardown::new(world.account.clone(), world.scope(), purge)
 }
 
 async fn kinds(teardown: &Teardown) -> Vec<&'static str> {
@@ -33,7 +29,7 @@ async fn kept(teardown: &Teardown) -> Vec<String> {
 
 /// Writes something twice, and removes it: three versions.
 async fn fill(world: &World) {
-    let Some((bucket, _)) = world.account.bucket_and_secret(&scope(world)).await.unwrap() else { panic!("no bucket") };
+    let Some((bucket, _)) = world.account.bucket_and_secret(&world.scope()).await.unwrap() else { panic!("no bucket") };
     let path = Path::from("manager/work/a & <b>.json");
     for text in ["one", "two"] {
         bucket.put(&path, text.into()).await.unwrap();
@@ -127,7 +123,7 @@ async fn the_last_environment_takes_images_along_and_nothing_of_another_fleet() 
     world.apply(&data(&world.settings()).unwrap()).await.unwrap();
     world.fleet = "a".to_owned();
     // `dev-dev-data` of the fleet `a` is called as `dev-data` of the fleet `a-dev`.
-    let theirs = Scope { environment: "dev-dev".to_owned(), ..scope(&world) };
+    let theirs = Scope { environment: "dev-dev".to_owned(), ..world.scope() };
     let error = Teardown::new(world.account.clone(), theirs, true).survey().await.unwrap_err();
     assert!(error.to_string().contains("is of another fleet"), "{error}");
 

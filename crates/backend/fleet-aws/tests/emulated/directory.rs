@@ -2,33 +2,23 @@
 
 use std::collections::BTreeMap;
 
-use fleet_apply::{Applied, Provider, ProviderError, Ready, Scope, Secrets};
+use fleet_apply::{Applied, Provider, ProviderError, Ready};
 use fleet_aws::{DirectoryProvider, emulator::Fault};
 use fleet_derivation::Hash;
 use fleet_model::{Address, Kind};
 use fleet_plan::{Change, Desired, DirectorySpec, Observed, directory};
-use fleet_secret::{FleetSecret, Secret};
 use fleet_sim::contract::{change, is_right};
 use fleet_stacks::{data, environment, shared};
 
-use crate::world::{CHANGED, UNCHANGED, World};
-
-fn scope(world: &World) -> Scope {
-    Scope { fleet: world.fleet.clone(), environment: "dev".to_owned(), domain: "anycompany.corp".to_owned() }
-}
+use crate::world::{CHANGED, UNCHANGED, World, secrets};
 
 fn provider(world: &World) -> DirectoryProvider {
-    DirectoryProvider::new(world.account.clone(), scope(world))
+    DirectoryProvider::new(world.account.clone(), world.scope())
 }
 
 fn document(text: &str) -> Desired {
     let image = Address::new(Kind::Image, "homeserver");
     Desired::Directory(DirectorySpec { document: text.to_owned(), image, image_hash: Hash::of(b"image") })
-}
-
-fn secrets() -> Secrets {
-    let fleet = FleetSecret::new(Secret::new(b"not the one of this account".to_vec())).unwrap();
-    Secrets { fleet, operator: BTreeMap::new() }
 }
 
 /// An account with the stacks of an environment, and its directory.
@@ -79,7 +69,7 @@ impl Directory {
     }
 
     async fn object(&self) -> String {
-        let outputs = self.world.account.outputs_of(&scope(&self.world), "dev").await.unwrap();
+        let outputs = self.world.account.outputs_of(&self.world.scope(), "dev").await.unwrap();
         format!("/{}/{}", outputs["ConfigBucket"], directory::OBJECT)
     }
 }

@@ -79,10 +79,13 @@ impl World {
         Self { emulator, account, heard, fleet: "anycompany".to_owned(), _folder: folder }
     }
 
+    /// Its one environment.
+    pub fn scope(&self) -> Scope {
+        Scope { fleet: self.fleet.clone(), environment: "dev".to_owned(), domain: "anycompany.corp".to_owned() }
+    }
+
     pub fn provider(&self, allowed: &[&str]) -> StackProvider {
-        let scope =
-            Scope { fleet: self.fleet.clone(), environment: "dev".to_owned(), domain: "anycompany.corp".to_owned() };
-        StackProvider::new(self.account.clone(), scope, allowed.iter().map(|id| (*id).to_owned()).collect())
+        StackProvider::new(self.account.clone(), self.scope(), allowed.iter().map(|id| (*id).to_owned()).collect())
     }
 
     pub fn settings(&self) -> Settings {
@@ -127,10 +130,7 @@ impl World {
 
     pub async fn carry_out(&self, change: &Change, allowed: &[&str]) -> Result<Applied, ProviderError> {
         let outputs = BTreeMap::from([(Hash::of(b"image"), DIGEST.to_owned())]);
-        let secrets = Secrets {
-            fleet: FleetSecret::new(Secret::new(b"not the one of this account".to_vec())).unwrap(),
-            operator: BTreeMap::new(),
-        };
+        let secrets = secrets();
         let ready = Ready { outputs: &outputs, secrets: &secrets };
         self.provider(allowed).apply(change, &ready, &*self.heard).await
     }
@@ -154,6 +154,12 @@ impl World {
     pub async fn asked(&self) -> Vec<String> {
         self.emulator.requests().await.unwrap().into_iter().map(|request| request.action).collect()
     }
+}
+
+/// What an operator has: no secret of this account.
+pub fn secrets() -> Secrets {
+    let fleet = FleetSecret::new(Secret::new(b"not the one of this account".to_vec())).unwrap();
+    Secrets { fleet, operator: BTreeMap::new() }
 }
 
 pub fn address(name: &str) -> Address {
