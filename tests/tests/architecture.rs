@@ -3,6 +3,8 @@
 //! Every rule is a function from manifests or sources to sentences, each naming a place and what to do; one test per rule
 //! shows that the workspace keeps it and that a small bad sample does not. No rule has a list of exceptions.
 
+use std::collections::BTreeSet;
+
 use fleet_tests::sources::{Dependency, Manifest, Source, functions, manifests, sources, used_paths, words, workspace};
 
 type Any = anyhow::Result<()>;
@@ -383,6 +385,36 @@ fn files_and_functions_are_short() -> Any {
     assert_eq!(too_long(&in_crate("bin", &function(71))).len(), 1);
     assert!(too_long(&in_crate("bin", &function(70))).is_empty());
     holds(too_long(&sources()?));
+    Ok(())
+}
+
+/// Packages that the program is compiled with other features than the tests: `./tests/run` would compile each twice, and all
+/// that stands on it.
+fn compiled_twice(program: &str, tests: &str) -> Vec<String> {
+    // What was listed before bears a mark.
+    let packages = |listed: &str| -> BTreeSet<String> {
+        listed.lines().map(|line| line.trim_end_matches(" (*)").to_owned()).collect()
+    };
+    let other = packages(tests);
+    let told = |line: &String| format!("{line}: the tests have it with other features; list all of them in Cargo.toml's [workspace.dependencies]");
+    packages(program).iter().filter(|line| !other.contains(*line)).map(told).collect()
+}
+
+fn cargo_tree(arguments: &[&str]) -> anyhow::Result<String> {
+    let mut cargo = std::process::Command::new(env!("CARGO"));
+    cargo.current_dir(workspace()).args(["tree", "--locked", "--prefix", "none", "--format", "{p} {f}"]).args(arguments);
+    let output = cargo.output()?;
+    anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+#[test]
+fn nothing_is_compiled_twice() -> Any {
+    assert_eq!(compiled_twice("a v1.0.0 fs\nb v2.0.0 \n", "a v1.0.0 fs,net\nb v2.0.0  (*)\n").len(), 1);
+    let program = cargo_tree(&["--package", "fleetctl", "--edges", "normal,build"])?;
+    let tests = cargo_tree(&["--workspace", "--edges", "normal,build,dev"])?;
+    assert!(program.lines().count() > 100, "{program}");
+    holds(compiled_twice(&program, &tests));
     Ok(())
 }
 

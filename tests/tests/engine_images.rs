@@ -174,6 +174,68 @@ fn what_an_engine_built_is_written_to_a_layout_and_stood_on_and_said_to_be_such(
 }
 
 #[test]
+fn a_base_that_the_engine_has_is_pinned_and_taken_out_of_it_once() {
+    let fleet = Fleet::of_files("engine-base");
+    let name = format!("{}-base:1", fleet.name);
+    let import = |words: &str| {
+        let folder = fleet.path("../import");
+        fs::create_dir_all(&folder).expect("a folder");
+        fs::write(folder.join("words.txt"), words).expect("a file");
+        let tar = fleet.path("../import.tar");
+        let made = Command::new("tar").arg("-cf").arg(&tar).arg("-C").arg(&folder).arg("words.txt").status();
+        assert!(made.expect("tar runs").success());
+        docker(&["import", "--change", "ENV TOLD=yes", &tar.to_string_lossy(), &name]);
+    };
+    let _gone = Untag(name.clone());
+    let from = "    image \"homeserver\" {\n";
+    fleet.edit("fleet.kdl", from, &format!("{from}        base \"engine:{name}\"\n"));
+
+    // Nothing of that name: said, and nothing is written.
+    let before = fs::read_to_string(fleet.path("fleet.lock")).ok();
+    fleet.run(&["lock", "homeserver"]).expect(1).says(&format!("the engine has no image {name}; pull, load or build it"));
+    assert_eq!(fs::read_to_string(fleet.path("fleet.lock")).ok(), before);
+
+    import("first\n");
+    fleet.run(&["lock", "homeserver"]).expect(0);
+    let lock = fs::read_to_string(fleet.path("fleet.lock")).expect("a lock file");
+    assert!(lock.contains(&format!("engine:{name}")), "{lock}");
+    let out = fleet.path("../out");
+    let to = format!("oci:{}", out.display());
+    without_engine(&fleet, &["build", "homeserver", "--to", &to])
+        .expect(69)
+        .says(&format!("image homeserver stands on engine:{name}, which an engine has"));
+    fleet.run(&["build", "homeserver", "--to", &to]).expect(0);
+    let config = parsed(&skopeo(&["inspect", "--config", &format!("{to}:homeserver")]));
+    let variables = config["config"]["Env"].as_array().expect("variables");
+    assert!(variables.contains(&json!("TOLD=yes")), "the base's own settings: {config}");
+    let layers = config["rootfs"]["diff_ids"].as_array().expect("layers");
+    assert_eq!(layers[0], inspected(&name)["RootFS"]["Layers"][0], "the engine's layer is the first");
+
+    // From now on no engine is asked, whatever it has under that name.
+    import("second\n");
+    fs::write(fleet.path("images/app/deep/words.txt"), "other words\n").expect("a file");
+    without_engine(&fleet, &["build", "homeserver", "--to", &to]).expect(0);
+    // An empty store takes it from the engine: what is there now is not what was pinned.
+    fs::remove_dir_all(fleet.path(".fleet")).expect("the store goes");
+    fleet
+        .run(&["build", "homeserver", "--to", &to])
+        .expect(1)
+        .says(&format!("engine:{name} is sha256:"))
+        .says("run `fleetctl lock` if that is meant");
+    fleet.run(&["lock", "homeserver"]).expect(0);
+    fleet.run(&["build", "homeserver", "--to", &to]).expect(0);
+}
+
+/// Removes an image's name from the engine, however a story ends.
+struct Untag(String);
+
+impl Drop for Untag {
+    fn drop(&mut self) {
+        drop(Command::new("docker").args(["image", "rm", "--force", &self.0]).output());
+    }
+}
+
+#[test]
 fn without_an_engine_it_is_said_what_needs_one_and_a_check_that_fails_lets_nothing_out() {
     let fleet = fleet("engine-none");
     let out = fleet.path("../out");

@@ -448,7 +448,7 @@ class Gateway:
             return await self.app(scope, again, send)
         if fault == "lose":
             await self.app(scope, again, nobody)
-        return await bad_answer(send, fault)
+        return await bad_answer(send, scope, fault)
 
     def write(self, action, by_task):
         self.log.write(json.dumps({"action": action, "by_task": by_task}) + "\n")
@@ -472,11 +472,26 @@ async def nobody(_):
     """An answer that does not arrive."""
 
 
-async def bad_answer(send, fault):
-    """Throttling as CloudFormation words it; else an error of the service, as after an answer that was lost."""
-    status, code = (400, "Throttling") if fault == "throttle" else (500, "InternalFailure")
-    error = f"<ErrorResponse><Error><Type>Sender</Type><Code>{code}</Code><Message>as asked for</Message></Error></ErrorResponse>"
-    await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", b"text/xml")]})
+# Status, code and message. The last two as services with a JSON protocol word them (IAM user guide, "Troubleshoot Signature
+# Version 4").
+BAD_ANSWERS = {
+    "throttle": (400, "Throttling", "as asked for"),
+    "fail": (500, "InternalFailure", "as asked for"),
+    "lose": (500, "InternalFailure", "as asked for"),
+    "expire": (400, "ExpiredTokenException", "The security token included in the request is expired"),
+    "skew": (400, "InvalidSignatureException", "Signature expired: 20260101T000000Z is now earlier than 20260101T010000Z"),
+}
+
+
+async def bad_answer(send, scope, fault):
+    """In the protocol of who asks: JSON, or that of CloudFormation."""
+    status, code, message = BAD_ANSWERS[fault]
+    if any(name.lower() == b"x-amz-target" for name, _ in scope["headers"]):
+        kind, error = b"application/x-amz-json-1.1", json.dumps({"__type": code, "message": message})
+    else:
+        error = f"<ErrorResponse><Error><Type>Sender</Type><Code>{code}</Code><Message>{message}</Message></Error></ErrorResponse>"
+        kind = b"text/xml"
+    await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", kind)]})
     await send({"type": "http.response.body", "body": error.encode()})
 
 

@@ -112,6 +112,10 @@ pub enum Fault {
     Fail,
     /// It was done, and an error comes back.
     Lose,
+    /// Nothing was done: the credentials have run out.
+    Expire,
+    /// Nothing was done: the time in the signature is not AWS's.
+    Skew,
 }
 
 impl Fault {
@@ -120,6 +124,8 @@ impl Fault {
             Self::Throttle => "throttle",
             Self::Fail => "fail",
             Self::Lose => "lose",
+            Self::Expire => "expire",
+            Self::Skew => "skew",
         }
     }
 }

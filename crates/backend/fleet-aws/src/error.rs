@@ -19,6 +19,9 @@ const BAD_CREDENTIALS: [&str; 9] = [
 ];
 /// A machine whose clock is wrong.
 const BAD_CLOCK: [&str; 2] = ["RequestExpired", "RequestTimeTooSkewed"];
+/// What services say under the code of a wrong signature when it was the time in it that was wrong (IAM user guide,
+/// "Troubleshoot Signature Version 4").
+const OUT_OF_TIME: [&str; 2] = ["Signature expired", "Signature not yet current"];
 /// Too many calls, still after every attempt.
 const THROTTLED: [&str; 5] =
     ["RequestLimitExceeded", "ServiceUnavailable", "SlowDown", "Throttling", "ThrottlingException"];
@@ -119,8 +122,8 @@ impl AwsError {
     pub(crate) fn by_code(call: &'static str, code: String, why: String) -> Self {
         let is = |codes: &[&str]| codes.contains(&code.as_str());
         match () {
+            () if is(&BAD_CLOCK) || OUT_OF_TIME.iter().any(|words| why.contains(words)) => Self::BadClock { why },
             () if is(&BAD_CREDENTIALS) => Self::BadCredentials { why },
-            () if is(&BAD_CLOCK) => Self::BadClock { why },
             () if is(&THROTTLED) => Self::Throttled { call, why },
             () if code.starts_with("AccessDenied") || code == "UnauthorizedOperation" => Self::Denied { call, why },
             () => Self::Refused { call, code, why },
@@ -182,4 +185,25 @@ pub(crate) fn last_cause(error: &(dyn std::error::Error + 'static)) -> String {
         at = next;
     }
     at.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_clock_is_told_from_wrong_credentials() {
+        let early = "Signature not yet current: 20260101T010000Z is still later than 20260101T000000Z";
+        for (code, why, clock) in [
+            ("InvalidSignatureException", early, true),
+            ("SignatureDoesNotMatch", "Signature expired: 20260101T000000Z is now earlier than 20260101T010000Z", true),
+            ("RequestTimeTooSkewed", "The difference between the request time and the current time is too large.", true),
+            ("SignatureDoesNotMatch", "The request signature we calculated does not match the signature you provided.", false),
+            ("ExpiredTokenException", "The security token included in the request is expired", false),
+        ] {
+            let error = AwsError::by_code("DescribeStacks", code.to_owned(), why.to_owned());
+            assert_eq!(matches!(error, AwsError::BadClock { .. }), clock, "{error}");
+            assert_eq!(matches!(error, AwsError::BadCredentials { .. }), !clock, "{error}");
+        }
+    }
 }

@@ -215,7 +215,11 @@ impl Pushing<'_> {
     /// is mounted from its own repository, where it is there: registries without mounts answer with the upload.
     async fn open(&self, blob: &BlobRef, small: bool) -> Result<Opened, Trouble> {
         let own = self.session.place.repository.clone();
-        let from = if small { vec![own.clone()] } else { self.mounts(blob) };
+        let from = match blob.inline {
+            Some(_) => Vec::new(),
+            None if small => vec![own.clone()],
+            None => self.mounts(blob),
+        };
         let mut opened = None;
         for repository in &from {
             let query = url::form_urlencoded::Serializer::new(String::new())

@@ -2,21 +2,27 @@
 //! then manifests that others name and statements with their list, then the manifest that has the tag. Until that last
 //! request nothing is visible, and whoever sees the tag finds the statements, too.
 
-use std::sync::{
-    Mutex, PoisonError,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
+use std::{
+    pin::pin,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
 };
 
 use fleet_oci::{
     Digest,
     upload::{BlobRef, Upload},
 };
-use futures::{StreamExt as _, TryStreamExt as _, future::try_join, stream};
+use futures::{
+    FutureExt as _, StreamExt as _, TryStreamExt as _,
+    future::{BoxFuture, Either, Shared, select, try_join},
+    stream,
+};
 use reqwest::{
     Method, Response, StatusCode,
     header::{CONTENT_TYPE, HeaderValue},
 };
-use tokio::sync::OnceCell;
 
 use crate::{
     blob::{Left, Source},
@@ -63,9 +69,22 @@ impl Client {
         );
         pushing.run(upload).await?;
         let mut pushed = pushing.pushed.into_inner().unwrap_or_else(PoisonError::into_inner);
-        pushed.requests = requests.into_inner();
+        pushed.requests = requests.load(Ordering::Relaxed);
         Ok(pushed)
     }
+}
+
+type Statements<'a> = Shared<BoxFuture<'a, Arc<[Upload]>>>;
+
+/// What a look at the tag led to.
+enum Begun {
+    /// Nothing yet; the tag holds this image, which is another.
+    Nothing {
+        /// Its manifest.
+        former: Option<Digest>,
+    },
+    /// All was sent that the tag's manifest needs.
+    AllBeside(Result<(), Trouble>),
 }
 
 /// One push.
@@ -75,8 +94,8 @@ pub(crate) struct Pushing<'a> {
     pub source: &'a dyn Source,
     pub session: Session<'a>,
     pushed: Mutex<Pushed>,
-    /// What is said about the image, once somebody asked.
-    statements: OnceCell<Vec<Upload>>,
+    /// What is said about the image: made when somebody first waits for it.
+    statements: Statements<'a>,
     /// The repository's statements are listed under tags.
     pub lists: AtomicBool,
 }
@@ -110,8 +129,8 @@ impl<'a> Pushing<'a> {
             requests: 0,
             notices: Vec::new(),
         };
-        let (pushed, statements, lists) = (Mutex::new(pushed), OnceCell::new(), AtomicBool::new(false));
-        Self { client, target, source, session, pushed, statements, lists }
+        let statements = source.statements().map(Arc::from).boxed().shared();
+        Self { client, target, source, session, pushed: Mutex::new(pushed), statements, lists: AtomicBool::new(false) }
     }
 
     pub fn tally(&self, change: impl FnOnce(&mut Pushed)) {
@@ -120,35 +139,68 @@ impl<'a> Pushing<'a> {
 
     async fn run(&self, upload: &Upload) -> Result<(), RegistryError> {
         let version = self.target.tag.clone().unwrap_or_else(|| upload.digest.to_string());
-        let there = self.client.head_manifest(&self.session, &version).await?;
-        if there.as_ref() == Some(&upload.digest) {
-            self.tally(|pushed| pushed.found = true);
-            return Ok(());
-        }
-        if let Some(there) = &there {
-            self.free(upload, there)?;
-        }
         let place = &self.session.place;
         let kept = self.source.kept(&place.shown());
         kept.blobs.iter().for_each(|blob| self.client.remember(place, blob));
         self.lists.store(kept.lists, Ordering::Relaxed);
-        let missing = self.missing(upload).await?;
-        // A moving tag's own image is the best guess at what is needed again.
-        if let Some(former) = self.target.former.as_ref().or(there.as_ref()) {
-            self.learn_from(former, &missing).await?;
-        }
-        let answer = match self.send_all(&missing, &version).await {
+        let Some(begun) = self.look(upload, &version, &kept).await? else { return Ok(()) };
+        let (missing, sent) = match begun {
+            Begun::Nothing { former } => {
+                let missing = self.missing(upload).await?;
+                // A moving tag's own image is the best guess at what is needed again.
+                if let Some(former) = self.target.former.as_ref().or(former.as_ref()) {
+                    self.learn_from(former, &missing).await?;
+                }
+                let sent = self.send_beside(&missing).await;
+                (missing, sent)
+            }
+            Begun::AllBeside(sent) => (vec![upload], sent),
+        };
+        let put = async |sent: Result<(), Trouble>| {
+            sent?;
+            self.put(upload, &version).await.map(drop)
+        };
+        let answer = match put(sent).await {
             // Something that was known to be there may no longer be: then nothing is known.
             Err(trouble) if lacks_blobs(&trouble, !kept.blobs.is_empty()) && self.client.forget(place) => {
-                self.send_all(&missing, &version).await
+                put(self.send_beside(&missing).await).await
             }
             answer => answer,
         };
         self.finish(upload, &version, answer).await?;
-        let all: Vec<&Upload> = missing.into_iter().chain(self.statements.get().into_iter().flatten()).collect();
+        let statements = self.statements.peek().map_or(&[][..], |statements| statements);
+        let all: Vec<&Upload> = missing.into_iter().chain(statements).collect();
         let blobs: Vec<Digest> = blobs(&all).into_iter().map(|blob| blob.digest.clone()).collect();
         self.source.keep(&place.shown(), &Left { blobs, lists: self.lists.load(Ordering::Relaxed) });
         Ok(())
+    }
+
+    /// Looks whether the tag is right; `None` when it is. Where notes of the repository say that the image is new to it
+    /// and hold its large blobs, the answer is foreseen, and all that must be there before the tag goes on its way
+    /// meanwhile.
+    async fn look(&self, upload: &Upload, version: &str, kept: &Left) -> Result<Option<Begun>, RegistryError> {
+        let head = async {
+            let there = self.client.head_manifest(&self.session, version).await?;
+            if there.as_ref() == Some(&upload.digest) {
+                self.tally(|pushed| pushed.found = true);
+                return Ok::<_, RegistryError>(None);
+            }
+            there.as_ref().map_or(Ok(()), |there| self.free(upload, there))?;
+            Ok(Some(there))
+        };
+        let noted = |blob: &BlobRef| kept.blobs.contains(&blob.digest);
+        let is_new = upload.children.is_empty() && !upload.blobs.iter().all(noted);
+        if !is_new || !upload.blobs.iter().all(|blob| blob.inline.is_some() || noted(blob)) {
+            return Ok(head.await?.map(|former| Begun::Nothing { former }));
+        }
+        let all = [upload];
+        match select(pin!(head), pin!(self.send_beside(&all))).await {
+            Either::Left((there, sending)) => match there? {
+                Some(_) => Ok(Some(Begun::AllBeside(sending.await))),
+                None => Ok(None),
+            },
+            Either::Right((sent, head)) => Ok(head.await?.map(|_| Begun::AllBeside(sent))),
+        }
     }
 
     /// Whether the tag may be written although it has something else.
@@ -211,10 +263,10 @@ impl<'a> Pushing<'a> {
         Ok(Document::kept(&bytes).unwrap_or_default())
     }
 
-    /// The image's blobs and manifests, and beside them the statements; when all of that is there, the manifest that has
-    /// the tag.
-    async fn send_all(&self, missing: &[&Upload], version: &str) -> Result<(), Trouble> {
-        let Some((last, children)) = missing.split_last() else { return Ok(()) };
+    /// The image's blobs, and those of its manifests that have no tag; beside them the statements. When all of that is
+    /// there, the last manifest can follow.
+    async fn send_beside(&self, missing: &[&Upload]) -> Result<(), Trouble> {
+        let Some((_, children)) = missing.split_last() else { return Ok(()) };
         let image = async {
             self.send_blobs(missing).await?;
             for child in children {
@@ -223,9 +275,8 @@ impl<'a> Pushing<'a> {
             Ok(())
         };
         // Statements are made while the image is on its way.
-        let statements = async { self.attach(self.statements.get_or_init(|| self.source.statements()).await).await };
-        try_join(image, statements).await?;
-        self.put(last, version).await.map(drop)
+        let statements = async { self.attach(&self.statements.clone().await).await };
+        try_join(image, statements).await.map(drop)
     }
 
     /// Sends blobs of these manifests, each once, several at a time.

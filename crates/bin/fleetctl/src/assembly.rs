@@ -27,7 +27,7 @@ use crate::{
     programs::Programs,
 };
 
-pub use from_engine::{built_by, containerfiles};
+pub use from_engine::{built_by, containerfiles, in_engine, pin};
 pub use scripts::allowed;
 
 /// Makes images into a store.
@@ -241,6 +241,9 @@ impl Assembling<'_> {
     }
 
     async fn pull(&self, reference: &str, digest: &fleet_oci::Digest) -> Result<Base, ProviderError> {
+        if let Some(name) = in_engine(reference) {
+            return self.base_in_engine(name, digest).await;
+        }
         let store = Arc::clone(&self.assembler.store);
         if let Some(local) = LocalImage::parse(reference, &self.assembler.project) {
             let (digest, platform, compression) =

@@ -93,7 +93,8 @@ fn fetched(url: &str, digest: &Digest) -> Material {
 }
 
 fn image(reference: &str, digest: &Digest) -> Material {
-    if let Some(local) = reference.strip_prefix("oci:").or_else(|| reference.strip_prefix("docker-archive:")) {
+    let local = ["oci:", "docker-archive:", "engine:"].iter().find_map(|kind| reference.strip_prefix(kind));
+    if let Some(local) = local {
         return Material { is_image: true, name: reference.to_owned(), ..fetched(local, digest) };
     }
     let (repository, tag) = match reference.rsplit_once(':') {

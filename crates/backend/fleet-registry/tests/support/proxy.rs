@@ -5,6 +5,7 @@
 use std::{
     io::{self, BufRead, BufReader, Read, Write},
     net::{Shutdown, TcpListener, TcpStream},
+    process::Command,
     sync::{Arc, Mutex},
     thread,
 };
@@ -18,6 +19,15 @@ pub enum Fault {
     Cut(u64),
 }
 
+/// When a process dies at a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// Nothing of the request arrives.
+    Before,
+    /// It is answered, and nobody hears the answer.
+    After,
+}
+
 type Hook = Box<dyn FnOnce() + Send>;
 
 #[derive(Default)]
@@ -29,6 +39,8 @@ struct State {
     /// Bytes of bodies that went up, and what happens when they are so many.
     up: u64,
     hook: Option<(u64, Hook)>,
+    /// At this request, counted from the first, this process is killed.
+    kill: Option<(usize, u32, Moment)>,
 }
 
 /// Listens on a port of its own.
@@ -73,6 +85,12 @@ impl Proxy {
         state.hook = Some((state.up.saturating_add(bytes), Box::new(hook)));
     }
 
+    /// Kills a process as `kill -9` does at the request with this number, counted from now on.
+    pub fn kills(&self, process: u32, nth: usize, moment: Moment) {
+        let mut state = self.state.lock().unwrap();
+        state.kill = Some((state.asked.len() + nth, process, moment));
+    }
+
     pub fn asked(&self) -> Vec<String> {
         self.state.lock().unwrap().asked.clone()
     }
@@ -102,6 +120,11 @@ impl Proxy {
                 }
                 None => {}
             }
+            let dies = self.dies();
+            if let Some((process, Moment::Before)) = dies {
+                kill(process)?;
+                return client.shutdown(Shutdown::Both);
+            }
             if upstream.is_none() {
                 let server = TcpStream::connect(&self.upstream)?;
                 server.set_nodelay(true)?;
@@ -111,6 +134,10 @@ impl Proxy {
             server.write_all(&request.raw)?;
             self.pass_up(&mut from_client, server, request.length)?;
             let Some(answer) = head(from_server)? else { return client.shutdown(Shutdown::Both) };
+            if let Some((process, _)) = dies {
+                kill(process)?;
+                return client.shutdown(Shutdown::Both);
+            }
             (&client).write_all(&answer.raw)?;
             let bodiless = request.line.starts_with("HEAD ");
             io::copy(&mut from_server.take(if bodiless { 0 } else { answer.length }), &mut &client)?;
@@ -123,6 +150,13 @@ impl Proxy {
         state.asked.push(line.to_owned());
         let at = state.faults.iter().position(|(start, _)| line.starts_with(start))?;
         Some(state.faults.remove(at).1)
+    }
+
+    /// Who dies at the request that was just counted.
+    fn dies(&self) -> Option<(u32, Moment)> {
+        let mut state = self.state.lock().unwrap();
+        let asked = state.asked.len();
+        state.kill.take_if(|(at, ..)| *at <= asked).map(|(_, process, moment)| (process, moment))
     }
 
     fn pass_up(&self, from: &mut impl Read, to: &mut impl Write, length: u64) -> io::Result<()> {
@@ -147,6 +181,10 @@ impl Proxy {
         }
         Ok(())
     }
+}
+
+fn kill(process: u32) -> io::Result<()> {
+    Command::new("kill").args(["-9", &process.to_string()]).status().map(drop)
 }
 
 /// A request's or answer's head as it came; `None` at the end of the connection.

@@ -1,18 +1,20 @@
-//! Images that a container engine has: those that it built from a Containerfile, and others of the fleet whose layers are no
-//! longer here. They are taken out of it into the store, layer by layer, and trusted as little as an archive from anywhere.
+//! Images that a container engine has: those that it built from a Containerfile, others of the fleet whose layers are no
+//! longer here, and bases that only the engine has (`base "engine:NAME:TAG"`). They are taken out of it into the store, layer
+//! by layer, and trusted as little as an archive from anywhere.
 
 use std::collections::BTreeMap;
 
 use fleet_apply::{Event, ProviderError};
 use fleet_derivation::{Hash, Input};
-use fleet_docker::Engine;
+use fleet_docker::{Engine, EngineError, save::SaveError};
 use fleet_oci::{
-    Compression, Image, ImageConfig, LayerRecipe, Platform,
+    Compression, Digest, Image, ImageConfig, LayerRecipe, Platform,
     image::{self, Base},
 };
-use fleet_registry::LocalImage;
+use fleet_registry::{LocalError, LocalImage};
 use fleet_store::{ObjectError, Output, RecordId, Store};
 use serde::{Deserialize, Serialize};
+use tempfile::NamedTempFile;
 
 use super::{Assembling, image_record};
 use crate::{blobs::blob_id, in_engine::InEngine};
@@ -36,7 +38,94 @@ fn built_by_record(derivation: &Hash) -> RecordId {
     RecordId { space: "built-by".to_owned(), key: derivation.to_string() }
 }
 
+/// What the engine calls a base: `NAME:TAG` of `engine:NAME:TAG`.
+#[must_use]
+pub fn in_engine(reference: &str) -> Option<&str> {
+    reference.strip_prefix("engine:")
+}
+
+/// Why a base was not taken out of the engine.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineBaseError {
+    /// The engine does not have it.
+    #[error("the engine has no image {0}; pull, load or build it there first")]
+    Absent(String),
+    /// The engine.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// Its archive.
+    #[error(transparent)]
+    Save(#[from] SaveError),
+    /// The store.
+    #[error("the store has no place for the engine's archive: {0}")]
+    Scratch(#[from] std::io::Error),
+    /// What is in the archive.
+    #[error("the engine's archive of {name}: {source}")]
+    Archive {
+        /// What the engine calls the image.
+        name: String,
+        /// What is wrong.
+        #[source]
+        source: LocalError,
+    },
+}
+
+/// The digest that pins an image of the engine: that of its config, which names every layer. Engines name images in ways of
+/// their own, so it is taken out and looked at.
+///
+/// # Errors
+/// [`EngineBaseError`].
+pub async fn pin(
+    engine: &Engine,
+    name: &str,
+    platform: Platform,
+    store: &Store,
+) -> Result<Digest, EngineBaseError> {
+    let id = engine.inspect_id(name).await?.ok_or_else(|| EngineBaseError::Absent(name.to_owned()))?;
+    let archive = archive(engine, &id, store).await?;
+    let local = LocalImage::Archive { file: archive.path().to_owned(), name: None };
+    local.resolve(platform).map_err(|source| EngineBaseError::Archive { name: name.to_owned(), source })
+}
+
+/// An image as the engine writes it out, in a file that goes with the value.
+async fn archive(engine: &Engine, id: &str, store: &Store) -> Result<NamedTempFile, EngineBaseError> {
+    let mut file = store.scratch_file()?;
+    engine.save(id, file.as_file_mut()).await?;
+    Ok(file)
+}
+
 impl Assembling<'_> {
+    /// A base that the engine calls `name`, pinned by its config: as it was taken from an engine before, else out of the one
+    /// here.
+    pub(super) async fn base_in_engine(&self, name: &str, pinned: &Digest) -> Result<Base, ProviderError> {
+        let (store, compression) = (&self.assembler.store, self.spec.recipe.compression);
+        let key = format!("{}-{compression:?}", pinned.hex()).to_lowercase();
+        let record = RecordId { space: "engine-bases".to_owned(), key };
+        let known = store.get_record::<Image>(&record).map_err(|error| self.failed(&error))?;
+        if let Some(known) = known.filter(|known| known.layers.iter().all(|layer| self.is_stored(layer))) {
+            return Ok(Base::from(&known));
+        }
+        let Some(engine) = &self.assembler.engine else {
+            return Err(ProviderError::Failed {
+                address: self.address.clone(),
+                why: format!("it stands on engine:{name}, which a container engine has, and none answers here"),
+                help: Some("start Docker or Podman, or name a base that a registry has".to_owned()),
+                last_lines: Vec::new(),
+            });
+        };
+        let id = engine.inspect_id(name).await.map_err(|error| self.failed(&error))?;
+        let id = id.ok_or_else(|| self.failed(&EngineBaseError::Absent(name.to_owned())))?;
+        let (found, base) = self.saved(engine, &id, compression).await?;
+        if found != *pinned {
+            let why = format!("engine:{name} is {found}, fleet.lock pins {pinned}; run `fleetctl lock` if that is meant");
+            return Err(self.failed_with(&why));
+        }
+        let image = made_of(&base, self.spec.recipe.platform);
+        let blobs: Vec<_> = image.layers.iter().filter_map(|layer| blob_id(&layer.digest)).collect();
+        store.put_record(&record, &image, &blobs).map_err(|error| self.failed(&error))?;
+        Ok(base)
+    }
+
     /// An image from a Containerfile: as it was taken from an engine before, else as an engine here has or builds it. Checked
     /// there first, as wherever an engine makes an image.
     pub(super) async fn from_containerfile(&self, path: &str) -> Result<Image, ProviderError> {
@@ -110,29 +199,41 @@ impl Assembling<'_> {
         Ok(Some(name))
     }
 
-    /// An image out of the engine: its layers in the store, their tars as the engine has them; config and manifest ours.
+    /// An image out of the engine; config and manifest ours.
     async fn taken(&self, engine: &Engine, id: &str, compression: Compression) -> Result<Image, ProviderError> {
+        let (_, base) = self.saved(engine, id, compression).await?;
+        Ok(made_of(&base, self.spec.recipe.platform))
+    }
+
+    /// What an image of the engine is made of, with the digest of its config: its layers in the store, their tars as the
+    /// engine has them.
+    async fn saved(
+        &self,
+        engine: &Engine,
+        id: &str,
+        compression: Compression,
+    ) -> Result<(Digest, Base), ProviderError> {
         self.progress("taking it out of the engine".to_owned());
         self.events.emit(Event::Call { system: "docker".to_owned(), call: format!("save {id}"), write: false });
-        let mut file = self.assembler.store.scratch_file().map_err(|error| self.failed(&error))?;
-        engine.save(id, file.as_file_mut()).await.map_err(|error| self.failed(&error))?;
+        let file = archive(engine, id, &self.assembler.store).await.map_err(|error| self.failed(&error))?;
         let (platform, store) = (self.spec.recipe.platform, self.assembler.store.clone());
         let read = tokio::task::spawn_blocking(move || {
             let archive = LocalImage::Archive { file: file.path().to_owned(), name: None };
-            let base =
-                archive.resolve(platform).and_then(|digest| archive.read(&digest, platform, compression, &store));
+            let digest = archive.resolve(platform)?;
+            let base = archive.read(&digest, platform, compression, &store)?;
             drop(file);
-            base
+            Ok((digest, base))
         });
-        let base = read.await.map_err(|stopped| self.failed(&stopped))?;
-        let base = base.map_err(|error| self.failed_with(&format!("the engine's archive of {id}: {error}")))?;
+        let read = read.await.map_err(|stopped| self.failed(&stopped))?;
+        let (digest, base) =
+            read.map_err(|source| self.failed(&EngineBaseError::Archive { name: id.to_owned(), source }))?;
         let known = engine.layers(id).await.map_err(|error| self.failed(&error))?.unwrap_or_default();
         if !base.layers.iter().map(|layer| layer.diff_id.to_string()).eq(known) {
             return Err(
                 self.failed_with(&format!("the engine's archive of {id} has other layers than the engine says"))
             );
         }
-        Ok(made_of(&base, platform))
+        Ok((digest, base))
     }
 
     fn keep(&self, hash: &Hash, image: &Image) -> Result<(), ProviderError> {

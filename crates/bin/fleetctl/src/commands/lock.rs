@@ -15,9 +15,10 @@ use fleet_oci::{
 };
 use fleet_packages::{Progress, Workshop, debian, npm, pip};
 use fleet_registry::LocalImage;
-use fleet_store::write_atomic;
+use fleet_store::{Store, write_atomic};
 
 use crate::{
+    assembly,
     blobs::StoreCache,
     context::{Context, print_json, print_out},
     error::{Failure, Outcome},
@@ -52,8 +53,9 @@ pub async fn lock(context: &Context, only: &[String], check: bool) -> Outcome {
     let progress: Progress = Arc::new(|_| {});
     let workshop = Workshop::new(Arc::new(StoreCache(Arc::clone(&opened.store))), progress);
     let registries = crate::world::registries()?;
+    let (store, root) = (Arc::clone(&opened.store), opened.root.clone());
     let mut locking =
-        Locking { context, workshop, registries, root: opened.root.clone(), new: old.clone(), unreachable: Vec::new() };
+        Locking { context, workshop, registries, store, root, new: old.clone(), unreachable: Vec::new() };
     if only.is_empty() {
         forget::absent(&mut locking.new, &model.images, &opened.tree);
     }
@@ -187,6 +189,7 @@ struct Locking<'a> {
     context: &'a Context,
     workshop: Workshop,
     registries: fleet_registry::Client,
+    store: Arc<Store>,
     /// The project's folder.
     root: PathBuf,
     new: Lock,
@@ -275,7 +278,7 @@ impl Locking<'_> {
         Ok(())
     }
 
-    /// A registry out of reach keeps what is pinned; only an environment that uses the image will miss it.
+    /// A registry or an engine out of reach keeps what is pinned; only an environment that uses the image will miss it.
     async fn base(&mut self, image: &Image, reference: &str, platforms: &[Platform]) -> Result<(), Failure> {
         for platform in platforms {
             self.tell(image, reference);
@@ -284,17 +287,31 @@ impl Locking<'_> {
                 self.pin(reference, *platform, digest);
                 continue;
             }
+            if let Some(name) = assembly::in_engine(reference) {
+                match crate::world::engine().await {
+                    Ok(engine) => {
+                        let pin = assembly::pin(&engine, name, *platform, &self.store).await;
+                        self.pin(reference, *platform, pin.map_err(|error| unresolved(image, &error))?);
+                    }
+                    Err(failure) => self.out_of_reach(image, reference, *platform, &failure.message),
+                }
+                continue;
+            }
             match self.registries.resolve(reference, *platform).await {
                 Ok(digest) => self.pin(reference, *platform, digest),
                 Err(error) if error.is_unreachable() => {
-                    let kept = self.new.base(&image.name, reference, *platform).is_ok();
-                    let what = if kept { "its former pin is kept" } else { "it stays without a pin" };
-                    self.unreachable.push(format!("image {}: {}; {what}", image.name, crate::error::chain(&error)));
+                    self.out_of_reach(image, reference, *platform, &crate::error::chain(&error));
                 }
                 Err(error) => return Err(unresolved(image, &error)),
             }
         }
         Ok(())
+    }
+
+    fn out_of_reach(&mut self, image: &Image, reference: &str, platform: Platform, why: &str) {
+        let kept = self.new.base(&image.name, reference, platform).is_ok();
+        let what = if kept { "its former pin is kept" } else { "it stays without a pin" };
+        self.unreachable.push(format!("image {}: {why}; {what}", image.name));
     }
 
     fn pin(&mut self, reference: &str, platform: Platform, digest: Digest) {

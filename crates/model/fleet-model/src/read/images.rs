@@ -251,15 +251,21 @@ fn base(ctx: &mut Context<'_>, node: Node<'_>) -> Option<crate::origin::Declared
 }
 
 /// `registry/name:tag` or `registry/name@sha256:…`, with the registry written out; or an image of the project:
-/// `oci:folder#name`, `docker-archive:file#name`.
+/// `oci:folder#name`, `docker-archive:file#name`; or what the container engine calls `name:tag`: `engine:name:tag`.
 fn is_reference(text: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-/:@".contains(c);
+    if let Some(name) = text.strip_prefix("engine:") {
+        let tagged = name.rsplit('/').next().and_then(|last| last.split_once([':', '@']));
+        return name.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && name.chars().all(plain)
+            && tagged.is_some_and(|(name, tag)| !name.is_empty() && !tag.is_empty());
+    }
     if let Some(local) = text.strip_prefix("oci:").or_else(|| text.strip_prefix("docker-archive:")) {
         let path = local.split_once('#').map_or(local, |(path, _)| path);
         return RelPath::new(path).is_ok();
     }
     let Some((registry, rest)) = text.split_once('/') else { return false };
     let host = registry.contains(['.', ':']) || registry == "localhost";
-    let plain = |c: char| c.is_ascii_alphanumeric() || "._-/:@".contains(c);
     let (name, tag) = rest.split_once(['@', ':']).unwrap_or((rest, ""));
     let lower = name.split('/').all(|part| !part.is_empty() && !part.contains(|c: char| c.is_ascii_uppercase()));
     host && lower && !tag.is_empty() && text.chars().all(plain)

@@ -8,11 +8,12 @@ use fleet_docker::Engine;
 use fleet_graph::image::{PlannedImage, needs, repository};
 use fleet_model::{Address, Kind};
 use fleet_oci::{
-    Digest, Image, ImageRecipe, Index, Platform, Referrer, Upload,
+    Digest, Image, ImageRecipe, Index, LayerRecipe, Platform, Referrer, Upload,
     attestation::Subject,
     layout::Item,
     materials::{Material, materials},
 };
+use fleet_plan::ImageSpec;
 use fleet_store::{ObjectError, RecordId, Store};
 use tokio::sync::OnceCell;
 
@@ -357,28 +358,36 @@ fn notes_of(prepared: &Prepared, planned: &BTreeMap<String, PlannedImage>) -> Re
     Ok(all)
 }
 
-/// The engine, where one of these images needs it: for install scripts, and for what it builds from Containerfiles unless
-/// that was taken from it before.
+/// The engine, where one of these images needs it: for install scripts, and for what it builds from Containerfiles or has as
+/// a base, unless that was taken from it before.
 async fn engine_for(prepared: &Prepared, planned: &BTreeMap<String, PlannedImage>) -> Result<Option<Engine>, Failure> {
     if planned.values().any(|one| !allowed(&one.spec.recipe).is_empty()) {
         return Ok(Some(crate::world::engine().await?));
     }
-    let built = planned.values().filter(|one| !containerfiles([&one.spec.recipe]).is_empty());
-    let mut engine = None;
-    for one in built {
+    for one in planned.values() {
+        let Some(why) = needs_engine(&one.spec) else { continue };
         match crate::world::engine().await {
-            Ok(found) => engine = Some(found),
-            Err(_) if is_made(prepared, one) => continue,
-            Err(failure) => {
-                let (name, path) = (&one.spec.name, containerfiles([&one.spec.recipe]).join(", "));
-                let hint =
-                    format!("a container engine builds image {name}, from {path}; layers in fleet.kdl need none");
-                return Err(failure.hint(hint));
-            }
+            Ok(found) => return Ok(Some(found)),
+            Err(_) if is_made(prepared, one) => {}
+            Err(failure) => return Err(failure.hint(why)),
         }
-        break;
     }
-    Ok(engine)
+    Ok(None)
+}
+
+/// Why an image needs an engine, and what to do instead.
+fn needs_engine(spec: &ImageSpec) -> Option<String> {
+    let name = &spec.name;
+    let paths = containerfiles([&spec.recipe]);
+    if !paths.is_empty() {
+        let paths = paths.join(", ");
+        return Some(format!("a container engine builds image {name}, from {paths}; layers in fleet.kdl need none"));
+    }
+    spec.recipe.layers.iter().find_map(|layer| match layer {
+        LayerRecipe::Base { reference, .. } => assembly::in_engine(reference)
+            .map(|_| format!("image {name} stands on {reference}, which an engine has; a registry's base needs none")),
+        _ => None,
+    })
 }
 
 fn unmade(prepared: &Prepared, name: &str, error: &dyn std::error::Error) -> Failure {
