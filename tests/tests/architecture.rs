@@ -396,13 +396,20 @@ fn compiled_twice(program: &str, tests: &str) -> Vec<String> {
         listed.lines().map(|line| line.trim_end_matches(" (*)").to_owned()).collect()
     };
     let other = packages(tests);
-    let told = |line: &String| format!("{line}: the tests have it with other features; list all of them in Cargo.toml's [workspace.dependencies]");
+    let told = |line: &String| {
+        format!(
+            "{line}: the tests have it with other features; list all of them in Cargo.toml's [workspace.dependencies]"
+        )
+    };
     packages(program).iter().filter(|line| !other.contains(*line)).map(told).collect()
 }
 
 fn cargo_tree(arguments: &[&str]) -> anyhow::Result<String> {
     let mut cargo = std::process::Command::new(env!("CARGO"));
-    cargo.current_dir(workspace()).args(["tree", "--locked", "--prefix", "none", "--format", "{p} {f}"]).args(arguments);
+    cargo
+        .current_dir(workspace())
+        .args(["tree", "--locked", "--prefix", "none", "--format", "{p} {f}"])
+        .args(arguments);
     let output = cargo.output()?;
     anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     Ok(String::from_utf8(output.stdout)?)

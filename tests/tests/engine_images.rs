@@ -192,7 +192,10 @@ fn a_base_that_the_engine_has_is_pinned_and_taken_out_of_it_once() {
 
     // Nothing of that name: said, and nothing is written.
     let before = fs::read_to_string(fleet.path("fleet.lock")).ok();
-    fleet.run(&["lock", "homeserver"]).expect(1).says(&format!("the engine has no image {name}; pull, load or build it"));
+    fleet
+        .run(&["lock", "homeserver"])
+        .expect(1)
+        .says(&format!("the engine has no image {name}; pull, load or build it"));
     assert_eq!(fs::read_to_string(fleet.path("fleet.lock")).ok(), before);
 
     import("first\n");

@@ -9,10 +9,12 @@ What is added, all of it on top of MiniStack's own services:
 * whether a changed property replaces a resource, from a table that is handed in: MiniStack says "perhaps" of most types;
 * a log of every request, as lines of JSON, so that tests and people see what was asked and what was written;
 * bad answers, where tests ask for them;
+* Service Quotas: `quotas.py`;
 * tasks that run, as containers: `services.py`, `tasks.py`, `containers.py`, and `engine.py` for the engine they run in.
 
 Its environment: MiniStack's own (`GATEWAY_PORT`, `BIND_HOST`, …), `FLEET_EMULATOR_LOG`, the file for requests,
-`FLEET_EMULATOR_FAULTS`, the file of bad answers to give, `FLEET_EMULATOR_REPLACEMENTS`, the table: {"AWS::EC2::Subnet":
+`FLEET_EMULATOR_FAULTS`, the file of bad answers to give, `FLEET_EMULATOR_QUOTAS`, the file of quotas that the account asked for,
+`FLEET_EMULATOR_REPLACEMENTS`, the table: {"AWS::EC2::Subnet":
 {"always": ["VpcId", …], "perhaps": […]}, …}, and `FLEET_EMULATOR_ENGINE`, the address of a container engine. Without that,
 tasks are as MiniStack has them where there is no engine: on paper, running from the moment they are asked for.
 It ends, with all that it started, on SIGTERM, and when its standard input ends without a word: then who started it is gone.
@@ -34,6 +36,7 @@ from ministack.services import backup, ec2, ecr, ecs, efs, iam, s3, secretsmanag
 from ministack.services.cloudformation import provisioners, stacks
 
 import containers
+import quotas
 import services
 import tasks
 from engine import FROM_TASKS, Engine, EngineError
@@ -444,6 +447,8 @@ class Gateway:
             return messages.pop(0) if messages else await receive()
 
         fault = self.fault(action)
+        if fault is None and action.startswith("servicequotas "):
+            return await tell_quota(action.split()[1], body, send)
         if fault is None:
             return await self.app(scope, again, send)
         if fault == "lose":
@@ -478,6 +483,7 @@ BAD_ANSWERS = {
     "throttle": (400, "Throttling", "as asked for"),
     "fail": (500, "InternalFailure", "as asked for"),
     "lose": (500, "InternalFailure", "as asked for"),
+    "deny": (403, "AccessDenied", "as asked for"),
     "expire": (400, "ExpiredTokenException", "The security token included in the request is expired"),
     "skew": (400, "InvalidSignatureException", "Signature expired: 20260101T000000Z is now earlier than 20260101T010000Z"),
 }
@@ -493,6 +499,13 @@ async def bad_answer(send, scope, fault):
         kind = b"text/xml"
     await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", kind)]})
     await send({"type": "http.response.body", "body": error.encode()})
+
+
+async def tell_quota(action, body, send):
+    status, document = quotas.answer(action, body, os.environ["MINISTACK_REGION"], os.environ["MINISTACK_ACCOUNT_ID"])
+    headers = [(b"content-type", b"application/x-amz-json-1.1")]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": json.dumps(document).encode()})
 
 
 async def task_credentials(path, send):

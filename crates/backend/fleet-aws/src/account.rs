@@ -38,6 +38,13 @@ impl Place {
     }
 }
 
+/// Who we are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The user's, or the role's session.
+    pub arn: String,
+}
+
 /// One account in one region.
 #[derive(Clone)]
 pub struct Account {
@@ -92,12 +99,12 @@ impl Account {
     ///
     /// # Errors
     /// No or bad credentials, another account, AWS out of reach.
-    pub async fn check(&self) -> Result<(), AwsError> {
+    pub async fn check(&self) -> Result<Identity, AwsError> {
         let answer = self.identity.get_caller_identity().send().await;
         let answer = answer.map_err(|error| AwsError::of("GetCallerIdentity", error))?;
         let found = answer.account().unwrap_or_default();
         if found == self.place.account {
-            return Ok(());
+            return Ok(Identity { arn: answer.arn().unwrap_or_default().to_owned() });
         }
         Err(AwsError::OtherAccount {
             found: found.to_owned(),

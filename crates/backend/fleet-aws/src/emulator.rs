@@ -26,11 +26,12 @@ use crate::account::Place;
 /// What runs, and what it needs beside itself; installed into an environment of its own.
 pub const REQUIREMENTS: [&str; 2] = ["ministack==1.5.33", "docker==7.2.0"];
 /// The program, and what it is made of.
-const SCRIPTS: [(&str, &str); 6] = [
+const SCRIPTS: [(&str, &str); 7] = [
     ("emulator.py", include_str!("../emulator/emulator.py")),
     ("containers.py", include_str!("../emulator/containers.py")),
     ("definition.py", include_str!("../emulator/definition.py")),
     ("engine.py", include_str!("../emulator/engine.py")),
+    ("quotas.py", include_str!("../emulator/quotas.py")),
     ("services.py", include_str!("../emulator/services.py")),
     ("tasks.py", include_str!("../emulator/tasks.py")),
 ];
@@ -42,6 +43,8 @@ const LOOK: Duration = Duration::from_millis(50);
 const STOP_WITHIN: Duration = Duration::from_secs(90);
 /// Name of the file of bad answers that are to be given.
 const FAULTS: &str = "faults.json";
+/// Name of the file of quotas that the account asked for.
+const QUOTAS: &str = "quotas.json";
 /// Lines of its log that an error shows.
 const LAST_LINES: usize = 12;
 
@@ -110,6 +113,8 @@ pub enum Fault {
     Throttle,
     /// Nothing was done: an error of the service.
     Fail,
+    /// Nothing was done: whoever asks is not allowed to.
+    Deny,
     /// It was done, and an error comes back.
     Lose,
     /// Nothing was done: the credentials have run out.
@@ -123,6 +128,7 @@ impl Fault {
         match self {
             Self::Throttle => "throttle",
             Self::Fail => "fail",
+            Self::Deny => "deny",
             Self::Lose => "lose",
             Self::Expire => "expire",
             Self::Skew => "skew",
@@ -166,6 +172,7 @@ impl Emulator {
             .env("MINISTACK_ACCOUNT_ID", &start.place.account)
             .env("FLEET_EMULATOR_LOG", folder.join("requests.log"))
             .env("FLEET_EMULATOR_FAULTS", folder.join(FAULTS))
+            .env("FLEET_EMULATOR_QUOTAS", folder.join(QUOTAS))
             .env("FLEET_EMULATOR_REPLACEMENTS", &table)
             .env("FLEET_EMULATOR_ENGINE", start.engine.unwrap_or_default())
             // MiniStack itself gets none: it drops entry points, secrets and volumes of tasks.
@@ -229,6 +236,16 @@ impl Emulator {
         let path = self.folder.join(FAULTS);
         let faults: Vec<_> = faults.iter().map(|(action, fault)| (action, fault.word())).collect();
         fs::write(&path, serde_json::json!(faults).to_string()).await.map_err(file("writing", &path))
+    }
+
+    /// What the account has of these quotas, by their codes, in place of what AWS gives everybody.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
+    pub async fn has_quotas(&self, quotas: &[(&str, u64)]) -> Result<(), EmulatorError> {
+        let path = self.folder.join(QUOTAS);
+        let quotas: BTreeMap<&str, u64> = quotas.iter().copied().collect();
+        fs::write(&path, serde_json::json!(quotas).to_string()).await.map_err(file("writing", &path))
     }
 
     /// Its process id while it runs.

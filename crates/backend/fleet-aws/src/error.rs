@@ -197,8 +197,16 @@ mod tests {
         for (code, why, clock) in [
             ("InvalidSignatureException", early, true),
             ("SignatureDoesNotMatch", "Signature expired: 20260101T000000Z is now earlier than 20260101T010000Z", true),
-            ("RequestTimeTooSkewed", "The difference between the request time and the current time is too large.", true),
-            ("SignatureDoesNotMatch", "The request signature we calculated does not match the signature you provided.", false),
+            (
+                "RequestTimeTooSkewed",
+                "The difference between the request time and the current time is too large.",
+                true,
+            ),
+            (
+                "SignatureDoesNotMatch",
+                "The request signature we calculated does not match the signature you provided.",
+                false,
+            ),
             ("ExpiredTokenException", "The security token included in the request is expired", false),
         ] {
             let error = AwsError::by_code("DescribeStacks", code.to_owned(), why.to_owned());

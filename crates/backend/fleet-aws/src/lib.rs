@@ -27,10 +27,11 @@ mod services;
 mod signed;
 mod stacks;
 mod standing;
+mod survey;
 mod teardown;
 mod vault;
 
-pub use account::{Account, Place};
+pub use account::{Account, Identity, Place};
 pub use agents::AgentProvider;
 pub use directory::DirectoryProvider;
 pub use error::AwsError;

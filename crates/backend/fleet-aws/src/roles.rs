@@ -97,17 +97,41 @@ impl Account {
         Ok(arns.map(str::trim).find(|arn| arn.ends_with(GITHUB)).map(str::to_owned))
     }
 
+    /// Is there a role of this name?
+    ///
+    /// # Errors
+    /// A call that fails.
+    pub(crate) async fn has_role(&self, name: &str) -> Result<bool, AwsError> {
+        there(self.iam("GetRole", &[("RoleName", name)]).await)
+    }
+
+    /// Is there a policy of this ARN?
+    ///
+    /// # Errors
+    /// A call that fails.
+    pub(crate) async fn has_policy(&self, arn: &str) -> Result<bool, AwsError> {
+        there(self.iam("GetPolicy", &[("PolicyArn", arn)]).await)
+    }
+
     /// Names of the roles below a path.
     ///
     /// # Errors
     /// A call that fails.
     pub(crate) async fn roles_below(&self, path: &str) -> Result<Vec<String>, AwsError> {
+        Ok(self.trusts_below(path).await?.into_iter().map(|trust| trust.name).collect())
+    }
+
+    /// The roles below a path, with who may act as them.
+    ///
+    /// # Errors
+    /// A call that fails.
+    pub(crate) async fn trusts_below(&self, path: &str) -> Result<Vec<Trust>, AwsError> {
         let (mut found, mut marker) = (Vec::new(), None::<String>);
         loop {
             let mut fields = vec![("PathPrefix", path)];
             fields.extend(marker.as_deref().map(|marker| ("Marker", marker)));
             let page = self.iam("ListRoles", &fields).await?;
-            found.extend(page.split("<RoleName>").skip(1).filter_map(|rest| Some(rest.split_once('<')?.0.to_owned())));
+            found.extend(page.split("<member>").skip(1).filter_map(trust));
             marker = element(&page, "Marker").filter(|_| element(&page, "IsTruncated").as_deref() == Some("true"));
             if marker.is_none() {
                 return Ok(found);
@@ -115,7 +139,7 @@ impl Account {
         }
     }
 
-    async fn iam(&self, call: &'static str, fields: &[(&str, &str)]) -> Result<String, AwsError> {
+    pub(crate) async fn iam(&self, call: &'static str, fields: &[(&str, &str)]) -> Result<String, AwsError> {
         let all = [("Action", call), ("Version", VERSION)].into_iter().chain(fields.iter().copied());
         let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(all).finish();
         let ask = Ask {
@@ -132,14 +156,42 @@ impl Account {
     }
 }
 
-/// Does an answer have this document in an element, whatever its white space? IAM encodes documents as in addresses.
+/// A role, and who may act as it.
+pub(crate) struct Trust {
+    /// Its name.
+    pub name: String,
+    /// JSON.
+    pub document: String,
+}
+
+/// Of one member of a list of roles.
+fn trust(member: &str) -> Option<Trust> {
+    let document = element(member, "AssumeRolePolicyDocument").unwrap_or_default();
+    Some(Trust { name: element(member, "RoleName")?, document: decoded(&document)? })
+}
+
+fn there(done: Result<String, AwsError>) -> Result<bool, AwsError> {
+    match done {
+        Err(error) if error.code() == ABSENT => Ok(false),
+        done => done.map(|_| true),
+    }
+}
+
+/// Does an answer have this document in an element, whatever its white space?
 fn is_document(answer: &str, name: &str, wanted: &str) -> bool {
-    let Some(text) = element(answer, name) else { return false };
-    let text = text.replace("&quot;", "\"");
-    let decoded = form_urlencoded::parse(format!("d={text}").as_bytes()).next().map(|(_, text)| text.into_owned());
     let value = |text: &str| serde_json::from_str::<Value>(text).ok();
     let wanted = value(wanted);
-    wanted.is_some() && (decoded.as_deref().and_then(value) == wanted || value(&text) == wanted)
+    let found = element(answer, name).and_then(|text| decoded(&text));
+    wanted.is_some() && found.as_deref().and_then(value) == wanted
+}
+
+/// A document of an answer as JSON. IAM encodes documents as in addresses; some that answer in its place only as in XML.
+fn decoded(text: &str) -> Option<String> {
+    let text = text.replace("&quot;", "\"");
+    if text.starts_with('{') {
+        return Some(text);
+    }
+    form_urlencoded::parse(format!("d={text}").as_bytes()).next().map(|(_, text)| text.into_owned())
 }
 
 #[cfg(test)]

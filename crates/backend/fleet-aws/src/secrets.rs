@@ -10,9 +10,12 @@ use serde_json::{Value, json};
 use crate::{account::Account, error::AwsError, rates::Rate, signed::Service};
 
 /// Names that one GetParameters takes (SSM API reference).
-const NAMES_AT_ONCE: usize = 10;
+pub(crate) const NAMES_AT_ONCE: usize = 10;
 /// The output of a data stack that names its fleet secret.
 pub(crate) const SECRET_OUTPUT: &str = "FleetSecretArn";
+/// In place of a secret that the operator has not given: ECS starts no task whose parameter is missing, and a parameter
+/// cannot be empty. fleet-agent takes it for nothing.
+pub(crate) const NOT_GIVEN: &str = "unset";
 /// Parameter in which AWS publishes the newest Amazon Linux 2023 for x86-64.
 const NEWEST_MACHINE_IMAGE: &str = "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64";
 
@@ -143,11 +146,11 @@ impl Account {
         })
     }
 
-    async fn ask_secrets(&self, call: &'static str, body: &Value) -> Result<Value, AwsError> {
+    pub(crate) async fn ask_secrets(&self, call: &'static str, body: &Value) -> Result<Value, AwsError> {
         self.signed.json((Service::Secrets, "secretsmanager"), (call, Rate::Unknown), body).await
     }
 
-    async fn ask_parameters(&self, call: &'static str, body: &Value) -> Result<Value, AwsError> {
+    pub(crate) async fn ask_parameters(&self, call: &'static str, body: &Value) -> Result<Value, AwsError> {
         self.signed.json((Service::Parameters, "AmazonSSM"), (call, Rate::Unknown), body).await
     }
 }

@@ -1,5 +1,6 @@
 //! [`Signed`]: calls of AWS that we sign ourselves, for services of which few calls are needed (decision 23): ECS, EFS, IAM,
-//! CloudWatch Logs, Parameter Store, Secrets Manager, AWS Backup, and versions of objects in S3. Signatures are `aws-sigv4`'s,
+//! CloudWatch Logs, Parameter Store, Secrets Manager, AWS Backup, versions of objects in S3, and reads of EC2, Service Quotas and
+//! Bedrock. Signatures are `aws-sigv4`'s,
 //! credentials those of the SDK.
 //!
 //! Every attempt is told as an event by its name, waits for its turn (see `rates`), and is bounded in time. Deliberately
@@ -45,7 +46,10 @@ pub(crate) enum Service {
     Files,
     Identity,
     Logs,
+    Models,
+    Network,
     Parameters,
+    Quotas,
     Secrets,
     Objects,
 }
@@ -59,7 +63,10 @@ impl Service {
             Self::Files => "elasticfilesystem",
             Self::Identity => "iam",
             Self::Logs => "logs",
+            Self::Models => "bedrock",
+            Self::Network => "ec2",
             Self::Parameters => "ssm",
+            Self::Quotas => "servicequotas",
             Self::Secrets => "secretsmanager",
             Self::Objects => "s3",
         }

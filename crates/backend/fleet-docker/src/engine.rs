@@ -68,6 +68,10 @@ pub struct Engine {
     pub platform: String,
     /// Processors that containers can use.
     pub cpus: u32,
+    /// Bytes of memory that containers can use; 0 where it does not tell.
+    pub memory: u64,
+    /// The folder of its machine in which it keeps images and volumes.
+    pub root: Option<PathBuf>,
 }
 
 impl fmt::Debug for Engine {
@@ -225,6 +229,8 @@ pub async fn connect(endpoint: &Endpoint) -> Result<Engine, EngineError> {
             && (spoken.major_version, spoken.minor_version) >= (1, 39),
         kind,
         platform: format!("{os}/{arch}"),
+        root: info.docker_root_dir.filter(|root| !root.is_empty()).map(PathBuf::from),
+        memory: info.mem_total.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0),
         cpus: info.ncpu.and_then(|n| u32::try_from(n).ok()).unwrap_or(1).max(1),
         client,
     })

@@ -172,6 +172,8 @@ pub enum Command {
         #[arg(long)]
         keep: bool,
     },
+    /// Ask whether an apply would work: credentials, quotas, models, secrets, platforms; changes nothing
+    Verify(Environment),
     /// Say why an object last changed, or would change
     Why {
         /// kind/name, for instance agent/aaron.phillips

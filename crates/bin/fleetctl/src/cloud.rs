@@ -8,7 +8,7 @@ use std::{
 
 use async_trait::async_trait;
 use fleet_apply::{Applied, Event, Events, Provider, ProviderError, Ready, Secrets};
-use fleet_aws::{Account, AgentProvider, AwsError, DirectoryProvider, Place, Repository, StackProvider};
+use fleet_aws::{Account, AgentProvider, AwsError, DirectoryProvider, Identity, Place, Repository, StackProvider};
 use fleet_manager::RemoteMatrix;
 use fleet_model::{Address, Kind, model::Target};
 use fleet_oci::Upload;
@@ -48,7 +48,7 @@ impl Cloud {
     /// No credentials, those of another account, AWS out of reach.
     pub async fn connect(context: &Context, prepared: &Prepared, allow_destroy: &[String]) -> Result<Self, Failure> {
         let environment = prepared.environment()?;
-        let account = account(context, prepared).await?;
+        let (account, _) = account(context, prepared).await?;
         let registry = match &environment.registry {
             Some(declared) => declared.value.to_string(),
             None => account.place.registry(),
@@ -66,11 +66,11 @@ impl Cloud {
     }
 }
 
-/// The account of an environment, once AWS said that we are there.
+/// The account of an environment, once AWS said that we are there, and who we are.
 ///
 /// # Errors
 /// No credentials, those of another account, AWS out of reach; an environment elsewhere.
-pub async fn account(context: &Context, prepared: &Prepared) -> Result<Account, Failure> {
+pub async fn account(context: &Context, prepared: &Prepared) -> Result<(Account, Identity), Failure> {
     let environment = prepared.environment()?;
     let Target::Aws { account, region, endpoint } = &environment.target else {
         return Err(Failure::new(Exit::Usage, format!("environment {} is not on aws", environment.name)));
@@ -78,8 +78,8 @@ pub async fn account(context: &Context, prepared: &Prepared) -> Result<Account, 
     let place = Place { account: account.clone(), region: region.clone(), endpoint: endpoint.clone() };
     let events: Arc<dyn Events> = Arc::<Console>::clone(&context.console);
     let account = Account::open(place, events).await;
-    account.check().await.map_err(|error| unusable(&error))?;
-    Ok(account)
+    let who = account.check().await.map_err(|error| unusable(&error))?;
+    Ok((account, who))
 }
 
 fn unusable(error: &AwsError) -> Failure {

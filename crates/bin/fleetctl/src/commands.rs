@@ -15,4 +15,5 @@ pub mod rehearse;
 pub mod stack;
 pub mod status;
 pub mod talk;
+pub mod verify;
 pub mod why;

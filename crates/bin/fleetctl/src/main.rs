@@ -98,7 +98,7 @@ async fn run(cli: Cli) -> Outcome {
 fn fits(cli: &Cli) -> Result<(), Failure> {
     use Command::{
         Apply, Bootstrap, Build, Check, Destroy, Diff, Explain, Fmt, Gc, Graph, History, Lock, Org, Plan, Say, Show,
-        Status, Why,
+        Status, Verify, Why,
     };
     let refuse = |what: &str| Err(Failure::new(Exit::Usage, what.to_owned()));
     match cli.global.format {
@@ -123,6 +123,7 @@ fn fits(cli: &Cli) -> Result<(), Failure> {
             | Say { .. }
             | Show { .. }
             | Status(_)
+            | Verify(_)
             | Why { .. } => {}
             _ => return refuse("this command has no --format json"),
         },
@@ -158,6 +159,7 @@ async fn dispatch(context: &Context, command: &Command) -> Outcome {
             commands::bootstrap::bootstrap(context, environment, repository.as_deref(), *auto_approve).await
         }
         Command::Rehearse { environment, keep } => commands::rehearse::rehearse(context, environment, *keep).await,
+        Command::Verify(environment) => commands::verify::verify(context, &environment.environment).await,
         Command::Why { address, environment, generation } => {
             commands::why::why(context, address, &environment.environment, *generation)
         }

@@ -1,7 +1,12 @@
 //! An agent on AWS: what `container` makes for any target, as a service of its own.
 
+use std::collections::BTreeSet;
+
 use fleet_derivation::{Derivation, Hash};
-use fleet_model::model::ModelProviderKind;
+use fleet_model::{
+    model::{Model, ModelProviderKind},
+    resolved::Agent,
+};
 use fleet_objects::{ContainerSpec, Desired};
 use fleet_stacks::{
     Settings,
@@ -21,7 +26,7 @@ pub(crate) fn add(
 ) {
     let on_spot = parts.environment.agents_on_spot.as_ref();
     let spot = on_spot.is_some_and(|spot| spot.value);
-    let plan = AgentPlan { agent: &parts.agent.id, container, spot, models: bedrock(parts) };
+    let plan = AgentPlan { agent: &parts.agent.id, container, spot, models: bedrock(parts.model, parts.agent) };
     let spec = agent_service(settings, plan);
     let own = Some(&parts.agent.origin);
     let compute = if spot { "fargate-spot" } else { "fargate" };
@@ -48,13 +53,14 @@ fn without_size(task: &str) -> String {
     task.to_string()
 }
 
-/// Models of Bedrock that the agent's role is allowed: those that it is declared with.
-fn bedrock(parts: &AgentParts<'_>) -> std::collections::BTreeSet<BedrockModel> {
-    let choice = &parts.agent.model.value;
+/// Models of Bedrock that an agent is declared with, and that its role is allowed.
+#[must_use]
+pub fn bedrock(model: &Model, agent: &Agent) -> BTreeSet<BedrockModel> {
+    let choice = &agent.model.value;
     std::iter::once(&choice.primary)
         .chain(&choice.fallbacks)
         .filter_map(|name| name.split_once('/'))
-        .filter_map(|(provider, id)| match &parts.model.providers.get(provider)?.kind {
+        .filter_map(|(provider, id)| match &model.providers.get(provider)?.kind {
             ModelProviderKind::Bedrock { region, .. } => {
                 Some(BedrockModel { region: region.clone(), id: id.to_owned() })
             }

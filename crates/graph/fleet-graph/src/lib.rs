@@ -4,7 +4,7 @@
 //! [`openclaw`], stacks in [`stacks`].
 //! Deliberately absent: reading files, what exists, and any choice about what to do.
 
-mod agent_service;
+pub mod agent_service;
 pub mod container;
 pub mod image;
 pub mod openclaw;

@@ -46,7 +46,10 @@ fn problem(declared: &Environment, error: &dyn std::error::Error) -> Problem {
 }
 
 /// What the stacks are rendered from; `None` when the environment is not on AWS.
-pub(crate) fn settings(model: &Model, declared: &Environment) -> Result<Option<Settings>, Vec<Problem>> {
+///
+/// # Errors
+/// A network that is none.
+pub fn settings(model: &Model, declared: &Environment) -> Result<Option<Settings>, Vec<Problem>> {
     let Target::Aws { account, region, .. } = &declared.target else { return Ok(None) };
     let Network { cidr, azs, nat_gateways, .. } = &declared.network;
     let cidr = cidr.parse().map_err(|error: fleet_stacks::cidr::NotACidr| vec![problem(declared, &error)])?;

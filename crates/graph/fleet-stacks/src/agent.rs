@@ -26,6 +26,14 @@ pub struct BedrockModel {
     pub id: String,
 }
 
+impl BedrockModel {
+    /// The foundation model behind an inference profile; of a foundation model, itself.
+    #[must_use]
+    pub fn foundation(&self) -> &str {
+        bedrock::behind(&self.id).map_or(&self.id, |(_, model)| model)
+    }
+}
+
 /// What an agent has of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AgentAccess<'a> {

@@ -43,7 +43,7 @@ pub(crate) fn statements(partition: &str, account: &str, models: &BTreeSet<Bedro
 }
 
 /// Regions and model of an inference profile's id.
-fn behind(id: &str) -> Option<(&'static str, &str)> {
+pub(crate) fn behind(id: &str) -> Option<(&'static str, &str)> {
     if let Some(model) = id.strip_prefix(GLOBAL) {
         return Some(("", model));
     }

@@ -62,6 +62,16 @@ impl Bootstrap {
     }
 }
 
+/// Names of the roles that workflows act as, to plan and to apply.
+#[must_use]
+pub fn workflow_roles(fleet: &str) -> [String; 2] {
+    ["plan", "apply"].map(|what| role_name(fleet, what))
+}
+
+fn role_name(fleet: &str, what: &str) -> String {
+    format!("{fleet}-{what}")
+}
+
 /// Renders it.
 ///
 /// # Errors
@@ -123,7 +133,7 @@ fn trust(provider: &Text, subjects: &BTreeSet<String>) -> Policy {
 fn role(settings: &Bootstrap, what: &'static str, trust: Policy, policy: Policy) -> Role {
     let description = if what == "plan" { "Reads, for pull requests" } else { "Deploys, from protected environments" };
     Role {
-        role_name: Some(format!("{}-{what}", settings.fleet)),
+        role_name: Some(role_name(&settings.fleet, what)),
         path: "/".to_owned(),
         description,
         assume_role_policy_document: trust,

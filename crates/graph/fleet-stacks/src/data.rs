@@ -22,6 +22,12 @@ pub(crate) fn name(settings: &Settings) -> String {
     format!("{}-data", settings.environment)
 }
 
+/// Name of the fleet secret.
+#[must_use]
+pub fn secret_name(settings: &Settings) -> String {
+    format!("{}/{}/fleet-secret", settings.fleet, settings.environment)
+}
+
 /// Renders it.
 ///
 /// # Errors
@@ -33,7 +39,7 @@ pub fn data(settings: &Settings) -> Result<Rendered, RenderError> {
     let secret = template.keep(
         "FleetSecret",
         Secret {
-            name: format!("{}/{}/fleet-secret", settings.fleet, settings.environment),
+            name: secret_name(settings),
             description: "Everything secret of this environment is derived from it",
             generate_secret_string: GenerateSecret {
                 secret_string_template: "{}",

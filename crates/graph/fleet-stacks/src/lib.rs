@@ -6,6 +6,7 @@
 //!
 //! A reference can only be made from a resource that was added to a template, and a template with a reference into
 //! another one is refused. Agents are not in CloudFormation: [`agent_service`] renders what ECS and IAM take for one.
+//! [`demand`] counts what all of it takes of an account's [`quota`]s.
 //! Deliberately absent: calls to AWS, secret values.
 
 pub mod agent;
@@ -16,19 +17,21 @@ pub mod cidr;
 mod compare;
 mod create_only;
 mod data;
+pub mod demand;
 mod environment;
 mod iam;
 mod parameters;
+pub mod quota;
 mod resource;
 mod settings;
 mod shared;
 mod template;
 mod value;
 
-pub use bootstrap::{BOOTSTRAP, Bootstrap, bootstrap, makes_provider};
+pub use bootstrap::{BOOTSTRAP, Bootstrap, bootstrap, makes_provider, workflow_roles};
 pub use compare::{Action, Data, Replacement, ResourceChange, Snapshot, compare};
 pub use create_only::{CreateOnly, TABLE, create_only};
-pub use data::data;
+pub use data::{data, secret_name};
 pub use environment::{environment, homeserver_url};
 pub use parameters::{Known, repository_output};
 pub use settings::{Homeserver, LOG_DAYS, Manager, Settings, Web, log_group};

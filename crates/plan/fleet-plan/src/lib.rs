@@ -7,6 +7,7 @@
 mod generation;
 mod plan;
 mod state;
+pub mod verify;
 
 pub use fleet_objects::{
     AccountSpec, AgentRole, AgentSpec, Bundle, ContainerSpec, Content, Desired, DirectorySpec, HealthProbe, ImageSpec,

@@ -4,6 +4,7 @@
 
 mod drift;
 mod stack;
+pub mod verify;
 mod why;
 
 pub use drift::drift;

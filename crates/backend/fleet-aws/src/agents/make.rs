@@ -16,12 +16,10 @@ use super::{Doing, observe::version};
 use crate::{
     bucket::BUCKET_OUTPUT,
     files::token,
+    secrets::NOT_GIVEN,
     services::{Running, filled},
 };
 
-/// In place of a secret that the operator has not given: ECS starts no task whose parameter is missing, and a parameter
-/// cannot be empty. fleet-agent takes it for nothing.
-const NOT_GIVEN: &str = "unset";
 /// Longest client token of CreateService (ECS API reference).
 const MAX_TOKEN: usize = 36;
 

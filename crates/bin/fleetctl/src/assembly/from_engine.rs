@@ -75,12 +75,7 @@ pub enum EngineBaseError {
 ///
 /// # Errors
 /// [`EngineBaseError`].
-pub async fn pin(
-    engine: &Engine,
-    name: &str,
-    platform: Platform,
-    store: &Store,
-) -> Result<Digest, EngineBaseError> {
+pub async fn pin(engine: &Engine, name: &str, platform: Platform, store: &Store) -> Result<Digest, EngineBaseError> {
     let id = engine.inspect_id(name).await?.ok_or_else(|| EngineBaseError::Absent(name.to_owned()))?;
     let archive = archive(engine, &id, store).await?;
     let local = LocalImage::Archive { file: archive.path().to_owned(), name: None };
@@ -117,7 +112,8 @@ impl Assembling<'_> {
         let id = id.ok_or_else(|| self.failed(&EngineBaseError::Absent(name.to_owned())))?;
         let (found, base) = self.saved(engine, &id, compression).await?;
         if found != *pinned {
-            let why = format!("engine:{name} is {found}, fleet.lock pins {pinned}; run `fleetctl lock` if that is meant");
+            let why =
+                format!("engine:{name} is {found}, fleet.lock pins {pinned}; run `fleetctl lock` if that is meant");
             return Err(self.failed_with(&why));
         }
         let image = made_of(&base, self.spec.recipe.platform);

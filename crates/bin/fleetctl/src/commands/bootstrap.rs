@@ -36,7 +36,7 @@ pub async fn bootstrap(context: &Context, environment: &str, repository: Option<
     let prepared = Prepared::new(context, environment)?;
     // What needs no account is refused first.
     let fresh = stack::bootstrap(&prepared, repository, None)?;
-    let account = cloud::account(context, &prepared).await?;
+    let (account, _) = cloud::account(context, &prepared).await?;
     let stacks = StackProvider::new(account.clone(), prepared.scope.clone(), BTreeSet::new());
     let address = stack::bootstrap_address();
     let state = stacks.observe(std::slice::from_ref(&address)).await.map_err(unobservable)?;

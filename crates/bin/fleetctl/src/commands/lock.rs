@@ -54,8 +54,7 @@ pub async fn lock(context: &Context, only: &[String], check: bool) -> Outcome {
     let workshop = Workshop::new(Arc::new(StoreCache(Arc::clone(&opened.store))), progress);
     let registries = crate::world::registries()?;
     let (store, root) = (Arc::clone(&opened.store), opened.root.clone());
-    let mut locking =
-        Locking { context, workshop, registries, store, root, new: old.clone(), unreachable: Vec::new() };
+    let mut locking = Locking { context, workshop, registries, store, root, new: old.clone(), unreachable: Vec::new() };
     if only.is_empty() {
         forget::absent(&mut locking.new, &model.images, &opened.tree);
     }

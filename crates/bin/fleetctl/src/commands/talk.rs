@@ -129,7 +129,7 @@ pub async fn logs(context: &Context, environment: &str, address: &str, follow: b
 
 /// The same on AWS: of all its tasks, the one that runs last.
 async fn logs_on_aws(context: &Context, prepared: &Prepared, address: &Address, follow: bool, tail: u32) -> Outcome {
-    let account = cloud::account(context, prepared).await?;
+    let (account, _) = cloud::account(context, prepared).await?;
     let unread = |why: &str| Failure::new(Exit::Failed, why.to_owned()).hint("`fleetctl status` shows what runs");
     let Some(mut log) = Log::of(account, &prepared.scope, address) else {
         return Err(unread(&format!("{address} prints nothing")));

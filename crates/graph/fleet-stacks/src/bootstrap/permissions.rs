@@ -2,7 +2,7 @@
 
 use fleet_objects::directory;
 
-use super::{Bootstrap, named};
+use super::{Bootstrap, named, workflow_roles};
 use crate::{
     iam::{Policy, Statement},
     settings::boundary_name,
@@ -86,7 +86,7 @@ fn read_directory(settings: &Bootstrap) -> Statement {
 pub(super) fn plan(settings: &Bootstrap) -> Policy {
     let state =
         [settings.bucket_arn(&settings.state_bucket()), settings.bucket_arn(&format!("{}/*", settings.state_bucket()))];
-    Policy::of([
+    let policy = Policy::of([
         Statement::allow("State", &["s3:GetObject", "s3:ListBucket"], state),
         read_directory(settings),
         // Of what is not there, S3 says so only to whom it lists the bucket; to others it says "forbidden".
@@ -117,7 +117,39 @@ pub(super) fn plan(settings: &Bootstrap) -> Policy {
             &["ecr:GetAuthorizationToken", "ecs:DescribeTaskDefinition", "ecs:ListServices", "ecs:ListTaskDefinitions"],
         ),
     ])
+    // That it is there, not what is in it.
+    .also(Statement::allow(
+        "FleetSecret",
+        &["secretsmanager:DescribeSecret"],
+        named(settings, "secretsmanager", &["secret:{fleet}/*"]),
+    ))
+    .also(Statement::allow_without_resource("QuotasAndWhatIsTaken", &VERIFY));
+    looks(settings).into_iter().fold(policy, Policy::also)
 }
+
+/// What `bootstrap` made, and profiles of models: for `verify`.
+fn looks(settings: &Bootstrap) -> [Statement; 3] {
+    let roles = workflow_roles(&settings.fleet).map(|name| settings.iam(&format!("role/{name}")));
+    let boundary = settings.iam(&format!("policy/{}", boundary_name(&settings.fleet)));
+    [
+        Statement::allow("WorkflowRoles", &["iam:GetRole"], roles),
+        Statement::allow("Boundary", &["iam:GetPolicy"], [boundary]),
+        Statement::allow("Profiles", &["bedrock:GetInferenceProfile"], models(settings)),
+    ]
+}
+
+/// What `verify` asks of an account beside what a plan reads.
+const VERIFY: [&str; 9] = [
+    "bedrock:GetFoundationModelAvailability",
+    "ec2:DescribeAddresses",
+    "ec2:DescribeInternetGateways",
+    "ec2:DescribeNetworkInterfaces",
+    "ec2:DescribeVpcs",
+    "iam:GetAccountSummary",
+    "iam:ListRoles",
+    "servicequotas:GetAWSDefaultServiceQuota",
+    "servicequotas:GetServiceQuota",
+];
 
 const READ_STACKS: [&str; 4] = [
     "cloudformation:DescribeStackEvents",
@@ -186,6 +218,7 @@ pub(super) fn apply(settings: &Bootstrap) -> Policy {
         Statement::allow_without_resource("ListsAndCreation", &WITHOUT_RESOURCE),
     ];
     statements.extend(roles(settings));
+    statements.extend(looks(settings));
     Policy::of(statements)
 }
 
@@ -215,9 +248,10 @@ const NETWORK: [&str; 22] = [
     "ec2:UpdateSecurityGroup*",
 ];
 /// Actions that the service authorization reference lists without a resource type.
-const WITHOUT_RESOURCE: [&str; 23] = [
+const WITHOUT_RESOURCE: [&str; 27] = [
     "backup:CreateBackupPlan",
     "backup:ListBackupVaults",
+    "bedrock:GetFoundationModelAvailability",
     "cloudformation:ListStacks",
     "ec2:Describe*",
     "ecr:GetAuthorizationToken",
@@ -227,6 +261,7 @@ const WITHOUT_RESOURCE: [&str; 23] = [
     "ecs:ListServices",
     "ecs:ListTaskDefinitions",
     "elasticfilesystem:CreateFileSystem",
+    "iam:GetAccountSummary",
     "iam:ListRoles",
     "logs:DeleteResourcePolicy",
     "logs:DescribeLogGroups",
@@ -239,6 +274,8 @@ const WITHOUT_RESOURCE: [&str; 23] = [
     "servicediscovery:CreatePrivateDnsNamespace",
     "servicediscovery:GetOperation",
     "servicediscovery:ListNamespaces",
+    "servicequotas:GetAWSDefaultServiceQuota",
+    "servicequotas:GetServiceQuota",
 ];
 
 /// Making a role, or giving one more, needs the boundary on it. Nothing may change the boundary, or these two roles.

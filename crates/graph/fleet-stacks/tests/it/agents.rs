@@ -18,7 +18,7 @@ use crate::matrix::{document, seed};
 const OWN: [&str; 8] =
     ["AccessPoint", "AccessPointArn", "BundleHash", "BundleKey", "Family", "FileSystemArn", "Image", "TaskDefinition"];
 
-fn container() -> ContainerSpec {
+pub fn container() -> ContainerSpec {
     let file = |path: &str, content| PlacedFile { path: path.to_owned(), mode: 0o400, uid: 0, gid: 0, content };
     let volume = |volume: &str, path: &str, read_only| VolumeMount {
         volume: volume.to_owned(),

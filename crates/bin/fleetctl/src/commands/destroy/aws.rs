@@ -21,7 +21,7 @@ use crate::{
 /// An account that cannot be used; what could not be removed; without a terminal, a missing `--auto-approve`.
 pub async fn destroy(context: &Context, prepared: &Prepared, purge: bool, approved: bool) -> Outcome {
     let environment = &prepared.scope.environment;
-    let account = cloud::account(context, prepared).await?;
+    let (account, _) = cloud::account(context, prepared).await?;
     let teardown = Teardown::new(account, prepared.scope.clone(), purge);
     let found = teardown.survey().await.map_err(unobservable)?;
     if found.is_empty() {
