@@ -13,7 +13,7 @@ use fleet_tests::{
     cloud::{Cloud, declare},
     engine,
     fleet::{Fleet, work},
-    run::{self, Output, Running, eventually},
+    run::{self, Running, eventually},
     sources::workspace,
 };
 
