@@ -3,103 +3,19 @@
 
 use std::{
     fs,
-    path::PathBuf,
     process::{Command, Stdio},
     thread,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use fleet_aws::{
-    Place,
-    emulator::{Emulator, REQUIREMENTS, Start},
-};
-use fleet_sim::{free_port, venv};
+use fleet_sim::free_port;
 use fleet_tests::{
+    cloud::{Cloud, declare},
     engine,
     fleet::{Fleet, work},
-    run::{self, Output, Running, eventually},
+    run::{self, Running, eventually},
     sources::workspace,
 };
-use serde_json::Value;
-use tokio::runtime::Runtime;
-
-/// An account with a fleet of images made of files.
-struct Cloud {
-    fleet: Fleet,
-    runtime: Runtime,
-    emulator: Option<Emulator>,
-}
-
-impl Cloud {
-    /// An empty account.
-    fn new(story: &str) -> Self {
-        let (fleet, port) = (Fleet::of_files(story), free_port());
-        declare(
-            &fleet,
-            &format!(" endpoint-url=\"http://127.0.0.1:{port}\""),
-            &format!("registry \"127.0.0.1:{port}\""),
-        );
-        let place = Place { account: "111122223333".to_owned(), region: "us-east-1".to_owned(), endpoint: None };
-        let python: PathBuf = venv("ministack", &REQUIREMENTS.join(" ")).join("python");
-        let runtime = Runtime::new().expect("threads");
-        let folder = fleet.path("../emulator");
-        let start = Start { python: &python, folder: &folder, port, place: &place, engine: None };
-        let emulator = runtime.block_on(Emulator::start(start)).expect("an emulator");
-        Self { fleet, runtime, emulator: Some(emulator) }
-    }
-
-    fn run(&self, arguments: &[&str]) -> Output {
-        self.fleet.run(&[arguments, &["-e", "cloud"]].concat())
-    }
-
-    fn apply(&self) -> Output {
-        self.run(&["apply", "--auto-approve", "--events", "events"])
-    }
-
-    /// Everything that the account was asked.
-    fn asked(&self) -> Vec<String> {
-        let emulator = self.emulator.as_ref().expect("it runs");
-        let requests = self.runtime.block_on(emulator.requests()).expect("a log");
-        requests.into_iter().map(|request| request.action).collect()
-    }
-
-    fn count(&self, action: &str) -> usize {
-        self.asked().iter().filter(|asked| *asked == action).count()
-    }
-
-    /// A call of CloudWatch Logs, as a task's driver makes it.
-    fn log(&self, action: &str, body: Value) {
-        let as_whom = "AWS4-HMAC-SHA256 Credential=111122223333/20260101/us-east-1/logs/aws4_request, SignedHeaders=host, Signature=0";
-        let request = reqwest::Client::new().post(self.emulator.as_ref().expect("it runs").endpoint());
-        let request =
-            request.header("authorization", as_whom).header("x-amz-target", format!("Logs_20140328.{action}"));
-        let request = request.header("content-type", "application/x-amz-json-1.1").body(body.to_string());
-        let answer = self.runtime.block_on(request.send()).expect("an answer");
-        assert!(answer.status().is_success(), "{answer:?}");
-    }
-
-    /// Writes that the last apply counted itself.
-    fn writes(&self) -> Vec<String> {
-        self.fleet.writes("events")
-    }
-}
-
-impl Drop for Cloud {
-    fn drop(&mut self) {
-        if let Some(emulator) = self.emulator.take() {
-            self.runtime.block_on(emulator.stop());
-        }
-    }
-}
-
-/// Adds an environment on AWS.
-fn declare(fleet: &Fleet, endpoint: &str, registry: &str) {
-    let text = fs::read_to_string(fleet.path("fleet.kdl")).expect("fleet.kdl");
-    let cloud = format!(
-        "\nenvironment \"cloud\" extends=\"local\" {{\n    target \"aws\" account=\"111122223333\" region=\"us-east-1\"{endpoint}\n    {registry}\n    logs retention=\"7d\"\n    network cidr=\"10.0.0.0/16\"\n}}\n"
-    );
-    fs::write(fleet.path("fleet.kdl"), text + &cloud).expect("fleet.kdl");
-}
 
 fn is_read(action: &str) -> bool {
     let verb = action.split(' ').nth(1).unwrap_or_default();
@@ -222,7 +138,8 @@ fn an_environment_is_removed_made_again_and_purged() {
         "repository repository repository stack",
     ];
     assert_eq!(kinds.join(" "), expected.join(" "), "{purged}");
-    assert_eq!(list("stays", "what"), [format!("registered task definitions {}-cloud-…", cloud.fleet.name)]);
+    let definitions = format!("registered task definitions {}-cloud-…", cloud.fleet.name);
+    assert_eq!(list("stays", "what"), ["stack/bootstrap".to_owned(), definitions]);
     cloud.run(&["destroy", "--purge", "--auto-approve"]).expect(0).says("cloud: nothing is there");
     // From nothing, as the first time.
     cloud.apply().expect(3);
@@ -319,7 +236,7 @@ fn what_holds_data_is_not_replaced_without_leave() {
 
 #[test]
 fn an_account_is_prepared_once_by_its_administrator() {
-    let cloud = Cloud::new("prepared");
+    let cloud = Cloud::empty("prepared");
     let asked = ["bootstrap", "--repository", "acme/fleet"];
     cloud.run(&asked[..1]).expect(64).says("--repository OWNER/NAME");
     cloud.run(&["bootstrap", "--repository", "acme/*"]).expect(64).says("--repository OWNER/NAME");
@@ -345,8 +262,8 @@ fn an_account_is_prepared_once_by_its_administrator() {
 
 #[test]
 fn a_provider_that_an_account_has_is_adopted() {
-    let cloud = Cloud::new("adopted");
-    let emulator = cloud.emulator.as_ref().expect("it runs");
+    let cloud = Cloud::empty("adopted");
+    let emulator = cloud.emulator();
     let request = reqwest::Client::new().post(emulator.endpoint()).header("authorization", "AWS4-HMAC-SHA256 Credential=111122223333/20260101/us-east-1/iam/aws4_request, SignedHeaders=host, Signature=0").header("content-type", "application/x-www-form-urlencoded").body("Action=CreateOpenIDConnectProvider&Version=2010-05-08&Url=https%3A%2F%2Ftoken.actions.githubusercontent.com&ClientIDList.member.1=sts.amazonaws.com");
     let answer = cloud.runtime.block_on(request.send()).expect("an answer");
     assert!(answer.status().is_success(), "{answer:?}");
@@ -369,7 +286,7 @@ fn a_rehearsal_needs_no_account_and_leaves_nothing_running() {
         .says("no container engine answers")
         .says("tasks are on paper")
         .says("an empty account 111122223333")
-        .says("3 cloudformation ExecuteChangeSet")
+        .says("4 cloudformation ExecuteChangeSet")
         .says("does not make on aws");
     std::net::TcpListener::bind(("127.0.0.1", port)).expect("nobody listens there any more");
 
