@@ -138,7 +138,8 @@ fn an_environment_is_removed_made_again_and_purged() {
         "repository repository repository stack",
     ];
     assert_eq!(kinds.join(" "), expected.join(" "), "{purged}");
-    assert_eq!(list("stays", "what"), [format!("registered task definitions {}-cloud-…", cloud.fleet.name)]);
+    let definitions = format!("registered task definitions {}-cloud-…", cloud.fleet.name);
+    assert_eq!(list("stays", "what"), ["stack/bootstrap".to_owned(), definitions]);
     cloud.run(&["destroy", "--purge", "--auto-approve"]).expect(0).says("cloud: nothing is there");
     // From nothing, as the first time.
     cloud.apply().expect(3);
@@ -285,7 +286,7 @@ fn a_rehearsal_needs_no_account_and_leaves_nothing_running() {
         .says("no container engine answers")
         .says("tasks are on paper")
         .says("an empty account 111122223333")
-        .says("3 cloudformation ExecuteChangeSet")
+        .says("4 cloudformation ExecuteChangeSet")
         .says("does not make on aws");
     std::net::TcpListener::bind(("127.0.0.1", port)).expect("nobody listens there any more");
 

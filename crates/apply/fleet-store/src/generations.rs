@@ -1,12 +1,13 @@
-//! Generations in an object store: one object per apply, made exactly once.
+//! Generations in `.fleet/`: one object per apply, made exactly once.
 
 use std::{path::PathBuf, sync::Arc};
 
 use fleet_plan::Generation;
-use futures::{StreamExt, executor::block_on};
-use object_store::{Error, ObjectStore, ObjectStoreExt, PutMode, PutPayload, local::LocalFileSystem, path::Path};
+use futures::executor::block_on;
+use object_store::{Error, ObjectStore, local::LocalFileSystem, path::Path};
+use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{Store, objects::unescaped};
+use crate::{Store, objects::unescaped, shelf::Shelf};
 
 /// How hard to compress: generations are small and written once.
 const LEVEL: i32 = 9;
@@ -23,6 +24,14 @@ pub struct NumberedGeneration {
 /// Why generations could not be written or listed.
 #[derive(Debug, thiserror::Error)]
 pub enum GenerationError {
+    /// Somebody else wrote that number first. Theirs stays as it is.
+    #[error("generation {number} of {environment} is there already: somebody else recorded an apply at the same time")]
+    Taken {
+        /// Of which environment.
+        environment: String,
+        /// Its number.
+        number: u64,
+    },
     /// The object store refused.
     #[error("cannot {doing} the generations of {environment}: {why}")]
     Store {
@@ -43,7 +52,7 @@ pub enum GenerationError {
     },
 }
 
-fn failed(doing: &'static str, environment: &str) -> impl Fn(Error) -> GenerationError {
+pub(crate) fn failed(doing: &'static str, environment: &str) -> impl Fn(Error) -> GenerationError {
     let environment = environment.to_owned();
     move |error| GenerationError::Store { doing, environment: environment.clone(), why: error.to_string() }
 }
@@ -56,17 +65,34 @@ impl Store {
     /// [`GenerationError`].
     pub fn add_generation(&self, mut generation: Generation) -> Result<Generation, GenerationError> {
         let environment = generation.environment.clone();
-        let objects = self.generation_store(&environment)?;
         generation.number = self.generation_numbers(&environment)?.last().map_or(1, |last| last + 1);
         loop {
-            let payload = PutPayload::from(encode(&generation)?);
-            let place = place(&environment, generation.number);
-            match block_on(objects.put_opts(&place, payload, PutMode::Create.into())) {
-                Ok(_) => return Ok(generation),
-                Err(Error::AlreadyExists { .. }) => generation.number += 1,
-                Err(error) => return Err(failed("write", &environment)(error)),
+            match self.write_generation(&generation) {
+                Ok(()) => return Ok(generation),
+                Err(GenerationError::Taken { .. }) => generation.number += 1,
+                Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Records a generation under the number that it has.
+    ///
+    /// # Errors
+    /// [`GenerationError::Taken`] where there is one of that number; otherwise see [`GenerationError`].
+    pub fn write_generation(&self, generation: &Generation) -> Result<(), GenerationError> {
+        let Generation { environment, number, .. } = generation;
+        let shelf = self.shelf(environment)?;
+        let bytes = encode(*number, generation)?;
+        match block_on(shelf.put_new(*number, bytes)).map_err(failed("write", environment))? {
+            true => Ok(()),
+            false => Err(GenerationError::Taken { environment: environment.clone(), number: *number }),
+        }
+    }
+
+    /// Keeps a copy of a generation of elsewhere in a folder of its own, over the one that is there.
+    pub(crate) fn copy_generation(&self, folder: &str, generation: &Generation) -> Result<(), GenerationError> {
+        let bytes = encode(generation.number, generation)?;
+        block_on(self.shelf(folder)?.put(generation.number, bytes)).map_err(failed("copy", folder))
     }
 
     /// The generation with this number; `None` when it is not there or is damaged (which is noted).
@@ -74,14 +100,8 @@ impl Store {
     /// # Errors
     /// [`GenerationError::Store`].
     pub fn generation(&self, environment: &str, number: u64) -> Result<Option<Generation>, GenerationError> {
-        let objects = self.generation_store(environment)?;
-        let place = place(environment, number);
-        let read = async { objects.get(&place).await?.bytes().await };
-        let bytes = match block_on(read) {
-            Ok(bytes) => bytes,
-            Err(Error::NotFound { .. }) => return Ok(None),
-            Err(error) => return Err(failed("read", environment)(error)),
-        };
+        let read = block_on(self.shelf(environment)?.get(number)).map_err(failed("read", environment))?;
+        let Some(bytes) = read else { return Ok(None) };
         match decode(&bytes) {
             Ok(generation) => Ok(Some(generation)),
             Err(why) => {
@@ -113,20 +133,11 @@ impl Store {
         if !self.root().join("generations").is_dir() {
             return Ok(Vec::new());
         }
-        let objects = self.generation_store(environment)?;
-        let folder = Path::from_iter([environment]);
-        let listed = block_on(async { objects.list(Some(&folder)).collect::<Vec<_>>().await });
-        let mut numbers = Vec::new();
-        for object in listed {
-            let object = object.map_err(failed("list", environment))?;
-            let name = object.location.filename().unwrap_or_default();
-            match name.strip_suffix(".json.zst").and_then(|n| n.parse().ok()) {
-                Some(number) => numbers.push(number),
-                None => self.note(format!("{} is not a generation; it was left alone", object.location)),
-            }
+        let listed = block_on(self.shelf(environment)?.list()).map_err(failed("list", environment))?;
+        for stranger in listed.strangers {
+            self.note(format!("{stranger} is not a generation; it was left alone"));
         }
-        numbers.sort_unstable();
-        Ok(numbers)
+        Ok(listed.numbers)
     }
 
     /// Every environment that has generations.
@@ -141,16 +152,18 @@ impl Store {
 
     /// Removes one; no error when it is gone already.
     pub(crate) fn remove_generation(&self, which: &NumberedGeneration) -> Result<(), GenerationError> {
-        let objects = self.generation_store(&which.environment)?;
-        match block_on(objects.delete(&place(&which.environment, which.number))) {
-            Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
-            Err(error) => Err(failed("remove", &which.environment)(error)),
-        }
+        let removed = block_on(self.shelf(&which.environment)?.remove(which.number));
+        removed.map_err(failed("remove", &which.environment))
     }
 
     /// Where a generation is kept, for messages.
     pub(crate) fn generation_file(&self, which: &NumberedGeneration) -> PathBuf {
-        self.root().join("generations").join(place(&which.environment, which.number).to_string())
+        let place = Path::from_iter([which.environment.as_str()]).join(format!("{:08}.json.zst", which.number));
+        self.root().join("generations").join(place.to_string())
+    }
+
+    fn shelf(&self, environment: &str) -> Result<Shelf, GenerationError> {
+        Ok(Shelf::new(self.generation_store(environment)?, Path::from_iter([environment])))
     }
 
     fn generation_store(&self, environment: &str) -> Result<Arc<dyn ObjectStore>, GenerationError> {
@@ -161,18 +174,13 @@ impl Store {
     }
 }
 
-/// Eight digits keep a listing by name in order.
-fn place(environment: &str, number: u64) -> Path {
-    Path::from_iter([environment.to_owned(), format!("{number:08}.json.zst")])
-}
-
-fn encode(generation: &Generation) -> Result<Vec<u8>, GenerationError> {
-    let failed = |why: String| GenerationError::Encode { number: generation.number, why };
-    let json = serde_json::to_vec(generation).map_err(|e| failed(e.to_string()))?;
+pub(crate) fn encode(number: u64, record: &impl Serialize) -> Result<Vec<u8>, GenerationError> {
+    let failed = |why: String| GenerationError::Encode { number, why };
+    let json = serde_json::to_vec(record).map_err(|e| failed(e.to_string()))?;
     zstd::encode_all(json.as_slice(), LEVEL).map_err(|e| failed(e.to_string()))
 }
 
-fn decode(bytes: &[u8]) -> Result<Generation, String> {
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     let json = zstd::decode_all(bytes).map_err(|e| e.to_string())?;
     serde_json::from_slice(&json).map_err(|e| e.to_string())
 }

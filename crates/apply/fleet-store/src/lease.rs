@@ -1,5 +1,5 @@
-//! [`Lease`]: who works on an environment now. Advisory: it spares people surprises; what keeps the world right is
-//! compare-and-set per object.
+//! [`Lease`]: who works on an environment from this checkout now. Advisory: it spares people surprises; what keeps the world
+//! right is compare-and-set per object. One that checkouts share is in [`crate::History`].
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
@@ -26,6 +26,9 @@ pub struct Holder {
     pub since: u64,
     /// What it does: `apply -e local`.
     pub what: String,
+    /// When a lease that is not renewed runs out, likewise. `None`: it ends with its process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<u64>,
 }
 
 impl Holder {
@@ -34,7 +37,7 @@ impl Holder {
     pub fn this_process(who: impl Into<String>, what: impl Into<String>) -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        Self { who: who.into(), host, pid: std::process::id(), since, what: what.into() }
+        Self { who: who.into(), host, pid: std::process::id(), since, what: what.into(), until: None }
     }
 }
 
@@ -53,21 +56,53 @@ impl Drop for Lease {
 
 /// What became of asking for a lease.
 #[derive(Debug)]
-pub enum Leased {
+pub enum Leased<L = Lease> {
     /// It is ours.
-    Ours(Lease),
+    Ours(L),
     /// Somebody else has it. `None`: they have not written yet who they are.
     Held(Option<Holder>),
 }
 
-/// A lease could not be asked for.
+/// A lease could not be asked for, kept or released.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot take the lease {}: {source}{}", .path.display(), crate::atomic::remedy(.source))]
-pub struct LeaseError {
+pub enum LeaseError {
     /// Its file.
-    pub path: PathBuf,
-    /// What the system said.
-    pub source: io::Error,
+    #[error("cannot take the lease {}: {source}{}", .path.display(), crate::atomic::remedy(.source))]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The bucket refused or did not answer.
+    #[error("cannot {doing} the lease {object}: {why}")]
+    Bucket {
+        /// `read`, `write`.
+        doing: &'static str,
+        /// Its object.
+        object: String,
+        /// Why.
+        why: String,
+    },
+    /// An object that nobody of us wrote.
+    #[error(
+        "{object} is no lease that this fleetctl knows ({why}): use the fleetctl that wrote it, \
+         or remove the object once nobody works on the environment"
+    )]
+    Unknown {
+        /// Which.
+        object: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// It ran out and somebody else took it.
+    #[error("the lease on {environment} ran out and was taken over{}", .by.as_ref().map(|by| format!(" by {} on {}", by.who, by.host)).unwrap_or_default())]
+    Lost {
+        /// On what.
+        environment: String,
+        /// Who has it now.
+        by: Option<Holder>,
+    },
 }
 
 impl Store {
@@ -77,7 +112,7 @@ impl Store {
     /// [`LeaseError`].
     pub fn lease(&self, environment: &str, holder: &Holder) -> Result<Leased, LeaseError> {
         let path = self.root().join("leases").join(file_name(environment));
-        let failed = |source| LeaseError { path: path.clone(), source };
+        let failed = |source| LeaseError::File { path: path.clone(), source };
         let mut file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -100,6 +135,29 @@ impl Store {
         file.seek(SeekFrom::Start(0)).map_err(failed)?;
         file.write_all(text.as_bytes()).map_err(failed)?;
         Ok(Leased::Ours(Lease { file }))
+    }
+
+    /// Who holds the lease of an environment; `None` where nobody does.
+    ///
+    /// # Errors
+    /// [`LeaseError`].
+    pub fn lease_holder(&self, environment: &str) -> Result<Option<Holder>, LeaseError> {
+        let path = self.root().join("leases").join(file_name(environment));
+        let failed = |source| LeaseError::File { path: path.clone(), source };
+        let mut file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed(error)),
+        };
+        match file.try_lock_shared() {
+            Ok(()) => Ok(None),
+            Err(TryLockError::WouldBlock) => {
+                let mut text = String::new();
+                file.read_to_string(&mut text).map_err(failed)?;
+                Ok(serde_json::from_str(&text).ok())
+            }
+            Err(TryLockError::Error(source)) => Err(failed(source)),
+        }
     }
 }
 

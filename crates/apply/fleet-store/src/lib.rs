@@ -25,6 +25,9 @@
 //! not check is put aside as if it were missing and reported by [`Store::take_notes`]. Locks are `flock`s: they die with
 //! their process.
 //!
+//! What a team shares of an environment is behind one trait, [`History`]: its generations and its lease, in this folder
+//! ([`LocalHistory`]) or in an object store that all checkouts reach ([`SharedHistory`]).
+//!
 //! Deliberately absent: the secret values of a fleet (never here; see [`private_file`]), knowledge of any outside
 //! system, and planning.
 
@@ -33,11 +36,15 @@ mod blob;
 mod blob_id;
 mod gc;
 mod generations;
+mod history;
 mod ignore;
 mod lease;
 mod objects;
 pub mod private_file;
 mod project;
+mod shared;
+mod shared_lease;
+mod shelf;
 mod stat_cache;
 mod store;
 mod walk;
@@ -47,9 +54,11 @@ pub use blob::{BlobError, BlobWriter};
 pub use blob_id::{Algorithm, BlobId, NotABlobId};
 pub use gc::{Collected, GcError};
 pub use generations::{GenerationError, NumberedGeneration};
+pub use history::{HeldLease, History, LocalHistory, append};
 pub use ignore::{BadPattern, IgnoreRules};
 pub use lease::{Holder, Lease, LeaseError, Leased};
 pub use objects::{ObjectError, Output, Pin, RecordId};
 pub use project::{Project, ProjectError};
+pub use shared::{Depth, SharedHistory};
 pub use stat_cache::{HashError, HashedFile, StatCache, combined_hash};
 pub use store::{DIRECTORY, OpenError, Store};

@@ -33,8 +33,19 @@ impl Place {
     /// Host of the account's image registry.
     #[must_use]
     pub fn registry(&self) -> String {
-        let suffix = if self.region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
-        format!("{}.dkr.ecr.{}.{suffix}", self.account, self.region)
+        format!("{}.dkr.ecr.{}.{}", self.account, self.region, self.suffix())
+    }
+
+    /// Where a bucket is found by others than its own client.
+    pub(crate) fn bucket_address(&self, bucket: &str) -> String {
+        match &self.endpoint {
+            Some(endpoint) => format!("{}/{bucket}", endpoint.trim_end_matches('/')),
+            None => format!("https://{bucket}.s3.{}.{}", self.region, self.suffix()),
+        }
+    }
+
+    fn suffix(&self) -> &'static str {
+        if self.region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" }
     }
 }
 
@@ -111,5 +122,23 @@ impl Account {
             declared: self.place.account.clone(),
             who: answer.arn().unwrap_or_default().to_owned(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Place;
+
+    #[test]
+    fn a_bucket_is_where_its_region_is_or_below_an_endpoint() {
+        let place = |region: &str, endpoint: Option<&str>| Place {
+            account: "111122223333".to_owned(),
+            region: region.to_owned(),
+            endpoint: endpoint.map(str::to_owned),
+        };
+        assert_eq!(place("eu-west-1", None).bucket_address("b"), "https://b.s3.eu-west-1.amazonaws.com");
+        assert_eq!(place("cn-north-1", None).bucket_address("b"), "https://b.s3.cn-north-1.amazonaws.com.cn");
+        assert_eq!(place("eu-west-1", Some("http://127.0.0.1:1/")).bucket_address("b"), "http://127.0.0.1:1/b");
+        assert_eq!(place("cn-north-1", None).registry(), "111122223333.dkr.ecr.cn-north-1.amazonaws.com.cn");
     }
 }

@@ -9,6 +9,7 @@ use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvid
 use fleet_apply::{Event, Events, ProviderError, Scope};
 use fleet_model::{Address, Kind};
 use fleet_secret::FleetSecret;
+use fleet_stacks::BOOTSTRAP;
 use futures::stream::BoxStream;
 use object_store::{
     CopyOptions, CredentialProvider, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
@@ -28,6 +29,8 @@ const MORE_ATTEMPTS: usize = 5;
 const ATTEMPTS_END: Duration = Duration::from_secs(90);
 /// The output of an environment's stack that names its config bucket.
 pub(crate) const BUCKET_OUTPUT: &str = "ConfigBucket";
+/// The output of the account's bootstrap stack that names the bucket for the state of the fleet.
+const STATE_OUTPUT: &str = "StateBucket";
 
 impl Account {
     /// A bucket of the account, where `endpoint` says in place of AWS's own address. Nothing is asked yet.
@@ -61,9 +64,41 @@ impl Account {
         scope: &Scope,
         about: &Address,
     ) -> std::result::Result<Option<Arc<dyn ObjectStore>>, ProviderError> {
-        let outputs = self.outputs_of(scope, &scope.environment).await.map_err(|error| error.about(about))?;
-        let Some(name) = outputs.get(BUCKET_OUTPUT) else { return Ok(None) };
-        self.own_bucket(name).map(Some).map_err(|error| failed(about, error.to_string()))
+        let name = self.bucket_name(scope, (&scope.environment, BUCKET_OUTPUT), about).await?;
+        name.map(|name| self.own_bucket(&name)).transpose().map_err(|error| failed(about, error.to_string()))
+    }
+
+    /// The bucket for the state of a fleet; `None` where nobody has prepared the account.
+    ///
+    /// # Errors
+    /// A call that fails.
+    pub async fn state_bucket(
+        &self,
+        scope: &Scope,
+    ) -> std::result::Result<Option<Arc<dyn ObjectStore>>, ProviderError> {
+        let about = Address::new(Kind::Stack, BOOTSTRAP);
+        let name = self.state_bucket_name(scope, &about).await?;
+        name.map(|name| self.own_bucket(&name)).transpose().map_err(|error| failed(&about, error.to_string()))
+    }
+
+    /// Its name, for what an error is about.
+    pub(crate) async fn state_bucket_name(
+        &self,
+        scope: &Scope,
+        about: &Address,
+    ) -> std::result::Result<Option<String>, ProviderError> {
+        self.bucket_name(scope, (BOOTSTRAP, STATE_OUTPUT), about).await
+    }
+
+    /// The bucket that a stack names in an output.
+    async fn bucket_name(
+        &self,
+        scope: &Scope,
+        (stack, output): (&str, &str),
+        about: &Address,
+    ) -> std::result::Result<Option<String>, ProviderError> {
+        let outputs = self.outputs_of(scope, stack).await.map_err(|error| error.about(about))?;
+        Ok(outputs.get(output).cloned())
     }
 
     /// The config bucket of an environment and its fleet secret; `None` while its stacks do not stand.

@@ -1,7 +1,9 @@
-//! Bundles of agents in the config bucket: named by what they hold, so that one that is there is right.
+//! Objects that are named by what they hold, so that one that is there is right: bundles of agents in the config bucket, and
+//! templates too large for a request in the state bucket.
 
 use fleet_plan::Bundle;
 use object_store::{Error, ObjectStoreExt as _, PutMode, Result, path::Path};
+use sha2::{Digest as _, Sha256};
 
 use crate::account::Account;
 
@@ -11,6 +13,21 @@ impl Account {
     /// # Errors
     /// A call that fails.
     pub(crate) async fn ensure_bundle(&self, bucket: &str, key: &str, bundle: &Bundle) -> Result<bool> {
+        self.ensure_object(bucket, key, &bundle.text).await
+    }
+
+    /// Puts a template where it is not yet. Returns the address that CloudFormation reads it at.
+    ///
+    /// # Errors
+    /// A call that fails.
+    pub(crate) async fn ensure_template(&self, bucket: &str, template: &str) -> Result<String> {
+        let hash: String = Sha256::digest(template.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+        let key = format!("templates/{hash}.json");
+        self.ensure_object(bucket, &key, template).await?;
+        Ok(format!("{}/{key}", self.place.bucket_address(bucket)))
+    }
+
+    async fn ensure_object(&self, bucket: &str, key: &str, text: &str) -> Result<bool> {
         let (bucket, key) = (self.own_bucket(bucket)?, Path::from(key));
         match bucket.head(&key).await {
             Ok(_) => return Ok(false),
@@ -18,7 +35,7 @@ impl Account {
             Err(Error::NotFound { .. } | Error::PermissionDenied { .. }) => {}
             Err(error) => return Err(error),
         }
-        match bucket.put_opts(&key, bundle.text.clone().into(), PutMode::Create.into()).await {
+        match bucket.put_opts(&key, text.to_owned().into(), PutMode::Create.into()).await {
             // A lost answer, or somebody else: its name says what is in it.
             Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => Ok(false),
             put => put.map(|_| true),

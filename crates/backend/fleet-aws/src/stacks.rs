@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use fleet_apply::{Applied, Events, Provider, ProviderError, Ready, Scope};
 use fleet_model::{Address, Kind};
 use fleet_plan::{Change, Desired, StackParameter, StackSpec, State};
-use fleet_stacks::{Known, SHARED};
+use fleet_stacks::{Known, MAX_INLINE_BYTES, SHARED};
 use futures::future::{join_all, try_join_all};
 
 use self::{
@@ -86,6 +86,30 @@ impl StackProvider {
             Ok::<_, AwsError>((name.to_owned(), self.account.outputs_of(&self.scope, name).await?))
         });
         Ok(try_join_all(read).await.map_err(|error| doing.at.aws(error))?.into_iter().collect())
+    }
+
+    /// The template as a request carries it: within, or as an address in the state bucket.
+    async fn template(&self, doing: &Doing<'_>) -> Result<Sent, ProviderError> {
+        let (text, size) = (&doing.spec.template, doing.spec.template.len());
+        if size <= MAX_INLINE_BYTES {
+            return Ok(Sent::Within(text.clone()));
+        }
+        let Some(bucket) = self.account.state_bucket_name(&self.scope, &doing.change.address).await? else {
+            let why = format!(
+                "its template has {size} bytes; one above {MAX_INLINE_BYTES} goes through the state bucket, and the account has none"
+            );
+            let help = format!(
+                "prepare the account: fleetctl bootstrap -e {} --repository OWNER/NAME",
+                self.scope.environment
+            );
+            return Err(doing.at.failed(&why, Some(&help)));
+        };
+        let sent = self.account.ensure_template(&bucket, text).await;
+        let address = sent.map_err(|error| {
+            doing.at.failed(&format!("its template of {size} bytes could not be put into {bucket}: {error}"), None)
+        })?;
+        doing.at.progress(format!("its template of {size} bytes goes through {bucket}"));
+        Ok(Sent::At(address))
     }
 
     /// Writes what the stack's services read and is not there yet.
@@ -179,10 +203,19 @@ impl Provider for StackProvider {
                 false => Err(doing.stale(why)),
             };
         }
+        let template = self.template(&doing).await?;
         let wrote = self.keys(&doing).await?;
-        let changed = doing.make(now.as_ref(), &values).await?;
+        let changed = doing.make(now.as_ref(), &values, &template).await?;
         Ok(if changed || wrote { Applied::Changed { output: None } } else { Applied::Unchanged { output: None } })
     }
+}
+
+/// How CloudFormation is given a template.
+enum Sent {
+    /// In the request.
+    Within(String),
+    /// By the address of an object.
+    At(String),
 }
 
 /// One change of one stack.

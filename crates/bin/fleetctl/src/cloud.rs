@@ -16,6 +16,7 @@ use fleet_plan::{Change, Desired, State};
 use fleet_registry::{
     Client as Registries, Credential, Credentials, CredentialsError, RegistryConfig, StoreBlobs, Target as Pushed,
 };
+use fleet_store::{Depth, History};
 
 use crate::{
     assembly::{Assembler, failed},
@@ -25,12 +26,14 @@ use crate::{
     exit::Exit,
     meeting,
     pipeline::Prepared,
+    sharing::{Kept, Sharing},
     ui::events::Console,
     world::{Outside, unobservable},
 };
 
 /// The outside systems of an environment on AWS.
 pub struct Cloud {
+    sharing: Sharing,
     images: RepositoryImages,
     stacks: StackProvider,
     agents: AgentProvider,
@@ -54,7 +57,9 @@ impl Cloud {
             None => account.place.registry(),
         };
         let manager = environment.manager.as_ref();
+        let sharing = Sharing::open(&account, prepared, Depth::Newest).await?;
         Ok(Self {
+            sharing,
             matrix: manager.map(|_| meeting::remote(account.clone(), prepared.scope.clone())),
             images: RepositoryImages::new(prepared, account.clone(), registry).await?,
             agents: AgentProvider::new(account.clone(), prepared.scope.clone()),
@@ -93,6 +98,18 @@ fn unusable(error: &AwsError) -> Failure {
 
 #[async_trait]
 impl Outside for Cloud {
+    fn history(&self) -> &dyn History {
+        self.sharing.history()
+    }
+
+    async fn may_change(&self) -> Result<(), Failure> {
+        self.sharing.may_change().await
+    }
+
+    async fn keep_out(&self, context: &Context, what: &str) -> Result<Option<Kept>, Failure> {
+        self.sharing.keep_out(context, what).await
+    }
+
     fn providers(&self) -> Vec<&dyn Provider> {
         let always: [&dyn Provider; 4] = [&self.images, &self.stacks, &self.agents, &self.directory];
         always.into_iter().chain(self.matrix.iter().map(|matrix| matrix as &dyn Provider)).collect()
@@ -137,7 +154,7 @@ impl Outside for Cloud {
     }
 
     fn remarks(&self) -> Vec<String> {
-        self.matrix.iter().filter_map(RemoteMatrix::remark).collect()
+        self.matrix.iter().filter_map(RemoteMatrix::remark).chain(self.sharing.remark()).collect()
     }
 
     async fn finish(&self) {}

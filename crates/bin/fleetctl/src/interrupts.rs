@@ -20,6 +20,8 @@ pub struct Interrupts {
     stop: AtomicBool,
     /// It was SIGTERM.
     terminated: AtomicBool,
+    /// Somebody else works on the same environment by now.
+    overtaken: AtomicBool,
 }
 
 impl Interrupts {
@@ -34,8 +36,17 @@ impl Interrupts {
         self.applying.store(false, Ordering::SeqCst);
     }
 
+    /// Somebody else works on the same environment: nothing further is begun.
+    pub fn overtaken(&self) {
+        self.overtaken.store(true, Ordering::SeqCst);
+        self.stop.store(true, Ordering::SeqCst);
+    }
+
     /// The exit code of a run that was interrupted.
     pub fn exit(&self) -> Exit {
+        if self.overtaken.load(Ordering::SeqCst) {
+            return Exit::LeaseHeld;
+        }
         if self.terminated.load(Ordering::SeqCst) { Exit::Terminated } else { Exit::Interrupted }
     }
 

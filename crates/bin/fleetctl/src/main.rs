@@ -18,6 +18,7 @@ mod meeting;
 mod pipeline;
 mod programs;
 mod project;
+mod sharing;
 mod ui;
 mod world;
 
@@ -161,10 +162,10 @@ async fn dispatch(context: &Context, command: &Command) -> Outcome {
         Command::Rehearse { environment, keep } => commands::rehearse::rehearse(context, environment, *keep).await,
         Command::Verify(environment) => commands::verify::verify(context, &environment.environment).await,
         Command::Why { address, environment, generation } => {
-            commands::why::why(context, address, &environment.environment, *generation)
+            commands::why::why(context, address, &environment.environment, *generation).await
         }
         Command::Status(environment) => commands::status::status(context, &environment.environment).await,
-        Command::History(environment) => commands::inspect::history(context, &environment.environment),
+        Command::History(environment) => commands::inspect::history(context, &environment.environment).await,
         Command::Logs { address, environment, follow, tail } => {
             commands::talk::logs(context, &environment.environment, address, *follow, *tail).await
         }

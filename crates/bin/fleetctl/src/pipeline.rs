@@ -244,14 +244,25 @@ impl Prepared {
         }))
     }
 
-    /// The newest generation of the environment.
+    /// What the environment's history is called in `.fleet/`. On AWS that is a copy of what the state bucket of the account
+    /// has, and another account has another one.
+    #[must_use]
+    pub fn history_name(&self) -> String {
+        let environment = &self.scope.environment;
+        match self.model.environments.get(environment).map(|declared| &declared.target) {
+            Some(Target::Aws { account, region, .. }) => format!("{environment}@{account}-{region}"),
+            Some(Target::Docker) | None => environment.clone(),
+        }
+    }
+
+    /// The newest generation of the environment that this checkout knows. On AWS it knows what it read of the state bucket.
     ///
     /// # Errors
     /// One that cannot be read.
     pub fn last_generation(&self) -> Result<Option<Generation>, Failure> {
         self.opened
             .store
-            .latest_generation(&self.scope.environment)
+            .latest_generation(&self.history_name())
             .map_err(|error| Failure::caused(Exit::Failed, "the history cannot be read", &error))
     }
 
@@ -363,7 +374,7 @@ pub async fn apply(
 ) -> Result<Report, Failure> {
     let instance = &planned.instance;
     let store = &prepared.opened.store;
-    catch_up(prepared, planned)?;
+    catch_up(prepared, planned, world.history()).await?;
     // Before anything carries a hash, what the hash stands for is in the store.
     store.put_derivations(instance.graph.iter()).map_err(|error| unwritable(&error))?;
     let outputs = world.observe_images().await?.outputs;
@@ -385,7 +396,7 @@ pub async fn apply(
     report.entries.extend(beyond.into_iter().map(|change| Entry::of(change, Outcome::Skipped)));
     world.finish().await;
     pin(store, &prepared.lock, Some(&prepared.model))?;
-    record::applied(prepared, planned, &report)?;
+    record::applied(prepared, planned, &report, world.history()).await?;
     Ok(report)
 }
 

@@ -13,15 +13,36 @@ use fleet_model::{
 };
 use fleet_plan::{RunState, State};
 use fleet_registry::{Client as Registries, RegistryConfig};
+use fleet_store::{History, LocalHistory};
 
 use crate::{
     cloud::Cloud, context::Context, error::Failure, exit::Exit, images::ImageProvider, pipeline::Prepared,
-    ui::events::Console,
+    sharing::Kept, ui::events::Console,
 };
 
 /// The outside systems of one environment, as plan and apply need them.
 #[async_trait]
 pub trait Outside: Send + Sync {
+    /// What is recorded of the environment.
+    fn history(&self) -> &dyn History;
+
+    /// Refuses where an apply could not be recorded, and while somebody else changes the environment from elsewhere. Only
+    /// reads.
+    ///
+    /// # Errors
+    /// Exit code 8 when somebody else is at work.
+    async fn may_change(&self) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    /// Keeps others out who would change the environment from elsewhere; nothing where there is no elsewhere.
+    ///
+    /// # Errors
+    /// Exit code 8 when somebody else was faster.
+    async fn keep_out(&self, _: &Context, _: &str) -> Result<Option<Kept>, Failure> {
+        Ok(None)
+    }
+
     /// Everybody who makes something.
     fn providers(&self) -> Vec<&dyn Provider>;
 
@@ -82,6 +103,8 @@ pub async fn connect(
 
 /// The outside systems of one environment on the docker target.
 pub struct World {
+    /// What is recorded of the environment.
+    pub history: LocalHistory,
     /// Images in the engine.
     pub images: ImageProvider,
     /// Containers.
@@ -150,6 +173,7 @@ impl World {
         let matrix = MatrixProvider::new(settings, secrets.fleet.clone(), events)
             .map_err(|error| Failure::caused(Exit::Failed, "the homeserver cannot be used", &error))?;
         Ok(Self {
+            history: LocalHistory::new(Arc::clone(&prepared.opened.store), prepared.history_name()),
             images: ImageProvider { engine: engine.clone(), assembler: prepared.assembler(Some(engine.clone()))? },
             docker: DockerProvider::new(engine, prepared.scope.clone())
                 .with_given(secrets.operator.keys().cloned().collect()),
@@ -170,6 +194,10 @@ pub const fn flavour(kind: HomeserverKind) -> Flavour {
 
 #[async_trait]
 impl Outside for World {
+    fn history(&self) -> &dyn History {
+        &self.history
+    }
+
     fn providers(&self) -> Vec<&dyn Provider> {
         vec![&self.images, &self.docker, &self.matrix]
     }

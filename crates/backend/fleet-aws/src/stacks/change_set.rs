@@ -9,7 +9,7 @@ use fleet_apply::ProviderError;
 use fleet_derivation::Hash;
 
 use super::{
-    Doing,
+    Doing, Sent,
     read::{Standing, Stood},
     verdict,
     wait::{AT_MOST, At},
@@ -32,9 +32,10 @@ impl Doing<'_> {
         &self,
         now: Option<&Stood>,
         values: &BTreeMap<String, String>,
+        template: &Sent,
     ) -> Result<bool, ProviderError> {
         let name = self.change_set_name(now, values);
-        self.create_change_set(&name, now, values).await?;
+        self.create_change_set(&name, now, (values, template)).await?;
         let Some(changes) = self.contents(&name).await? else {
             self.discard(&name).await?;
             return Ok(false);
@@ -65,7 +66,7 @@ impl Doing<'_> {
         &self,
         name: &str,
         now: Option<&Stood>,
-        values: &BTreeMap<String, String>,
+        (values, template): (&BTreeMap<String, String>, &Sent),
     ) -> Result<(), ProviderError> {
         let parameter =
             |(id, value): (&String, &String)| Parameter::builder().parameter_key(id).parameter_value(value).build();
@@ -78,11 +79,14 @@ impl Doing<'_> {
             .stack_name(&self.at.name)
             .change_set_name(name)
             .change_set_type(if now.is_some() { ChangeSetType::Update } else { ChangeSetType::Create })
-            .template_body(&self.spec.template)
             .set_parameters(Some(values.iter().map(parameter).collect()))
             .set_tags(Some(self.spec.tags.iter().map(tag).collect()))
             .capabilities(Capability::CapabilityNamedIam)
             .client_token(name);
+        let asked = match template {
+            Sent::Within(text) => asked.template_body(text),
+            Sent::At(address) => asked.template_url(address),
+        };
         match asked.send().await.map_err(|error| AwsError::of("CreateChangeSet", error)) {
             Ok(_) => Ok(()),
             // An attempt whose answer was lost has made it.

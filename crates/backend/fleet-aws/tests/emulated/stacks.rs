@@ -10,16 +10,8 @@ async fn an_empty_account_gets_every_stack_and_the_second_time_nothing_is_writte
     let world = World::new().await;
     world.account.check().await.unwrap();
     let settings = world.settings();
-    let account = fleet_stacks::Bootstrap {
-        fleet: settings.fleet.clone(),
-        account: settings.account.clone(),
-        region: settings.region.clone(),
-        repository: "owner/name".to_owned(),
-        environments: ["dev".to_owned()].into(),
-        provider: None,
-    };
     let stacks = [
-        bootstrap(&account).unwrap(),
+        bootstrap(&account(&settings)).unwrap(),
         shared(&settings).unwrap(),
         data(&settings).unwrap(),
         environment(&settings).unwrap(),
@@ -52,6 +44,56 @@ async fn an_empty_account_gets_every_stack_and_the_second_time_nothing_is_writte
 
     // Asked all the same, a change set without changes is taken back.
     assert_eq!(world.apply(&stacks[1]).await.unwrap(), UNCHANGED);
+}
+
+/// A repository for each of so many images that the template is too large for a request.
+fn many_images(settings: &Settings) -> Settings {
+    let images = (0..150).map(|number| format!("image-{number:03}")).collect();
+    Settings { images, ..settings.clone() }
+}
+
+#[tokio::test]
+async fn a_template_too_large_for_a_request_goes_through_the_state_bucket() {
+    let world = World::new().await;
+    let settings = world.settings();
+    let large = shared(&many_images(&settings)).unwrap();
+    assert!(large.body.len() > fleet_stacks::MAX_INLINE_BYTES, "{} bytes", large.body.len());
+
+    let Err(ProviderError::Failed { why, help, .. }) = world.apply(&large).await else { panic!("where did it go?") };
+    assert!(why.contains("one above 51200 goes through the state bucket, and the account has none"), "{why}");
+    assert!(help.is_some_and(|help| help.contains("fleetctl bootstrap -e dev")));
+    assert!(!world.asked().await.iter().any(|asked| asked.contains("CreateChangeSet")), "nothing was begun");
+
+    assert_eq!(world.apply(&bootstrap(&account(&settings)).unwrap()).await.unwrap(), CHANGED);
+    assert_eq!(world.apply(&large).await.unwrap(), CHANGED);
+    let state = world.observe("shared").await;
+    assert_eq!(state.stacks[&address("shared")].template, large.body, "read back as it was sent");
+    let sent = async || {
+        let asked = world.asked().await;
+        asked.iter().filter(|asked| asked.starts_with("PUT /") && asked.contains("/templates/")).count()
+    };
+    assert_eq!(sent().await, 1);
+
+    // Another one is another object, and what is there is not sent again.
+    let other = changed(&large, |document| {
+        document["Resources"]["RepositoryImage000"]["Properties"]["ImageScanningConfiguration"]["ScanOnPush"] =
+            false.into();
+    });
+    assert_eq!(world.apply(&other).await.unwrap(), CHANGED);
+    assert_eq!(sent().await, 2);
+    assert_eq!(world.apply(&large).await.unwrap(), CHANGED);
+    assert_eq!(sent().await, 2);
+}
+
+fn account(settings: &Settings) -> fleet_stacks::Bootstrap {
+    fleet_stacks::Bootstrap {
+        fleet: settings.fleet.clone(),
+        account: settings.account.clone(),
+        region: settings.region.clone(),
+        repository: "owner/name".to_owned(),
+        environments: ["dev".to_owned()].into(),
+        provider: None,
+    }
 }
 
 #[tokio::test]

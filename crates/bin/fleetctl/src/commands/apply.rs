@@ -6,13 +6,14 @@ use fleet_apply::Report;
 use fleet_derivation::Input;
 use fleet_model::Address;
 use fleet_plan::{Change, Entry, Outcome as Ended, Plan, SCHEMA};
-use fleet_store::{Holder, Lease, Leased};
+use fleet_store::{Lease, Leased};
 
 use crate::{
     context::{Context, print_json},
     error::{Failure, Outcome},
     exit::Exit,
     pipeline::{self, Planned, Prepared},
+    sharing,
     ui::{
         self,
         out::{tell, to_stderr},
@@ -44,6 +45,7 @@ pub async fn apply(context: &Context, asked: &Asked<'_>) -> Outcome {
     let _lease = lease(&prepared, "apply")?;
     let world = world::connect(context, &prepared, asked.allow_destroy).await?;
     let world = &*world;
+    world.may_change().await?;
     world.about_to_apply();
     let planned = pipeline::plan(&prepared, world).await?;
     let (plan, refused) = match saved {
@@ -63,7 +65,7 @@ pub async fn apply(context: &Context, asked: &Asked<'_>) -> Outcome {
         if plan.is_empty() { Report::default() } else { run(context, &prepared, world, &plan, &planned).await? };
     if plan.is_empty() {
         world.finish().await;
-        pipeline::catch_up(&prepared, &planned)?;
+        pipeline::catch_up(&prepared, &planned, world.history()).await?;
     }
     report.entries.extend(refused);
     let beyond = pipeline::beyond(&plan, world);
@@ -81,33 +83,31 @@ pub async fn run(
     plan: &Plan,
     planned: &Planned,
 ) -> Result<Report, Failure> {
+    // Where all that is due is what this version does not do there, nothing is written: also no lease.
+    let writes = pipeline::beyond(plan, world).len() < plan.changes.len();
+    let kept = if writes { world.keep_out(context, "apply").await? } else { None };
     let report = pipeline::apply(prepared, world, plan, planned, context.interrupts.applying()).await;
     context.interrupts.applied();
+    if let Some(kept) = kept {
+        kept.release().await;
+    }
     report
 }
 
-/// Takes the environment's lease.
+/// Takes the environment's lease in this checkout.
 ///
 /// # Errors
 /// Exit code 8 when somebody else has it.
 pub fn lease(prepared: &Prepared, what: &str) -> Result<Lease, Failure> {
     let environment = &prepared.scope.environment;
-    let holder = Holder::this_process(crate::machine::user(), format!("{what} -e {environment}"));
     let leased = prepared
         .opened
         .store
-        .lease(environment, &holder)
+        .lease(environment, &sharing::holder(prepared, what))
         .map_err(|error| Failure::caused(Exit::Failed, "the lease cannot be taken", &error))?;
     match leased {
         Leased::Ours(lease) => Ok(lease),
-        Leased::Held(holder) => {
-            let who = holder.map_or_else(
-                || "somebody".to_owned(),
-                |holder| format!("{} on {} (process {}, `{}`)", holder.who, holder.host, holder.pid, holder.what),
-            );
-            Err(Failure::new(Exit::LeaseHeld, format!("{who} is working on {environment}"))
-                .hint("wait for it to end; the lease ends with its process, there is nothing to unlock"))
-        }
+        Leased::Held(holder) => Err(sharing::held(environment, holder.as_ref())),
     }
 }
 

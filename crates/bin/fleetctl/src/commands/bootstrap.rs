@@ -34,32 +34,54 @@ use crate::{
 /// is in the exit code.
 pub async fn bootstrap(context: &Context, environment: &str, repository: Option<&str>, approved: bool) -> Outcome {
     let prepared = Prepared::new(context, environment)?;
+    match prepare(context, &prepared, repository, approved).await? {
+        Ended::Stands(account) => tell_outputs(context, &account, &prepared).await.map(|()| Exit::Done),
+        Ended::Otherwise(exit) => Ok(exit),
+    }
+}
+
+/// How it ended.
+pub enum Ended {
+    /// The stack is as it should be.
+    Stands(Box<Account>),
+    /// It failed, which was told; or nobody wanted it.
+    Otherwise(Exit),
+}
+
+/// Makes the stack what it should be, without telling what came of it.
+///
+/// # Errors
+/// See [`bootstrap`].
+pub async fn prepare(
+    context: &Context,
+    prepared: &Prepared,
+    repository: Option<&str>,
+    approved: bool,
+) -> Result<Ended, Failure> {
     // What needs no account is refused first.
-    let fresh = stack::bootstrap(&prepared, repository, None)?;
-    let (account, _) = cloud::account(context, &prepared).await?;
+    let fresh = stack::bootstrap(prepared, repository, None)?;
+    let (account, _) = cloud::account(context, prepared).await?;
     let stacks = StackProvider::new(account.clone(), prepared.scope.clone(), BTreeSet::new());
     let address = stack::bootstrap_address();
     let state = stacks.observe(std::slice::from_ref(&address)).await.map_err(unobservable)?;
     let rendered = match adopted(&account, &state, &address).await? {
-        Some(provider) => stack::bootstrap(&prepared, repository, Some(provider))?,
+        Some(provider) => stack::bootstrap(prepared, repository, Some(provider))?,
         None => fresh,
     };
-    let plan = planned(&prepared, &address, rendered, &state);
+    let plan = planned(prepared, &address, rendered, &state);
     to_stderr(format_args!("{}", ui::plan::text(&plan, ui::style::Style::stderr(context.global.color))));
     if !plan.is_empty() && !approved && !apply::confirm(&format!("Change account {}?", account.place.account))? {
         tell!("nothing was changed");
-        return Ok(Exit::Done);
+        return Ok(Ended::Otherwise(Exit::Done));
     }
-    let report =
-        if plan.is_empty() { Report::default() } else { carry_out(context, &prepared, &stacks, &plan).await? };
+    let report = if plan.is_empty() { Report::default() } else { carry_out(context, prepared, &stacks, &plan).await? };
     if !plan.is_empty() {
         let (exit, _) = apply::conclude(context, &plan, &report, &[]);
         if exit != Exit::Done {
-            return Ok(exit);
+            return Ok(Ended::Otherwise(exit));
         }
     }
-    tell_outputs(context, &account, &prepared).await?;
-    Ok(Exit::Done)
+    Ok(Ended::Stands(Box::new(account)))
 }
 
 /// The account's own provider for GitHub, where the stack did not make it: an account can have only one.

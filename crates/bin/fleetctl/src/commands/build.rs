@@ -133,7 +133,7 @@ async fn into_engine(context: &Context, prepared: &Prepared, names: &[String], o
     let planned = pipeline::Planned { instance, state, plan: whole, whole: false };
     if plan.is_empty() {
         world.finish().await;
-        pipeline::catch_up(prepared, &planned)?;
+        pipeline::catch_up(prepared, &planned, world.history()).await?;
         if !only {
             return Ok(Exit::Done);
         }

@@ -13,6 +13,7 @@ use crate::{
     error::{Failure, Outcome},
     exit::Exit,
     pipeline::Prepared,
+    sharing,
     ui::table::Table,
 };
 
@@ -143,13 +144,14 @@ pub fn explain(global: &Global, code: Option<&str>) -> Outcome {
 ///
 /// # Errors
 /// A history that cannot be read.
-pub fn history(context: &Context, environment: &str) -> Outcome {
+pub async fn history(context: &Context, environment: &str) -> Outcome {
     let prepared = Prepared::new(context, environment)?;
-    let store = &prepared.opened.store;
+    sharing::recall(context, &prepared).await?;
+    let (store, name) = (&prepared.opened.store, prepared.history_name());
     let unreadable = |error: &dyn std::error::Error| Failure::caused(Exit::Failed, "the history cannot be read", error);
     let mut all = Vec::new();
-    for number in store.generation_numbers(environment).map_err(|error| unreadable(&error))? {
-        all.extend(store.generation(environment, number).map_err(|error| unreadable(&error))?);
+    for number in store.generation_numbers(&name).map_err(|error| unreadable(&error))? {
+        all.extend(store.generation(&name, number).map_err(|error| unreadable(&error))?);
     }
     if context.json() {
         print_json(&json!({"schema": 1, "generations": all}));

@@ -12,7 +12,10 @@ use fleet_docker::Search;
 use fleet_model::model::Target;
 
 use crate::{
-    commands::apply::{self, Asked},
+    commands::{
+        apply::{self, Asked},
+        bootstrap::{self, Ended},
+    },
     context::Context,
     error::{Failure, Outcome},
     exit::Exit,
@@ -23,6 +26,8 @@ use crate::{
 
 /// Loopback, as `endpoint-url` names it.
 const LOOPBACK: &str = "http://127.0.0.1:";
+/// Whose workflows an emulated account trusts: nobody's, they cannot reach it.
+const REPOSITORY: &str = "nobody/nowhere";
 
 /// `fleetctl rehearse`.
 ///
@@ -32,7 +37,6 @@ pub async fn rehearse(context: &Context, environment: &str, keep: bool) -> Outco
     let prepared = Prepared::new(context, environment)?;
     let (place, port) = emulated(&prepared)?;
     let (cluster, has_manager) = (prepared.scope.whole(), prepared.environment()?.manager.is_some());
-    drop(prepared);
     let engine = engine().await;
     if engine.is_none() && has_manager {
         return Err(Failure::new(
@@ -51,8 +55,7 @@ pub async fn rehearse(context: &Context, environment: &str, keep: bool) -> Outco
     let start = Start { python: &python, folder: &folder, port, place: &place, engine: engine.as_deref() };
     let emulator = Emulator::start(start).await.map_err(failed)?;
     tell!("an empty account {} answers at {}", place.account, emulator.endpoint());
-    let asked = Asked { saved: None, environment, approved: true, allow_destroy: &[] };
-    let outcome = apply::apply(context, &asked).await;
+    let outcome = prepare_and_apply(context, prepared).await;
     told(&emulator.requests().await.map_err(failed)?);
     runs(context, place, &cluster).await;
     if keep {
@@ -65,6 +68,17 @@ pub async fn rehearse(context: &Context, environment: &str, keep: bool) -> Outco
         emulator.stop().await;
     }
     outcome
+}
+
+/// What an administrator does once per account, and then what everybody does.
+async fn prepare_and_apply(context: &Context, prepared: Prepared) -> Outcome {
+    if let Ended::Otherwise(exit) = bootstrap::prepare(context, &prepared, Some(REPOSITORY), true).await? {
+        return Ok(exit);
+    }
+    let environment = prepared.scope.environment.clone();
+    // `apply` reads the project by itself.
+    drop(prepared);
+    apply::apply(context, &Asked { saved: None, environment: &environment, approved: true, allow_destroy: &[] }).await
 }
 
 /// Tells what runs at the end. That it cannot be told changes nothing of how the rehearsal ended.

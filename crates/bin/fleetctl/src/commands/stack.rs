@@ -68,11 +68,15 @@ pub fn list(prepared: &Prepared) -> Result<String, Failure> {
 }
 
 fn size(stack: &Rendered) -> String {
-    let inline = if stack.body.len() <= MAX_INLINE_BYTES { "within a request" } else { "through the bucket" };
+    let bytes = stack.body.len();
+    let limit = if bytes <= MAX_INLINE_BYTES {
+        format!("{MAX_INLINE_BYTES} within a request ({MAX_BYTES} through the state bucket)")
+    } else {
+        format!("{MAX_BYTES} through the state bucket (above {MAX_INLINE_BYTES} within a request)")
+    };
     format!(
-        "{} of {MAX_RESOURCES} resources, {} of {MAX_BYTES} bytes, {inline}, template {}",
+        "{} of {MAX_RESOURCES} resources, {bytes} bytes of {limit}, template {}",
         stack.resources,
-        stack.body.len(),
         stack.hash.short()
     )
 }

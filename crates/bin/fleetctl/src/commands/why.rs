@@ -11,17 +11,18 @@ use crate::{
     error::{Failure, Outcome},
     exit::Exit,
     pipeline::Prepared,
-    ui,
+    sharing, ui,
 };
 
-/// `fleetctl why ADDRESS`. Reads history and sources only; needs no engine.
+/// `fleetctl why ADDRESS`. Reads history and sources only; asks no engine, and of an account its state bucket alone.
 ///
 /// # Errors
 /// A text that is no address, an address that neither exists nor existed.
-pub fn why(context: &Context, address: &str, environment: &str, generation: Option<u64>) -> Outcome {
+pub async fn why(context: &Context, address: &str, environment: &str, generation: Option<u64>) -> Outcome {
     let address: Address =
         address.parse().map_err(|error| Failure::caused(Exit::Usage, "this is not an address", &error))?;
     let prepared = Prepared::new(context, environment)?;
+    sharing::recall(context, &prepared).await?;
     let found = past(&prepared, &address, generation)?;
     let state = prepared.recorded_state()?;
     let instance = prepared.instance(&state.outputs)?;
@@ -82,9 +83,9 @@ pub fn why(context: &Context, address: &str, environment: &str, generation: Opti
 /// The newest generation, or the given one, that changed the object.
 fn past(prepared: &Prepared, address: &Address, only: Option<u64>) -> Result<Option<(Generation, Entry)>, Failure> {
     let store = &prepared.opened.store;
-    let environment = &prepared.scope.environment;
+    let (environment, name) = (&prepared.scope.environment, prepared.history_name());
     let unreadable = |error: &dyn std::error::Error| Failure::caused(Exit::Failed, "the history cannot be read", error);
-    let mut numbers = store.generation_numbers(environment).map_err(|error| unreadable(&error))?;
+    let mut numbers = store.generation_numbers(&name).map_err(|error| unreadable(&error))?;
     if let Some(only) = only.filter(|only| !numbers.contains(only)) {
         let known: Vec<String> = numbers.iter().map(u64::to_string).collect();
         let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
@@ -94,7 +95,7 @@ fn past(prepared: &Prepared, address: &Address, only: Option<u64>) -> Result<Opt
     numbers.retain(|number| only.is_none_or(|only| only == *number));
     numbers.sort_unstable();
     for number in numbers.into_iter().rev() {
-        let Some(generation) = store.generation(environment, number).map_err(|error| unreadable(&error))? else {
+        let Some(generation) = store.generation(&name, number).map_err(|error| unreadable(&error))? else {
             continue;
         };
         // An object that turned out to be right was not changed by that generation.

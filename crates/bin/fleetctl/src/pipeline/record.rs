@@ -1,19 +1,19 @@
 //! Generations: what an apply did ([`applied`]), and what one did that was killed before it could say so ([`catch_up`]).
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use fleet_apply::Report;
-use fleet_derivation::Hash;
+use fleet_derivation::{Derivation, Hash, Input};
 use fleet_model::{Address, Kind};
 use fleet_plan::{Action, Entry, Generation, Outcome, Reason, SCHEMA};
 use fleet_planner::Known;
-use fleet_store::{Holder, Store};
+use fleet_store::{GenerationError, History, Holder, Store};
 
 use super::{Planned, Prepared, known, unwritable};
-use crate::error::Failure;
+use crate::{error::Failure, exit::Exit};
 
 /// Objects and the hashes of what they derive from.
 type Objects = BTreeMap<Address, Hash>;
@@ -23,7 +23,7 @@ type Objects = BTreeMap<Address, Hash>;
 ///
 /// # Errors
 /// A store that cannot be read or written.
-pub fn catch_up(prepared: &Prepared, planned: &Planned) -> Result<(), Failure> {
+pub async fn catch_up(prepared: &Prepared, planned: &Planned, history: &dyn History) -> Result<(), Failure> {
     let (store, instance) = (&prepared.opened.store, &planned.instance);
     let outputs = &planned.state.outputs;
     let last = last_objects(prepared)?;
@@ -38,7 +38,13 @@ pub fn catch_up(prepared: &Prepared, planned: &Planned) -> Result<(), Failure> {
         return Ok(());
     }
     store.put_derivations(known.values()).map_err(|error| unwritable(&error))?;
-    add(prepared, Generation { entries, ..of(prepared, planned, stands, outputs) })
+    let number = history.numbers().await.map_err(|error| unrecordable(&error))?.last().map_or(1, |last| last + 1);
+    let generation = Generation { number, entries, ..of(prepared, planned, stands, outputs) };
+    match history.write(&generation, &news(&generation, &last, &known)).await {
+        // Somebody else recorded something this moment; what they did not is caught up with next time.
+        Ok(()) | Err(GenerationError::Taken { .. }) => Ok(()),
+        Err(error) => Err(unrecordable(&error)),
+    }
 }
 
 /// Records what an apply did: what was right already, what was done, and of the rest what it was before.
@@ -47,7 +53,12 @@ pub fn catch_up(prepared: &Prepared, planned: &Planned) -> Result<(), Failure> {
 ///
 /// # Errors
 /// A store that cannot be read or written.
-pub fn applied(prepared: &Prepared, planned: &Planned, report: &Report) -> Result<(), Failure> {
+pub async fn applied(
+    prepared: &Prepared,
+    planned: &Planned,
+    report: &Report,
+    history: &dyn History,
+) -> Result<(), Failure> {
     let last = last_objects(prepared)?;
     let mut objects = standing(planned, &last, &report.outputs);
     for entry in report.entries.iter().filter(|one| matches!(one.outcome, Outcome::Done | Outcome::Unchanged)) {
@@ -59,7 +70,35 @@ pub fn applied(prepared: &Prepared, planned: &Planned, report: &Report) -> Resul
     if report.count(|outcome| matches!(outcome, Outcome::Done)) == 0 && objects == last {
         return Ok(());
     }
-    add(prepared, Generation { entries: report.entries.clone(), ..of(prepared, planned, objects, &report.outputs) })
+    let generation = Generation { entries: report.entries.clone(), ..of(prepared, planned, objects, &report.outputs) };
+    let known = known(&prepared.opened.store, &planned.instance, generation.objects.values().copied());
+    let news = news(&generation, &last, &known);
+    let appended = fleet_store::append(history, generation, &news).await;
+    appended.map(drop).map_err(|error| unrecordable(&error))
+}
+
+/// What the objects of a generation derive from and those of the last one did not: whoever reads all generations has all.
+fn news(generation: &Generation, last: &Objects, known: &Known) -> Vec<Derivation> {
+    let before = closure(last.values().copied(), known);
+    let hashes = closure(generation.objects.values().copied(), known);
+    hashes.difference(&before).filter_map(|hash| known.get(hash)).cloned().collect()
+}
+
+/// Hashes with everything that they derive from, as far as that is known.
+fn closure(hashes: impl Iterator<Item = Hash>, known: &Known) -> BTreeSet<Hash> {
+    let mut waiting: Vec<Hash> = hashes.collect();
+    let mut found = BTreeSet::new();
+    while let Some(hash) = waiting.pop() {
+        if found.insert(hash) {
+            waiting.extend(known.get(&hash).into_iter().flat_map(|one| one.inputs.values()).filter_map(|input| {
+                match input {
+                    Input::Derivation { hash, .. } => Some(*hash),
+                    _ => None,
+                }
+            }));
+        }
+    }
+    found
 }
 
 fn last_objects(prepared: &Prepared) -> Result<Objects, Failure> {
@@ -159,6 +198,7 @@ fn of(prepared: &Prepared, planned: &Planned, objects: Objects, outputs: &BTreeM
     }
 }
 
-fn add(prepared: &Prepared, generation: Generation) -> Result<(), Failure> {
-    prepared.opened.store.add_generation(generation).map(drop).map_err(|error| unwritable(&error))
+fn unrecordable(error: &GenerationError) -> Failure {
+    Failure::caused(Exit::Failed, "what was applied cannot be recorded", error)
+        .hint("what was made stays made; the next apply records it")
 }

@@ -2,6 +2,7 @@
 
 use fleet_apply::ProviderError;
 use fleet_aws::{Kept, Teardown, Thing};
+use fleet_store::Depth;
 use serde_json::{Value, json};
 
 use crate::{
@@ -11,6 +12,7 @@ use crate::{
     error::{Failure, Outcome},
     exit::Exit,
     pipeline::Prepared,
+    sharing::Sharing,
     ui::out::{tell, to_stderr},
     world::{exit_of, unobservable},
 };
@@ -22,6 +24,8 @@ use crate::{
 pub async fn destroy(context: &Context, prepared: &Prepared, purge: bool, approved: bool) -> Outcome {
     let environment = &prepared.scope.environment;
     let (account, _) = cloud::account(context, prepared).await?;
+    let sharing = Sharing::open(&account, prepared, Depth::Newest).await?;
+    sharing.nobody_works().await?;
     let teardown = Teardown::new(account, prepared.scope.clone(), purge);
     let found = teardown.survey().await.map_err(unobservable)?;
     if found.is_empty() {
@@ -42,7 +46,12 @@ pub async fn destroy(context: &Context, prepared: &Prepared, purge: bool, approv
         tell!("nothing was removed");
         return Ok(Exit::Done);
     }
-    teardown.remove(&*context.console).await.map_err(unremoved)?;
+    let kept_out = sharing.keep_out(context, "destroy").await?;
+    let removed = teardown.remove(&*context.console).await.map_err(unremoved);
+    if let Some(kept_out) = kept_out {
+        kept_out.release().await;
+    }
+    removed?;
     let kept = teardown.kept().await.map_err(unobservable)?;
     match context.json() {
         true => print_json(&document(&found, &kept)),

@@ -1,0 +1,122 @@
+//! An environment on AWS belongs to everybody who may apply it: history and lease are in the account, whatever checkout or
+//! machine asks.
+
+use std::{fs, process::Command, time::Duration};
+
+use fleet_tests::{
+    cloud::Cloud,
+    fleet::copy_folder,
+    run::{self, Output, Running, eventually},
+};
+
+/// A second checkout of the fleet's project: the same files, without `.fleet/`, and a home of its own.
+struct Checkout<'c> {
+    cloud: &'c Cloud,
+}
+
+impl<'c> Checkout<'c> {
+    fn of(cloud: &'c Cloud) -> Self {
+        let checkout = Self { cloud };
+        fs::create_dir_all(checkout.folder()).expect("a folder");
+        for entry in fs::read_dir(cloud.fleet.path("")).expect("the project") {
+            let entry = entry.expect("an entry");
+            let to = checkout.folder().join(entry.file_name());
+            match entry.file_name().to_str() {
+                Some(".fleet" | "events") => {}
+                _ if entry.path().is_dir() => copy_folder(&entry.path(), &to),
+                _ => drop(fs::copy(entry.path(), to).expect("a file")),
+            }
+        }
+        checkout
+    }
+
+    fn folder(&self) -> std::path::PathBuf {
+        self.cloud.fleet.path("../second")
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = run::command(&self.folder(), &self.cloud.fleet.path("../second-home"));
+        command.args(arguments).args(["-e", "cloud"]);
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.cloud.fleet.finish(Running::start(&mut self.command(arguments)))
+    }
+}
+
+fn wrote(cloud: &Cloud, object: &str) -> usize {
+    cloud.asked().iter().filter(|asked| asked.starts_with("PUT /") && asked.contains(object)).count()
+}
+
+#[test]
+fn of_two_applies_from_two_checkouts_one_works_and_the_other_learns_who_and_later_has_nothing_to_do() {
+    let cloud = Cloud::new("two-checkouts");
+    let second = Checkout::of(&cloud);
+    second.run(&["history"]).expect(0);
+
+    let mut command = cloud.fleet.command(&["apply", "--auto-approve", "-e", "cloud"]);
+    let first = Running::start(&mut command);
+    eventually("the first one has the lease", Duration::from_secs(60), || wrote(&cloud, "/cloud/lease.json") > 0);
+    first.signal("STOP");
+    let refused = second.run(&["apply", "--auto-approve", "--events", "events"]);
+    refused
+        .expect(8)
+        .says(&format!("(process {}, `apply -e cloud`, since 20", first.id()))
+        .says("is working on cloud")
+        .says("its lease runs out by itself");
+    assert_eq!(cloud.fleet.writes("../second/events"), Vec::<String>::new());
+    second.run(&["destroy", "--auto-approve"]).expect(8).says("is working on cloud");
+    first.signal("CONT");
+    cloud.fleet.finish(first).expect(3);
+
+    // The other checkout sees what was done, and by whom, and has nothing to do itself.
+    let here = cloud.run(&["history", "--format", "json"]).expect(0).json();
+    let there = second.run(&["history", "--format", "json"]).expect(0).json();
+    assert_eq!(here, there);
+    assert_eq!(there["generations"].as_array().map(Vec::len), Some(1), "{there}");
+    second.run(&["plan", "--offline"]).expect(0).says("compared with generation 1");
+    let before = cloud.asked().len();
+    second.run(&["apply", "--auto-approve"]).expect(3).says("0 changed");
+    let written = cloud.asked().split_off(before).into_iter().find(|asked| asked.starts_with("PUT /"));
+    assert_eq!(written, None, "who changes nothing needs no lease");
+
+    // What it changes the first one can explain, although the derivations were made elsewhere.
+    for folder in [cloud.fleet.path(""), second.folder()] {
+        let path = folder.join("fleet.kdl");
+        let text = fs::read_to_string(&path).expect("fleet.kdl").replace("retention=\"7d\"", "retention=\"14d\"");
+        fs::write(&path, text).expect("fleet.kdl");
+    }
+    second.run(&["apply", "--auto-approve"]).expect(3).says("1 changed");
+    cloud.run(&["why", "stack/cloud"]).expect(0).says("in generation 2").says("logs.retention: 7d → 14d");
+    cloud.run(&["plan"]).expect(0).says("10 unchanged");
+}
+
+#[test]
+fn an_apply_that_was_killed_keeps_nobody_out_and_what_it_did_is_recorded_by_the_next() {
+    let cloud = Cloud::new("killed");
+    let second = Checkout::of(&cloud);
+    let mut command = cloud.fleet.command(&["apply", "--auto-approve", "-e", "cloud"]);
+    let mut first = Running::start(&mut command);
+    eventually("the first one works", Duration::from_secs(60), || cloud.count("cloudformation ExecuteChangeSet") > 0);
+    assert!(first.kill(), "it still ran");
+    let _ = first.wait();
+    second.run(&["apply", "--auto-approve"]).expect(3);
+    let history = cloud.run(&["history", "--format", "json"]).expect(0).json();
+    assert!(history["generations"].as_array().is_some_and(|all| !all.is_empty()), "{history}");
+    cloud.apply().expect(3).says("0 changed");
+}
+
+#[test]
+fn an_account_that_nobody_prepared_is_refused_with_the_command_that_does_it() {
+    let cloud = Cloud::empty("unprepared");
+    cloud.run(&["plan"]).expect(0).says("the account has no state bucket").says("fleetctl bootstrap -e cloud");
+    let refused = cloud.apply();
+    refused
+        .expect(1)
+        .says("the account is not prepared: it has no state bucket")
+        .says("fleetctl bootstrap -e cloud --repository OWNER/NAME");
+    assert_eq!(cloud.count("cloudformation CreateChangeSet"), 0, "nothing was begun");
+    cloud.run(&["history"]).expect(0).says("there is none in the account");
+    cloud.run(&["destroy", "--auto-approve"]).expect(0).says("nothing is there");
+}
