@@ -8,6 +8,7 @@ use fleet_tests::{
     fleet::copy_folder,
     run::{self, Output, Running, eventually},
 };
+use serde_json::json;
 
 /// A second checkout of the fleet's project: the same files, without `.fleet/`, and a home of its own.
 struct Checkout<'c> {
@@ -105,6 +106,35 @@ fn an_apply_that_was_killed_keeps_nobody_out_and_what_it_did_is_recorded_by_the_
     let history = cloud.run(&["history", "--format", "json"]).expect(0).json();
     assert!(history["generations"].as_array().is_some_and(|all| !all.is_empty()), "{history}");
     cloud.apply().expect(3).says("0 changed");
+}
+
+#[test]
+fn who_lost_the_lease_finishes_what_runs_and_begins_nothing_further() {
+    let cloud = Cloud::new("overtaken");
+    let mut command = cloud.fleet.command(&["apply", "--auto-approve", "-e", "cloud"]);
+    let first = Running::start(&mut command);
+    eventually("the first one has the lease", Duration::from_secs(60), || wrote(&cloud, "/cloud/lease.json") > 0);
+    // Stopped, as a laptop that sleeps, until it is late for renewing it; somebody else took it meanwhile.
+    first.signal("STOP");
+    std::thread::sleep(Duration::from_secs(31));
+    let holder = json!({
+        "who": "ben", "host": "build-7", "pid": 1, "since": 1_700_000_000, "what": "apply -e cloud",
+        "until": u64::from(u32::MAX),
+    });
+    let lease = json!({"schema": 1, "holder": holder, "nonce": 1, "machine": null});
+    let (name, endpoint) = (&cloud.fleet.name, cloud.emulator().endpoint());
+    let object = format!("{endpoint}/{name}-state-111122223333-us-east-1/{name}/cloud/lease.json");
+    let as_whom =
+        "AWS4-HMAC-SHA256 Credential=111122223333/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0";
+    let put = reqwest::Client::new().put(object).header("authorization", as_whom).body(lease.to_string());
+    let put = cloud.runtime.block_on(put.send()).expect("an answer");
+    assert!(put.status().is_success(), "{put:?}");
+    first.signal("CONT");
+
+    let stopped = cloud.fleet.finish(first);
+    stopped.expect(8).says("stopping: the lease on cloud ran out and was taken over by ben on build-7");
+    assert_eq!(cloud.count("ecs CreateService"), 0, "agents come last");
+    cloud.apply().expect(8).says("ben on build-7 (process 1, `apply -e cloud`, since 2023-11-14 22:13:20 UTC)");
 }
 
 #[test]

@@ -93,7 +93,7 @@ impl AgentProvider {
     async fn read_outputs(&self) -> Result<Outputs, AwsError> {
         let environment = &self.scope.environment;
         let mut all = Outputs::new();
-        for stack in [fleet_stacks::SHARED, &format!("{environment}-data"), environment] {
+        for stack in [fleet_stacks::SHARED, &fleet_stacks::data_stack(environment), environment] {
             all.extend(self.account.outputs_of(&self.scope, stack).await?);
         }
         Ok(all)

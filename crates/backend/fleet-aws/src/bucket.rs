@@ -9,7 +9,7 @@ use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvid
 use fleet_apply::{Event, Events, ProviderError, Scope};
 use fleet_model::{Address, Kind};
 use fleet_secret::FleetSecret;
-use fleet_stacks::BOOTSTRAP;
+use fleet_stacks::{BOOTSTRAP, data_stack};
 use futures::stream::BoxStream;
 use object_store::{
     CopyOptions, CredentialProvider, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
@@ -111,7 +111,7 @@ impl Account {
     ) -> std::result::Result<Option<(Arc<dyn ObjectStore>, FleetSecret)>, ProviderError> {
         let about = Address::new(Kind::Stack, &scope.environment);
         let Some(bucket) = self.config_bucket(scope, &about).await? else { return Ok(None) };
-        let data = self.outputs_of(scope, &format!("{}-data", scope.environment)).await;
+        let data = self.outputs_of(scope, &data_stack(&scope.environment)).await;
         let data = data.map_err(|error| error.about(&about))?;
         let Some(secret) = data.get(SECRET_OUTPUT) else { return Ok(None) };
         let secret = self.fleet_secret(secret).await.map_err(|error| match error {

@@ -6,7 +6,7 @@
 use fleet_apply::{Event, Events, ProviderError, Scope};
 use fleet_model::{Address, Kind};
 use fleet_plan::Action;
-use fleet_stacks::{BOOTSTRAP, SHARED};
+use fleet_stacks::{BOOTSTRAP, SHARED, data_stack, parameters_below, role_path};
 use futures::future::try_join_all;
 
 use crate::{account::Account, agents::AgentProvider, bucket::BUCKET_OUTPUT, error::AwsError, secrets::SECRET_OUTPUT};
@@ -230,17 +230,17 @@ impl Teardown {
 
     /// The data stack's name in addresses.
     fn data(&self) -> String {
-        format!("{}-data", self.scope.environment)
+        data_stack(&self.scope.environment)
     }
 
     /// Below which the environment's parameters are.
     fn parameters(&self) -> String {
-        format!("/{}/{}", self.scope.fleet, self.scope.environment)
+        parameters_below(&self.scope.fleet, &self.scope.environment)
     }
 
     /// Below which the environment's roles are.
     fn roles(&self) -> String {
-        format!("/fleet/{}/{}/", self.scope.fleet, self.scope.environment)
+        role_path(&self.scope.fleet, &self.scope.environment)
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{
     agent::{AgentAccess, BedrockModel, agent_role},
     data,
     environment::zone_letter,
-    settings::Settings,
+    settings::{Settings, parameters_below},
     template::{json_text, tags},
 };
 
@@ -260,7 +260,7 @@ fn parameter(settings: &Settings, agent: &str, secret: &SecretUse) -> String {
 /// Where the parameters are that are one agent's own.
 #[must_use]
 pub fn parameters_of(fleet: &str, environment: &str, agent: &str) -> String {
-    format!("/{fleet}/{environment}/agents/{agent}")
+    format!("{}/agents/{agent}", parameters_below(fleet, environment))
 }
 
 #[cfg(test)]

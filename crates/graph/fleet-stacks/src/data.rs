@@ -7,7 +7,7 @@ use crate::{
         named,
         storage::{FileLifecycle, FileSystem, GenerateSecret, Secret},
     },
-    settings::Settings,
+    settings::{Settings, data_stack},
     template::{RenderError, Rendered, Template, tags},
 };
 
@@ -19,7 +19,7 @@ const CLIENT: [&str; 3] =
 
 /// Name of the stack in addresses.
 pub(crate) fn name(settings: &Settings) -> String {
-    format!("{}-data", settings.environment)
+    data_stack(&settings.environment)
 }
 
 /// Name of the fleet secret.

@@ -34,7 +34,7 @@ pub use create_only::{CreateOnly, TABLE, create_only};
 pub use data::{data, secret_name};
 pub use environment::{environment, homeserver_url};
 pub use parameters::{Known, repository_output};
-pub use settings::{Homeserver, LOG_DAYS, Manager, Settings, Web, log_group};
+pub use settings::{Homeserver, LOG_DAYS, Manager, Settings, Web, data_stack, log_group, parameters_below, role_path};
 pub use shared::{SHARED, shared};
 pub use template::{RenderError, Rendered, pretty};
 

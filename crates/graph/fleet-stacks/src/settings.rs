@@ -103,8 +103,26 @@ impl Settings {
     /// The IAM path of this environment's roles.
     #[must_use]
     pub fn role_path(&self) -> String {
-        format!("/fleet/{}/{}/", self.fleet, self.environment)
+        role_path(&self.fleet, &self.environment)
     }
+}
+
+/// The IAM path of an environment's roles.
+#[must_use]
+pub fn role_path(fleet: &str, environment: &str) -> String {
+    format!("/fleet/{fleet}/{environment}/")
+}
+
+/// Below which the parameters of an environment are.
+#[must_use]
+pub fn parameters_below(fleet: &str, environment: &str) -> String {
+    format!("/{fleet}/{environment}")
+}
+
+/// The stack of what outlives an environment, as addresses name it.
+#[must_use]
+pub fn data_stack(environment: &str) -> String {
+    format!("{environment}-data")
 }
 
 /// The log group of what runs as `role`; `whole` is `<fleet>-<environment>`.

@@ -21,7 +21,7 @@ impl AgentProvider {
     pub(super) async fn look_around(&self, wanted: &[Address]) -> Result<State, AwsError> {
         let mut state = State::default();
         let fleet = &self.scope.fleet;
-        let data = self.account.outputs_of(&self.scope, &format!("{}-data", self.scope.environment)).await?;
+        let data = self.account.outputs_of(&self.scope, &fleet_stacks::data_stack(&self.scope.environment)).await?;
         // Without a file system there is no environment, so no agent of it.
         let Some(file_system) = data.get("FileSystemId") else { return Ok(state) };
         state.objects = self.present().await?;

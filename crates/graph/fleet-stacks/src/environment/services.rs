@@ -24,7 +24,7 @@ use crate::{
         iam::Role,
         logs::{LogGroup, awslogs},
     },
-    settings::Web,
+    settings::{Web, parameters_below},
     template::{Handle, Template, json_text},
     value::{Text, text},
 };
@@ -199,7 +199,7 @@ pub(super) fn log_to(parts: &Parts<'_>, group: &Handle<LogGroup>, prefix: &'stat
 
 /// Name of a parameter with a value that is derived from the fleet secret; `fleetctl` writes it.
 fn parameter(parts: &Parts<'_>, label: &str) -> String {
-    format!("/{}/{}/{label}", parts.settings.fleet, parts.settings.environment)
+    format!("{}/{label}", parameters_below(&parts.settings.fleet, &parts.settings.environment))
 }
 
 fn secret(parts: &Parts<'_>, name: &str, label: &str) -> SecretVariable {
