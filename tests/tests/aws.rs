@@ -13,7 +13,7 @@ use fleet_tests::{
     cloud::{Cloud, declare},
     engine,
     fleet::{Fleet, work},
-    run::{self, Output, Running, eventually},
+    run::{self, Running, eventually},
     sources::workspace,
 };
 
@@ -138,7 +138,8 @@ fn an_environment_is_removed_made_again_and_purged() {
         "repository repository repository stack",
     ];
     assert_eq!(kinds.join(" "), expected.join(" "), "{purged}");
-    assert_eq!(list("stays", "what"), [format!("registered task definitions {}-cloud-…", cloud.fleet.name)]);
+    let definitions = format!("registered task definitions {}-cloud-…", cloud.fleet.name);
+    assert_eq!(list("stays", "what"), ["stack/bootstrap".to_owned(), definitions]);
     cloud.run(&["destroy", "--purge", "--auto-approve"]).expect(0).says("cloud: nothing is there");
     // From nothing, as the first time.
     cloud.apply().expect(3);
