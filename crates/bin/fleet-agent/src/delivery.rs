@@ -2,7 +2,8 @@
 //! as on any other target, before anything reads them.
 //!
 //! `FLEET_BUNDLE` and `FLEET_BUNDLE_HASH` name the settings and the workspace; `FLEET_FILE_<name>` is the secret file of that
-//! name. Only this program sees them: OpenClaw runs as another user and gets none of our environment.
+//! name. With `FLEET_SECRET`, the fleet secret, the password is derived from it here. Only this program sees them: OpenClaw runs as
+//! another user and gets none of our environment.
 
 use std::{
     collections::BTreeMap,
@@ -13,17 +14,21 @@ use std::{
     time::Duration,
 };
 
+use fleet_secret::{FleetSecret, Secret};
 use serde::Deserialize;
 
 use crate::{
     aws::{Object, Place},
     log,
-    settings::InputError,
+    settings::{InputError, Settings},
 };
 
 const SCHEMA: u32 = 1;
 /// What variables begin with that hold secret files.
 const FILE_VARIABLE: &str = "FLEET_FILE_";
+/// The fleet secret, where agents get it; and the epoch of the password, the first one where it is not said.
+const FLEET_SECRET: &str = "FLEET_SECRET";
+const PASSWORD_EPOCH: &str = "FLEET_PASSWORD_EPOCH";
 /// What a parameter holds whose secret the operator has not given: none can be empty.
 const NOT_GIVEN: &str = "unset";
 /// Attempts to read the bundle, and the first pause between two, which doubles: a task's network and role may be late.
@@ -65,7 +70,8 @@ pub async fn take(folder: &Path) -> Result<(), InputError> {
         }
         write(&folder.join(path), text.as_bytes(), 0o444)?;
     }
-    let secrets = write_secrets(&folder.join("secrets"))?;
+    let mut secrets = write_secrets(&folder.join("secrets"))?;
+    secrets += usize::from(derive_password(folder)?);
     log::info("files delivered", &[("bundle", &hash), ("files", &document.files.len()), ("secrets", &secrets)]);
     Ok(())
 }
@@ -100,6 +106,19 @@ fn write_secrets(folder: &Path) -> Result<usize, InputError> {
         written += 1;
     }
     Ok(written)
+}
+
+/// Makes the file of the password from the fleet secret, where that came; returns whether it did.
+fn derive_password(folder: &Path) -> Result<bool, InputError> {
+    let Some(value) = variable(FLEET_SECRET) else { return Ok(false) };
+    let wrong = |why: String| InputError::Undelivered { what: FLEET_SECRET.to_owned(), why };
+    let fleet = FleetSecret::new(Secret::new(value)).map_err(|error| wrong(error.to_string()))?;
+    let epoch = variable(PASSWORD_EPOCH).map_or(Ok(0), |epoch| epoch.parse::<u32>());
+    let epoch = epoch.map_err(|error| wrong(format!("{PASSWORD_EPOCH} is no number: {error}")))?;
+    let settings = Settings::read(&folder.join("agent.json"))?;
+    let password = fleet.password(&settings.matrix_id, epoch);
+    write(&folder.join("secrets/password"), password.expose(), 0o400)?;
+    Ok(true)
 }
 
 fn is_below(path: &str) -> bool {

@@ -16,7 +16,15 @@ use fleet_sim::free_port;
 use serde_json::{Value, json};
 
 const PASSWORD: &str = "0123456789abcdef0123456789abcdef";
+/// What the password of the other account is derived from: one account, two ways to its container.
+const FLEET_SECRET: &str = "a fleet secret of thirty-two chars";
 const TOKEN: &str = "syt_token_that_nobody_may_see";
+
+/// The password of `@a:b.c` under that secret.
+fn derived() -> String {
+    let password = fleet_secret::derive_password(&fleet_secret::Secret::new(FLEET_SECRET), "@a:b.c", 0);
+    password.expose_str().unwrap().to_owned()
+}
 
 /// What ECS says of a task's role.
 const SESSION: &str = "a session token that nobody may see";
@@ -95,7 +103,7 @@ fn answer(head: &str, body: &str) -> (u16, Value) {
         return (200, json!({"ready": true}));
     }
     if path.ends_with("/login") {
-        let right = body.contains(PASSWORD);
+        let right = body.contains(PASSWORD) || body.contains(&derived());
         let device = json!({"user_id": "@a:b.c", "access_token": TOKEN, "device_id": "FLEETAGENT"});
         return if right { (200, device) } else { (403, json!({"errcode": "M_FORBIDDEN", "error": "wrong password"})) };
     }
@@ -328,6 +336,28 @@ fn on_ecs_files_come_from_the_bucket_and_secrets_from_variables() {
     for secret in [PASSWORD, SESSION, "never shown"] {
         assert!(!said.contains(&secret[..8]), "{said}");
     }
+}
+
+#[test]
+fn with_the_fleet_secret_it_derives_its_own_password_and_logs_in_as_itself() {
+    let world = World::new();
+    let mut command = delivered(&world, "");
+    command.env_remove("FLEET_FILE_password").env("FLEET_SECRET", FLEET_SECRET);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let agent = Container { world: &world, settings: world.path("agent.json"), child: Some(child) };
+    agent.wait_for("healthy");
+    assert_eq!(fs::read_to_string(world.path("secrets/password")).unwrap(), derived());
+    let output = agent.stop();
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    for secret in [FLEET_SECRET, &derived()] {
+        assert!(!said.contains(&secret[..8]), "{said}");
+    }
+
+    let world = World::new();
+    let refused =
+        delivered(&world, "").env_remove("FLEET_FILE_password").env("FLEET_SECRET", "short").output().unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.status.code() == Some(78) && said.contains("at least 16"), "{said}");
 }
 
 #[test]

@@ -31,6 +31,10 @@ pub(crate) fn add(
     let own = Some(&parts.agent.origin);
     let compute = if spot { "fargate-spot" } else { "fargate" };
     derivation.value("compute", compute, on_spot.and_then(|spot| spot.origin.as_ref()).or(own));
+    // Only where it is declared: who gets its own password derives as before.
+    if let Some(shared) = parts.environment.agents_get_fleet_secret.as_ref().filter(|shared| shared.value) {
+        derivation.value("credentials", "fleet-secret", shared.origin.as_ref().or(own));
+    }
     let task = without_size(&spec.task);
     let by_model = parts.agent.model.origin.as_ref().or(own);
     for (name, text, origin) in [

@@ -72,6 +72,7 @@ pub fn settings(model: &Model, declared: &Environment) -> Result<Option<Settings
         },
         web: declared.web.as_ref().map(|web| Web { image: web.image.clone(), size: web.size }),
         manager: declared.manager.as_ref().map(|manager| Manager { image: manager.image.clone(), size: manager.size }),
+        agents_get_fleet_secret: declared.agents_get_fleet_secret.as_ref().is_some_and(|shared| shared.value),
         log_days: declared.log_days.value,
         backup_days: declared.backup_days.as_ref().map(|days| days.value),
     }))
@@ -175,6 +176,9 @@ fn from_environment(model: &Model, declared: &Environment, made: &mut Derivation
     made.value("logs.retention", format!("{}d", declared.log_days.value), declared.log_days.origin.as_ref());
     if let Some(days) = &declared.backup_days {
         made.value("backup.retention", format!("{}d", days.value), days.origin.as_ref());
+    }
+    if let Some(shared) = declared.agents_get_fleet_secret.as_ref().filter(|shared| shared.value) {
+        made.value("credentials", "fleet-secret", shared.origin.as_ref());
     }
     for (name, image) in &model.images {
         made.value(format!("image.{name}"), "may be an agent's", Some(&image.origin));

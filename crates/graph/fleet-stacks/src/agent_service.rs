@@ -27,6 +27,9 @@ pub const SERVICE_PREFIX: &str = "agent-";
 pub const CONTAINER: &str = "agent";
 /// What variables begin with that hold what is a secret file on other targets; fleet-agent makes the file of it.
 const FILE_VARIABLE: &str = "FLEET_FILE_";
+/// The variable that holds the fleet secret, and the one that says of which epoch the password is that is derived from it.
+const FLEET_SECRET: &str = "FLEET_SECRET";
+const PASSWORD_EPOCH: &str = "FLEET_PASSWORD_EPOCH";
 /// Where secret files are in a container.
 const SECRETS: &str = "/fleet/secrets/";
 /// Bounds of container health checks (ECS API reference, HealthCheck), in seconds.
@@ -70,8 +73,8 @@ pub fn agent_service(settings: &Settings, plan: AgentPlan<'_>) -> AgentSpec {
     let role_arn = format!("arn:{}:iam::{}:role{}{}", settings.partition(), settings.account, role.path, role.name);
     let task = json_text(&task(settings, &plan, &role_arn, &own));
     let service = json_text(&service(settings, &plan, &own));
-    let parameters =
-        secrets(&plan.container).map(|(_, secret)| (parameter(settings, plan.agent, secret), secret.clone()));
+    let parameters = secrets(&plan.container).filter(|(_, secret)| !is_derived_inside(settings, secret));
+    let parameters = parameters.map(|(_, secret)| (parameter(settings, plan.agent, secret), secret.clone()));
     AgentSpec {
         task,
         service,
@@ -164,11 +167,16 @@ fn volume_name(volume: &str) -> String {
 fn container(settings: &Settings, plan: &AgentPlan<'_>) -> Value {
     let spec = &plan.container;
     let mut environment = spec.env.clone();
+    environment.extend(epoch(settings, spec));
     environment.insert("AWS_REGION".to_owned(), settings.region.clone());
     environment.insert("FLEET_BUNDLE".to_owned(), "s3://{{ConfigBucket}}/{{BundleKey}}".to_owned());
     environment.insert("FLEET_BUNDLE_HASH".to_owned(), "{{BundleHash}}".to_owned());
     environment.insert("FLEET_DIRECTORY".to_owned(), format!("s3://{{{{ConfigBucket}}}}/{}", directory::OBJECT));
     let secrets = secrets(spec).map(|(name, secret)| {
+        if is_derived_inside(settings, secret) {
+            // The value of one key of the secret, which is JSON.
+            return json!({"name": FLEET_SECRET, "valueFrom": "{{FleetSecretArn}}:secret::"});
+        }
         let from = settings.arn("ssm", &format!("parameter{}", parameter(settings, plan.agent, secret)));
         json!({"name": format!("{FILE_VARIABLE}{name}"), "valueFrom": from})
     });
@@ -243,6 +251,21 @@ fn secrets(container: &ContainerSpec) -> impl Iterator<Item = (&str, &SecretUse)
     container.files.iter().filter_map(|file| match &file.content {
         Content::Secret { secret } => Some((file.path.strip_prefix(SECRETS)?, secret)),
         Content::Text { .. } | Content::Filled { .. } => None,
+    })
+}
+
+/// Does fleet-agent derive it from the fleet secret? Else it comes in a parameter.
+const fn is_derived_inside(settings: &Settings, secret: &SecretUse) -> bool {
+    settings.agents_get_fleet_secret && matches!(secret, SecretUse::Password { .. })
+}
+
+/// The epoch of a password that is derived inside; the first one goes without saying.
+fn epoch(settings: &Settings, container: &ContainerSpec) -> Option<(String, String)> {
+    secrets(container).find_map(|(_, secret)| match secret {
+        SecretUse::Password { epoch, .. } if settings.agents_get_fleet_secret && *epoch > 0 => {
+            Some((PASSWORD_EPOCH.to_owned(), epoch.to_string()))
+        }
+        _ => None,
     })
 }
 

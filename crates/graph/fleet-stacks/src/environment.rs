@@ -13,7 +13,7 @@ use fleet_objects::StackParameter;
 
 use crate::{
     data,
-    iam::Policy,
+    iam::{Policy, Statement},
     resource::iam::{InlinePolicy, Role},
     settings::Settings,
     template::{RenderError, Rendered, Template, tags},
@@ -28,6 +28,19 @@ struct Parts<'s> {
     settings: &'s Settings,
     /// Id of the file system, of the data stack.
     file_system: Text,
+}
+
+impl Parts<'_> {
+    /// ARN of the fleet secret, which the data stack has.
+    fn fleet_secret(&self, template: &mut Template) -> Text {
+        let from = StackParameter::Output { stack: data::name(self.settings), output: "FleetSecretArn".to_owned() };
+        template.parameter("FleetSecretArn", "String", "Fleet secret of the data stack", from)
+    }
+}
+
+/// Lets ECS read the fleet secret for a task that it starts.
+fn reads(fleet_secret: Text) -> Statement {
+    Statement::allow("ReadFleetSecret", &["secretsmanager:GetSecretValue"], [fleet_secret])
 }
 
 /// Renders it.
@@ -109,6 +122,7 @@ pub(crate) mod tests {
             },
             web: Some(Web { image: "element".to_owned(), size: Size { cpu: 256, memory_mib: 512 } }),
             manager: Some(Manager { image: "manager".to_owned(), size: Size { cpu: 256, memory_mib: 512 } }),
+            agents_get_fleet_secret: false,
             log_days: 7,
             backup_days: Some(7),
         }

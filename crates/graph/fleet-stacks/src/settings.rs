@@ -40,6 +40,8 @@ pub struct Settings {
     pub web: Option<Web>,
     /// The manager, who makes accounts and rooms.
     pub manager: Option<Manager>,
+    /// Agents get the fleet secret; else each gets its own password only.
+    pub agents_get_fleet_secret: bool,
     /// Days for which logs are kept; one of [`LOG_DAYS`].
     pub log_days: u32,
     /// Days for which backups are kept; `None`: none are made.

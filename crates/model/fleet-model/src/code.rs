@@ -80,6 +80,7 @@ pub(crate) const LITTLE_MEMORY: &str = "fleet::environment::little-memory";
 pub(crate) const PORT_CONFLICT: &str = "fleet::environment::port-conflict";
 pub(crate) const BAD_REGISTRY: &str = "fleet::environment::bad-registry";
 pub(crate) const NO_EFFECT: &str = "fleet::environment::no-effect";
+pub(crate) const SHARED_SECRET: &str = "fleet::environment::shared-secret";
 
 // Found by later stages, which render templates and read the lock.
 

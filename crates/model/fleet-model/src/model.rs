@@ -505,6 +505,9 @@ pub struct Environment {
     pub backup_days: Option<Declared<u32>>,
     /// `compute "fargate-spot"`, for AWS: agents run on spare capacity, which AWS takes back with two minutes' notice.
     pub agents_on_spot: Option<Declared<bool>>,
+    /// `credentials "fleet-secret"`, for AWS: agents get the fleet secret and derive their password from it. Else each gets
+    /// its own password only.
+    pub agents_get_fleet_secret: Option<Declared<bool>>,
     /// `rollout wave=10 pause="30s" max-failures=1`.
     pub rollout: Rollout,
     /// Where.

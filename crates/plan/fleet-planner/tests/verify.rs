@@ -27,6 +27,7 @@ fn template() -> String {
         },
         web: None,
         manager: None,
+        agents_get_fleet_secret: false,
         log_days: 7,
         backup_days: None,
     };

@@ -221,6 +221,7 @@ fn settings() -> Settings {
         homeserver: Homeserver { image: "homeserver".to_owned(), kind: HomeserverKind::Synapse, size },
         web: Some(Web { image: "web".to_owned(), size: Size { cpu: 256, memory_mib: 512 } }),
         manager: None,
+        agents_get_fleet_secret: false,
         log_days: 7,
         backup_days: Some(7),
     }

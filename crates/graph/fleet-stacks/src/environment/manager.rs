@@ -2,18 +2,17 @@
 //! writes there how it goes; it listens to nobody.
 
 use fleet_objects::{
-    ManagerSettings, StackParameter,
+    ManagerSettings,
     manager::{MANAGER, OBSERVED, PROGRESS},
 };
 
 use super::{
     Parts,
     firewall::Role as Side,
-    role,
+    reads, role,
     services::{self, Place, STOP_SECONDS, TASKS},
 };
 use crate::{
-    data,
     iam::{Policy, Statement, trust_for},
     resource::{
         ecs::{Container, SecretVariable, Service, TaskDefinition, Variable},
@@ -26,13 +25,11 @@ use crate::{
 
 /// Adds it.
 pub fn add(parts: &Parts<'_>, declared: &Manager, place: &Place<'_>, template: &mut Template) {
-    let from = StackParameter::Output { stack: data::name(parts.settings), output: "FleetSecretArn".to_owned() };
-    let secret = template.parameter("FleetSecretArn", "String", "Fleet secret of the data stack", from);
+    let secret = parts.fleet_secret(template);
     let image = services::image_parameter(template, "ManagerImage", &declared.image);
     let logs = services::log_group(parts, template, "Manager");
     let starts = services::execution_role(parts, &logs, &[&declared.image], Vec::new());
-    let read = Statement::allow("ReadFleetSecret", &["secretsmanager:GetSecretValue"], [secret.clone()]);
-    let starts = template.add("ManagerExecutionRole", starts.also(read));
+    let starts = template.add("ManagerExecutionRole", starts.also(reads(secret.clone())));
     let acts = template.add("ManagerRole", manager_role(parts, place));
     let container = Container {
         name: "manager",

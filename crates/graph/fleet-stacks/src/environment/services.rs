@@ -9,7 +9,7 @@ use super::{
     Parts,
     firewall::{Firewall, HOMESERVER_PORT, Role as Side, WEB_PORT},
     network::Network,
-    role,
+    reads, role,
     storage::Storage,
 };
 use crate::{
@@ -173,7 +173,11 @@ pub fn agents(parts: &Parts<'_>, template: &mut Template) {
     let logs = log_group(parts, template, "Agent");
     let images: Vec<&str> = settings.images.iter().map(String::as_str).collect();
     let passwords = settings.arn("ssm", &format!("parameter{}/*", parameter(parts, "agents")));
-    let starts = template.add("AgentExecutionRole", execution_role(parts, &logs, &images, vec![passwords]));
+    // Keys of models are parameters either way.
+    let starts = execution_role(parts, &logs, &images, vec![passwords]);
+    let starts =
+        if settings.agents_get_fleet_secret { starts.also(reads(parts.fleet_secret(template))) } else { starts };
+    let starts = template.add("AgentExecutionRole", starts);
     template.output("AgentExecutionRoleArn", starts.arn());
     template.output("AgentLogGroup", logs.reference());
 }

@@ -6,6 +6,7 @@ use fleet_derivation::Hash;
 use fleet_model::{Address, Kind, model::Size};
 use fleet_objects::{AgentSpec, ContainerSpec, Content, HealthProbe, PlacedFile, SecretUse, VolumeMount};
 use fleet_stacks::{
+    Settings,
     agent::BedrockModel,
     agent_service::{AgentPlan, agent_service},
     data, environment, shared,
@@ -96,6 +97,32 @@ fn spare_capacity_is_taken_only_where_it_is_declared() {
     let provider = |spec: &AgentSpec| json(&spec.service)["capacityProviderStrategy"][0]["capacityProvider"].clone();
     assert_eq!((provider(&agent(false)), provider(&agent(true))), (json!("FARGATE"), json!("FARGATE_SPOT")));
     assert_eq!(agent(false).task, agent(true).task);
+}
+
+#[test]
+fn with_the_fleet_secret_an_agent_has_no_password_of_its_own_and_ecs_may_read_that_one_secret() {
+    let settings = Settings { agents_get_fleet_secret: true, manager: None, ..seed() };
+    let plan = AgentPlan { agent: "aaron.phillips", container: container(), spot: false, models: [].into() };
+    let spec = agent_service(&settings, plan);
+    let task = json(&spec.task);
+    let secrets = task["containerDefinitions"][0]["secrets"].clone();
+    let key = "arn:aws:ssm:us-east-1:111122223333:parameter/anycompany/dev/agents/KEY";
+    assert_eq!(
+        secrets,
+        json!([
+            {"name": "FLEET_SECRET", "valueFrom": "{{FleetSecretArn}}:secret::"},
+            {"name": "FLEET_FILE_KEY", "valueFrom": key},
+        ])
+    );
+    let variables = task["containerDefinitions"][0]["environment"].as_array().unwrap();
+    assert!(variables.contains(&json!({"name": "FLEET_PASSWORD_EPOCH", "value": "2"})), "{variables:?}");
+    assert_eq!(spec.parameters.keys().collect::<Vec<_>>(), ["/anycompany/dev/agents/KEY"]);
+
+    let stack = document(&environment(&settings).unwrap());
+    let read = |id: &str| stack["Resources"][id]["Properties"]["Policies"][0]["PolicyDocument"]["Statement"].clone();
+    insta::assert_json_snapshot!("agent_execution_role_with_fleet_secret", read("AgentExecutionRole"));
+    let without = environment(&Settings { agents_get_fleet_secret: false, ..settings }).unwrap();
+    assert!(!without.body.contains("FleetSecret"), "nobody reads it");
 }
 
 #[test]

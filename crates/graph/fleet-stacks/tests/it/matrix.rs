@@ -27,6 +27,7 @@ pub fn seed() -> Settings {
         },
         web: Some(Web { image: "element".to_owned(), size: Size { cpu: 256, memory_mib: 512 } }),
         manager: Some(Manager { image: "manager".to_owned(), size: Size { cpu: 256, memory_mib: 512 } }),
+        agents_get_fleet_secret: false,
         log_days: 7,
         backup_days: Some(7),
     }
@@ -52,6 +53,7 @@ pub fn matrix() -> Vec<(String, Settings)> {
         ("1001-agents".to_owned(), Settings { agents: 1001, ..seed() }),
         ("no-web".to_owned(), Settings { web: None, ..seed() }),
         ("no-manager".to_owned(), Settings { manager: None, ..seed() }),
+        ("fleet-secret".to_owned(), Settings { agents_get_fleet_secret: true, manager: None, ..seed() }),
         ("no-backup".to_owned(), Settings { backup_days: None, ..seed() }),
         ("synapse-on-arm".to_owned(), Settings { homeserver: synapse, arm: true, ..seed() }),
         ("small-network".to_owned(), Settings { cidr: "172.31.16.0/20".parse().unwrap(), ..seed() }),

@@ -110,6 +110,7 @@ fn over(nearer: EnvironmentPart, base: &EnvironmentPart) -> EnvironmentPart {
         log_days: nearer.log_days.or(base.log_days),
         backup_days: nearer.backup_days.or(base.backup_days),
         agents_on_spot: nearer.agents_on_spot.or(base.agents_on_spot),
+        agents_get_fleet_secret: nearer.agents_get_fleet_secret.or(base.agents_get_fleet_secret),
         aws_only: nearer.aws_only,
     }
 }
@@ -128,7 +129,23 @@ fn no_effect(ctx: &mut Context<'_>, part: &EnvironmentPart) {
     }
 }
 
+/// What it means that every agent of an environment on AWS has the fleet secret.
+fn shared_secret(ctx: &mut Context<'_>, part: &EnvironmentPart) {
+    let (Some((true, place)), Some((Target::Aws { .. }, _))) = (part.agents_get_fleet_secret, &part.target) else {
+        return;
+    };
+    ctx.report(
+        Draft::warning(
+            code::SHARED_SECRET,
+            "every agent gets the fleet secret, and can derive every account's password",
+        )
+        .at(place, "so says this")
+        .help("remove it: each agent then gets its own password only; or keep it, if every agent may act as everybody"),
+    );
+}
+
 fn environment(ctx: &mut Context<'_>, model: &Model, name: &str, part: EnvironmentPart) -> Option<Environment> {
+    shared_secret(ctx, &part);
     let origin = ctx.origin(part.place);
     let deploy = deploy(ctx, model, &part.deploy);
     if let Some((limit, place)) = part.agent_limit
@@ -165,6 +182,7 @@ fn environment(ctx: &mut Context<'_>, model: &Model, name: &str, part: Environme
         log_days: part.log_days.map_or(Declared::built_in(DEFAULT_LOG_DAYS), |(days, place)| ctx.declared(days, place)),
         backup_days: part.backup_days.map(|(days, place)| ctx.declared(days, place)),
         agents_on_spot: part.agents_on_spot.map(|(spot, place)| ctx.declared(spot, place)),
+        agents_get_fleet_secret: part.agents_get_fleet_secret.map(|(shared, place)| ctx.declared(shared, place)),
         rollout: part.rollout.unwrap_or_default(),
         origin,
     };

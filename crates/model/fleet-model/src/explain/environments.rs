@@ -124,12 +124,23 @@ Write `registry "registry.example.com/fleets"` or `registry "127.0.0.1:5000"`."#
     Explanation {
         code: code::NO_EFFECT,
         title: "A node that does nothing on this target",
-        text: r#"`network`, `logs`, `backup`, `compute`, `ingress` and `tenant` describe AWS. An environment with `target "docker"` does not use them. This is a warning.
+        text: r#"`network`, `logs`, `backup`, `compute`, `credentials`, `ingress` and `tenant` describe AWS. An environment with `target "docker"` does not use them. This is a warning.
 
 ```kdl
 environment "local" { target "docker"; network azs=2 }
 ```
 
 Remove the node, or move it to the environment on AWS."#,
+    },
+    Explanation {
+        code: code::SHARED_SECRET,
+        title: "Every agent can act as everybody",
+        text: r#"With `credentials "fleet-secret"` the container of every agent gets the fleet secret, and `fleet-agent` derives its password from it. Whoever breaks out of one agent can then derive the password of every account, the operator's among them. This is a warning.
+
+```kdl
+environment "cloud" { credentials "fleet-secret" }
+```
+
+Remove the node, or write `credentials "own-password"`, which is built in: each agent gets a parameter with its own password only."#,
     },
 ];

@@ -38,6 +38,7 @@ pub(crate) struct EnvironmentPart {
     pub log_days: Option<(u32, Place)>,
     pub backup_days: Option<(u32, Place)>,
     pub agents_on_spot: Option<(bool, Place)>,
+    pub agents_get_fleet_secret: Option<(bool, Place)>,
     /// Nodes that only mean something on AWS.
     pub aws_only: Vec<(String, Place)>,
 }
@@ -96,6 +97,7 @@ const ENVIRONMENT: Shape = Shape {
         "logs",
         "backup",
         "compute",
+        "credentials",
         "ingress",
     ],
     many: &["deploy", "tenant"],
@@ -120,6 +122,7 @@ const NETWORK: Shape = Shape { properties: Some(&["cidr", "azs", "nat-gateways"]
 const RETENTION: Shape = Shape { properties: Some(&["retention"]), ..Shape::EMPTY };
 const COMPUTE: Shape =
     Shape { arguments: Arguments::These(&["kind"]), properties: Some(&["instance", "min", "max"]), ..Shape::EMPTY };
+const CREDENTIALS: Shape = Shape::of(Arguments::These(&["kind"]));
 const INGRESS: Shape =
     Shape { arguments: Arguments::These(&["kind"]), properties: Some(&["certificate"]), ..Shape::EMPTY };
 const TENANT: Shape = Shape { arguments: Arguments::These(&["id"]), once: &["size", "secret"], ..Shape::EMPTY };
@@ -130,6 +133,8 @@ const COMPRESSIONS: [(&str, LayerCompression); 2] =
 /// Whether agents run on spare capacity, where the kind of compute says so.
 const COMPUTES: [(&str, Option<bool>); 3] =
     [("ec2-spot", None), ("fargate", Some(false)), ("fargate-spot", Some(true))];
+/// Whether agents get the fleet secret.
+const CREDENTIAL_KINDS: [(&str, bool); 2] = [("own-password", false), ("fleet-secret", true)];
 const KINDS: [(&str, HomeserverKind); 2] = [("synapse", HomeserverKind::Synapse), ("conduit", HomeserverKind::Conduit)];
 
 /// Adds one environment.
@@ -153,6 +158,7 @@ pub(crate) fn read(ctx: &mut Context<'_>, node: Node<'_>, environments: &mut BTr
         log_days: None,
         backup_days: None,
         agents_on_spot: None,
+        agents_get_fleet_secret: None,
         aws_only: Vec::new(),
     };
     for child in node.children() {
@@ -190,7 +196,7 @@ fn read_child(ctx: &mut Context<'_>, node: Node<'_>, part: &mut EnvironmentPart)
             ctx.number(node, "monthly-usd", 0..=u32::MAX);
         }
         "rollout" => part.rollout = Some(rollout(ctx, node)),
-        word @ ("manager" | "network" | "logs" | "backup" | "compute" | "ingress" | "tenant") => {
+        word @ ("manager" | "network" | "logs" | "backup" | "compute" | "credentials" | "ingress" | "tenant") => {
             aws_only(ctx, node, part);
             part.aws_only.push((word.to_owned(), node.place()));
         }
@@ -395,6 +401,12 @@ fn aws_only(ctx: &mut Context<'_>, node: Node<'_>, part: &mut EnvironmentPart) {
             ctx.text(node, "instance");
             ctx.number(node, "min", 0..=1000);
             ctx.number(node, "max", 1..=1000);
+        }
+        "credentials" => {
+            ctx.expect(node, &CREDENTIALS);
+            let kind =
+                ctx.argument(node, 0).and_then(|given| ctx.word_of("kind of credentials", given, &CREDENTIAL_KINDS));
+            part.agents_get_fleet_secret = kind.map(|shared| (shared, node.place()));
         }
         "ingress" => {
             ctx.expect(node, &INGRESS);
