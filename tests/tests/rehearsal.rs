@@ -109,4 +109,25 @@ fn an_empty_account_ends_with_everything_up_and_a_hire_reaches_agents_that_go_on
     let seen = || engine::docker(&["exec", &agent, "sh", "-c", directory]).contains("Chief Executive");
     eventually("the running agent has the new directory", Duration::from_secs(120), seen);
     assert_eq!(rehearsal.agent("aaron.phillips"), agent, "nobody rolled");
+    agents_that_get_the_fleet_secret_log_in_as_themselves(&rehearsal, &agent);
+}
+
+/// They derive the password that their accounts have. A kept login would do without one, so it goes first.
+fn agents_that_get_the_fleet_secret_log_in_as_themselves(rehearsal: &Rehearsal, former: &str) {
+    engine::docker(&["exec", "-u", "0", former, "rm", "/data/fleet/token.json"]);
+    let declared = "environment \"rehearsal\" extends=\"dev\" {\n";
+    rehearsal.fleet.edit("fleet.kdl", declared, &format!("{declared}    credentials \"fleet-secret\"\n"));
+    rehearsal.run(&["check"]).expect(0).says("every agent gets the fleet secret");
+    rehearsal.run(&["plan", "-e", "rehearsal"]).expect(0).says("credentials");
+    rehearsal.apply().expect(0).says("3 changed");
+    let agent = rehearsal.agent("aaron.phillips");
+    assert_ne!(agent, former);
+    let environment = engine::docker(&["inspect", "--format", "{{json .Config.Env}}", &agent]);
+    assert!(environment.contains("FLEET_SECRET=") && !environment.contains("FLEET_FILE_password"));
+    let health: Value =
+        serde_json::from_str(&engine::docker(&["exec", &agent, "fleet-agent", "health"])).expect("JSON");
+    assert_eq!(health["state"], json!("healthy"), "{health}");
+    let said =
+        rehearsal.run(&["logs", "agent/aaron.phillips", "-e", "rehearsal", "--tail", "1000"]).expect(0).stdout.clone();
+    assert!(said.matches("logged in").count() >= 2, "once before, once since: {said}");
 }
