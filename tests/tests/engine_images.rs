@@ -192,14 +192,11 @@ fn a_base_that_the_engine_has_is_pinned_and_taken_out_of_it_once() {
 
     // Nothing of that name: said, and nothing is written.
     let before = fs::read_to_string(fleet.path("fleet.lock")).ok();
-    fleet
-        .run(&["lock", "homeserver"])
-        .expect(1)
-        .says(&format!("the engine has no image {name}; pull, load or build it"));
+    fleet.run(&["lock"]).expect(1).says(&format!("the engine has no image {name}; pull, load or build it"));
     assert_eq!(fs::read_to_string(fleet.path("fleet.lock")).ok(), before);
 
     import("first\n");
-    fleet.run(&["lock", "homeserver"]).expect(0);
+    fleet.run(&["lock"]).expect(0);
     let lock = fs::read_to_string(fleet.path("fleet.lock")).expect("a lock file");
     assert!(lock.contains(&format!("engine:{name}")), "{lock}");
     let out = fleet.path("../out");
@@ -225,7 +222,7 @@ fn a_base_that_the_engine_has_is_pinned_and_taken_out_of_it_once() {
         .expect(1)
         .says(&format!("engine:{name} is sha256:"))
         .says("run `fleetctl lock` if that is meant");
-    fleet.run(&["lock", "homeserver"]).expect(0);
+    fleet.run(&["lock"]).expect(0);
     fleet.run(&["build", "homeserver", "--to", &to]).expect(0);
 }
 

@@ -32,7 +32,7 @@ import threading
 import urllib.parse
 
 from ministack import app as gateway
-from ministack.services import backup, ec2, ecr, ecs, efs, iam, s3, secretsmanager
+from ministack.services import backup, ec2, ecr, ecs, efs, iam, s3, secretsmanager, servicediscovery
 from ministack.services.cloudformation import provisioners, stacks
 
 import containers
@@ -290,6 +290,38 @@ def access_points_by_token():
 
 
 access_points_by_token()
+
+
+# ── namespaces ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def namespaces_by_network():
+    """A private namespace has its name for itself in its network; MiniStack lets an account have one of a name."""
+    create, network_of = servicediscovery._create_namespace_record, {}
+
+    def created(name, kind, *more, **fields):
+        network = fields.get("vpc", more[3] if len(more) > 3 else None)
+        known = servicediscovery._namespaces
+        elsewhere = {
+            key: record
+            for key, record in known.items()
+            if record["Name"] == name and network and network_of.get(key) not in (None, network)
+        }
+        for key in elsewhere:
+            del known[key]
+        try:
+            made, error = create(name, kind, *more, **fields)
+        finally:
+            for key, record in elsewhere.items():
+                known[key] = record
+        if made:
+            network_of[made["Id"]] = network
+        return made, error
+
+    servicediscovery._create_namespace_record = created
+
+
+namespaces_by_network()
 
 
 # ── the registry ────────────────────────────────────────────────────────────────────────────────────────────────────────

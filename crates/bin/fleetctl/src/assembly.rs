@@ -27,7 +27,7 @@ use crate::{
     programs::Programs,
 };
 
-pub use from_engine::{built_by, containerfiles, in_engine, pin};
+pub use from_engine::{built_by, containerfiles, in_engine, pin, taken_before};
 pub use scripts::allowed;
 
 /// Makes images into a store.
@@ -158,9 +158,8 @@ impl Assembling<'_> {
         Ok(record.descriptor)
     }
 
-    /// With all its bytes: layers are not synced when they are made.
     fn is_stored(&self, layer: &LayerDescriptor) -> bool {
-        blob_id(&layer.digest).is_some_and(|blob| self.assembler.store.has_whole_blob(&blob, layer.size))
+        from_engine::is_stored(&self.assembler.store, layer)
     }
 
     /// Waits for a layer and passes on what is told meanwhile.

@@ -8,7 +8,7 @@ use fleet_apply::{Event, ProviderError};
 use fleet_derivation::{Hash, Input};
 use fleet_docker::{Engine, EngineError, save::SaveError};
 use fleet_oci::{
-    Compression, Digest, Image, ImageConfig, LayerRecipe, Platform,
+    Compression, Digest, Image, ImageConfig, LayerDescriptor, LayerRecipe, Platform,
     image::{self, Base},
 };
 use fleet_registry::{LocalError, LocalImage};
@@ -42,6 +42,24 @@ fn built_by_record(derivation: &Hash) -> RecordId {
 #[must_use]
 pub fn in_engine(reference: &str) -> Option<&str> {
     reference.strip_prefix("engine:")
+}
+
+fn base_record(pinned: &Digest, compression: Compression) -> RecordId {
+    RecordId { space: "engine-bases".to_owned(), key: format!("{}-{compression:?}", pinned.hex()).to_lowercase() }
+}
+
+/// A base as it was taken out of an engine, where the store has all of it.
+///
+/// # Errors
+/// A store that cannot be read.
+pub fn taken_before(store: &Store, pinned: &Digest, compression: Compression) -> Result<Option<Image>, ObjectError> {
+    let known = store.get_record::<Image>(&base_record(pinned, compression))?;
+    Ok(known.filter(|known| known.layers.iter().all(|layer| is_stored(store, layer))))
+}
+
+/// With all its bytes: layers are not synced when they are made.
+pub(super) fn is_stored(store: &Store, layer: &LayerDescriptor) -> bool {
+    blob_id(&layer.digest).is_some_and(|blob| store.has_whole_blob(&blob, layer.size))
 }
 
 /// Why a base was not taken out of the engine.
@@ -94,10 +112,7 @@ impl Assembling<'_> {
     /// here.
     pub(super) async fn base_in_engine(&self, name: &str, pinned: &Digest) -> Result<Base, ProviderError> {
         let (store, compression) = (&self.assembler.store, self.spec.recipe.compression);
-        let key = format!("{}-{compression:?}", pinned.hex()).to_lowercase();
-        let record = RecordId { space: "engine-bases".to_owned(), key };
-        let known = store.get_record::<Image>(&record).map_err(|error| self.failed(&error))?;
-        if let Some(known) = known.filter(|known| known.layers.iter().all(|layer| self.is_stored(layer))) {
+        if let Some(known) = taken_before(store, pinned, compression).map_err(|error| self.failed(&error))? {
             return Ok(Base::from(&known));
         }
         let Some(engine) = &self.assembler.engine else {
@@ -118,6 +133,7 @@ impl Assembling<'_> {
         }
         let image = made_of(&base, self.spec.recipe.platform);
         let blobs: Vec<_> = image.layers.iter().filter_map(|layer| blob_id(&layer.digest)).collect();
+        let record = base_record(pinned, compression);
         store.put_record(&record, &image, &blobs).map_err(|error| self.failed(&error))?;
         Ok(base)
     }

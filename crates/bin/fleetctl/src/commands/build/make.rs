@@ -365,7 +365,9 @@ async fn engine_for(prepared: &Prepared, planned: &BTreeMap<String, PlannedImage
         return Ok(Some(crate::world::engine().await?));
     }
     for one in planned.values() {
-        let Some(why) = needs_engine(&one.spec) else { continue };
+        let Some(why) = needs_engine(&prepared.opened.store, &one.spec).map_err(|error| unreadable(&error))? else {
+            continue;
+        };
         match crate::world::engine().await {
             Ok(found) => return Ok(Some(found)),
             Err(_) if is_made(prepared, one) => {}
@@ -376,18 +378,25 @@ async fn engine_for(prepared: &Prepared, planned: &BTreeMap<String, PlannedImage
 }
 
 /// Why an image needs an engine, and what to do instead.
-fn needs_engine(spec: &ImageSpec) -> Option<String> {
-    let name = &spec.name;
-    let paths = containerfiles([&spec.recipe]);
+fn needs_engine(store: &Store, spec: &ImageSpec) -> Result<Option<String>, ObjectError> {
+    let (name, recipe) = (&spec.name, &spec.recipe);
+    let paths = containerfiles([recipe]);
     if !paths.is_empty() {
         let paths = paths.join(", ");
-        return Some(format!("a container engine builds image {name}, from {paths}; layers in fleet.kdl need none"));
+        return Ok(Some(format!(
+            "a container engine builds image {name}, from {paths}; layers in fleet.kdl need none"
+        )));
     }
-    spec.recipe.layers.iter().find_map(|layer| match layer {
-        LayerRecipe::Base { reference, .. } => assembly::in_engine(reference)
-            .map(|_| format!("image {name} stands on {reference}, which an engine has; a registry's base needs none")),
-        _ => None,
-    })
+    for layer in &recipe.layers {
+        let LayerRecipe::Base { reference, digest } = layer else { continue };
+        if assembly::in_engine(reference).is_some()
+            && assembly::taken_before(store, digest, recipe.compression)?.is_none()
+        {
+            let why = format!("image {name} stands on {reference}, which an engine has; a registry's base needs none");
+            return Ok(Some(why));
+        }
+    }
+    Ok(None)
 }
 
 fn unmade(prepared: &Prepared, name: &str, error: &dyn std::error::Error) -> Failure {
