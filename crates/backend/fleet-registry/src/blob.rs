@@ -4,7 +4,10 @@
 use std::{
     fs::File,
     io,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicUsize},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use async_trait::async_trait;
@@ -215,10 +218,11 @@ impl Pushing<'_> {
     /// is mounted from its own repository, where it is there: registries without mounts answer with the upload.
     async fn open(&self, blob: &BlobRef, small: bool) -> Result<Opened, Trouble> {
         let own = self.session.place.repository.clone();
-        let from = match blob.inline {
-            Some(_) => Vec::new(),
-            None if small => vec![own.clone()],
-            None => self.mounts(blob),
+        let from = match small {
+            // A mount that fails costs more than the few bytes of a config or a statement.
+            true if blob.inline.is_some() && self.noted.load(Ordering::Relaxed) => Vec::new(),
+            true => vec![own.clone()],
+            false => self.mounts(blob),
         };
         let mut opened = None;
         for repository in &from {

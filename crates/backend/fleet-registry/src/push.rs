@@ -98,6 +98,8 @@ pub(crate) struct Pushing<'a> {
     statements: Statements<'a>,
     /// The repository's statements are listed under tags.
     pub lists: AtomicBool,
+    /// Notes of the repository are in use: what they do not name is not there, or was left by a push that broke off.
+    pub noted: AtomicBool,
 }
 
 impl<'a> Pushing<'a> {
@@ -130,7 +132,8 @@ impl<'a> Pushing<'a> {
             notices: Vec::new(),
         };
         let statements = source.statements().map(Arc::from).boxed().shared();
-        Self { client, target, source, session, pushed: Mutex::new(pushed), statements, lists: AtomicBool::new(false) }
+        let (pushed, lists, noted) = (Mutex::new(pushed), AtomicBool::new(false), AtomicBool::new(false));
+        Self { client, target, source, session, pushed, statements, lists, noted }
     }
 
     pub fn tally(&self, change: impl FnOnce(&mut Pushed)) {
@@ -143,6 +146,7 @@ impl<'a> Pushing<'a> {
         let kept = self.source.kept(&place.shown());
         kept.blobs.iter().for_each(|blob| self.client.remember(place, blob));
         self.lists.store(kept.lists, Ordering::Relaxed);
+        self.noted.store(!kept.blobs.is_empty(), Ordering::Relaxed);
         let Some(begun) = self.look(upload, &version, &kept).await? else { return Ok(()) };
         let (missing, sent) = match begun {
             Begun::Nothing { former } => {
@@ -163,6 +167,7 @@ impl<'a> Pushing<'a> {
         let answer = match put(sent).await {
             // Something that was known to be there may no longer be: then nothing is known.
             Err(trouble) if lacks_blobs(&trouble, !kept.blobs.is_empty()) && self.client.forget(place) => {
+                self.noted.store(false, Ordering::Relaxed);
                 put(self.send_beside(&missing).await).await
             }
             answer => answer,
