@@ -7,17 +7,6 @@ use fleet_tests::{
 };
 use serde_json::{Value, json};
 
-/// A call of a service that speaks JSON, by its name in signatures and its target.
-fn ask(cloud: &Cloud, service: &str, target: &str, body: &Value) {
-    let as_whom = format!(
-        "AWS4-HMAC-SHA256 Credential=111122223333/20260101/us-east-1/{service}/aws4_request, SignedHeaders=host, Signature=0"
-    );
-    let request = reqwest::Client::new().post(cloud.emulator().endpoint()).header("authorization", as_whom);
-    let request = request.header("x-amz-target", target).header("content-type", "application/x-amz-json-1.1");
-    let answer = cloud.runtime.block_on(request.body(body.to_string()).send()).expect("an answer");
-    assert!(answer.status().is_success(), "{answer:?}");
-}
-
 fn findings(cloud: &Cloud, exit: i32) -> Value {
     cloud.run(&["verify", "--format", "json"]).expect(exit).json()["findings"].clone()
 }
@@ -90,13 +79,13 @@ fn a_fleet_secret_that_lost_its_field_is_named_without_its_value() {
     cloud.apply().expect(3);
     let name = format!("{}/cloud/fleet-secret", cloud.fleet.name);
     let value = json!({"value": "correct horse battery staple"}).to_string();
-    ask(&cloud, "secretsmanager", "secretsmanager.PutSecretValue", &json!({"SecretId": name, "SecretString": value}));
+    cloud.ask("secretsmanager", "secretsmanager.PutSecretValue", &json!({"SecretId": name, "SecretString": value}));
     let verified = cloud.run(&["verify"]);
     verified.expect(1).says("has no field `secret`; its fields: value").says("{\"secret\": …}");
     assert!(!verified.stdout.contains("horse") && !verified.stderr.contains("horse"), "{verified:?}");
 
     let gone = json!({"SecretId": name, "ForceDeleteWithoutRecovery": true});
-    ask(&cloud, "secretsmanager", "secretsmanager.DeleteSecret", &gone);
+    cloud.ask("secretsmanager", "secretsmanager.DeleteSecret", &gone);
     cloud.run(&["verify"]).expect(1).says("is gone, and stack/cloud-data stands");
 }
 
