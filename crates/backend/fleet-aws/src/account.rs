@@ -33,20 +33,21 @@ impl Place {
     /// Host of the account's image registry.
     #[must_use]
     pub fn registry(&self) -> String {
-        format!("{}.dkr.ecr.{}.{}", self.account, self.region, self.suffix())
+        format!("{}.dkr.ecr.{}.{}", self.account, self.region, suffix(&self.region))
     }
 
     /// Where a bucket is found by others than its own client.
     pub(crate) fn bucket_address(&self, bucket: &str) -> String {
         match &self.endpoint {
             Some(endpoint) => format!("{}/{bucket}", endpoint.trim_end_matches('/')),
-            None => format!("https://{bucket}.s3.{}.{}", self.region, self.suffix()),
+            None => format!("https://{bucket}.s3.{}.{}", self.region, suffix(&self.region)),
         }
     }
+}
 
-    fn suffix(&self) -> &'static str {
-        if self.region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" }
-    }
+/// How names of AWS's hosts in a region end.
+pub(crate) fn suffix(region: &str) -> &'static str {
+    if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" }
 }
 
 /// Who we are.

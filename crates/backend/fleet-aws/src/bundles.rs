@@ -21,8 +21,7 @@ impl Account {
     /// # Errors
     /// A call that fails.
     pub(crate) async fn ensure_template(&self, bucket: &str, template: &str) -> Result<String> {
-        let hash: String = Sha256::digest(template.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
-        let key = format!("templates/{hash}.json");
+        let key = format!("templates/{}.json", hex::encode(Sha256::digest(template.as_bytes())));
         self.ensure_object(bucket, &key, template).await?;
         Ok(format!("{}/{key}", self.place.bucket_address(bucket)))
     }

@@ -7,8 +7,7 @@ use url::form_urlencoded;
 use crate::{
     account::Account,
     error::AwsError,
-    rates::Rate,
-    signed::{Ask, Service, element},
+    signed::{Service, element},
 };
 
 /// Version of the IAM API.
@@ -140,19 +139,7 @@ impl Account {
     }
 
     pub(crate) async fn iam(&self, call: &'static str, fields: &[(&str, &str)]) -> Result<String, AwsError> {
-        let all = [("Action", call), ("Version", VERSION)].into_iter().chain(fields.iter().copied());
-        let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(all).finish();
-        let ask = Ask {
-            service: Service::Identity,
-            call,
-            method: "POST",
-            target: "/".to_owned(),
-            headers: vec![("content-type", "application/x-www-form-urlencoded".to_owned())],
-            body: body.into_bytes(),
-            rate: Rate::Unknown,
-            repeatable: true,
-        };
-        Ok(self.signed.ask(&ask).await?.text())
+        self.signed.query((Service::Identity, VERSION), call, fields).await
     }
 }
 

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use fleet_secret::{FleetSecret, Secret};
+use fleet_stacks::SECRET_FIELD;
 use serde_json::{Value, json};
 
 use crate::{account::Account, error::AwsError, rates::Rate, signed::Service};
@@ -121,7 +122,7 @@ impl Account {
         let shape = || SecretError::Shape(arn.to_owned());
         let document: Value =
             serde_json::from_str(answer["SecretString"].as_str().unwrap_or_default()).map_err(|_| shape())?;
-        let value = document["secret"].as_str().ok_or_else(shape)?;
+        let value = document[SECRET_FIELD].as_str().ok_or_else(shape)?;
         FleetSecret::new(Secret::new(value.as_bytes().to_vec())).map_err(|_| shape())
     }
 

@@ -25,9 +25,10 @@ use aws_sigv4::{
 use fleet_apply::{Event, Events, Retry, SystemClock, retry::Passing};
 use serde_json::Value;
 use tokio::sync::Mutex;
+use url::form_urlencoded;
 
 use crate::{
-    account::{ATTEMPT_TIMEOUT, ATTEMPTS, CONNECT_TIMEOUT, LONGEST_PAUSE, Place},
+    account::{ATTEMPT_TIMEOUT, ATTEMPTS, CONNECT_TIMEOUT, LONGEST_PAUSE, Place, suffix},
     calls::is_write,
     error::AwsError,
     rates::{Pace, Rate},
@@ -85,7 +86,7 @@ impl Service {
 
     /// Its host, and the region that it is signed for: IAM has one of each per partition (AWS general reference).
     fn host(self, region: &str) -> (String, String) {
-        let suffix = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
+        let suffix = suffix(region);
         match self {
             Self::Identity if region.starts_with("cn-") => {
                 (format!("iam.cn-north-1.{suffix}"), "cn-north-1".to_owned())
@@ -179,6 +180,30 @@ impl Signed {
             repeatable: call != "RegisterTaskDefinition",
         };
         Ok(self.ask(&ask).await?.json())
+    }
+
+    /// A call of a service that speaks the query protocol, of some version: `CreateRole` of `2010-05-08`. It can be repeated.
+    ///
+    /// # Errors
+    /// [`AwsError`].
+    pub(crate) async fn query(
+        &self,
+        (service, version): (Service, &str),
+        call: &'static str,
+        fields: &[(&str, &str)],
+    ) -> Result<String, AwsError> {
+        let all = [("Action", call), ("Version", version)].into_iter().chain(fields.iter().copied());
+        let ask = Ask {
+            service,
+            call,
+            method: "POST",
+            target: "/".to_owned(),
+            headers: vec![("content-type", "application/x-www-form-urlencoded".to_owned())],
+            body: form_urlencoded::Serializer::new(String::new()).extend_pairs(all).finish().into_bytes(),
+            rate: Rate::Unknown,
+            repeatable: true,
+        };
+        Ok(self.ask(&ask).await?.text())
     }
 
     /// Asks until there is an answer, a failure that stays, or no attempt left.

@@ -23,7 +23,7 @@ use fleet_store::{BlobId, ObjectError, RecordId, Store};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    blobs::{StoreCache, blob_id},
+    blobs::{StoreCache, blob_id, layer_blobs},
     programs::Programs,
 };
 
@@ -116,7 +116,7 @@ impl Assembling<'_> {
         let (store, whole) = (&self.assembler.store, image_record(&self.derivation.hash()));
         let known = store.get_record::<Image>(&whole).map_err(|error| self.failed(&error))?;
         if known.as_ref() != Some(&image) {
-            let blobs: Vec<BlobId> = image.layers.iter().filter_map(|layer| blob_id(&layer.digest)).collect();
+            let blobs = layer_blobs(&image);
             store.put_record(&whole, &image, &blobs).map_err(|error| self.failed(&error))?;
         }
         Ok(image)
@@ -234,7 +234,7 @@ impl Assembling<'_> {
         let pulled = client.pull(&repository, &digest, platform, Arc::clone(&self.assembler.store)).await;
         let base = pulled.map_err(|error| self.failed(&error))?;
         let image = image::assemble(&base, platform, &fleet_oci::ImageConfig::default(), &[]);
-        let blobs: Vec<BlobId> = image.layers.iter().filter_map(|layer| blob_id(&layer.digest)).collect();
+        let blobs = layer_blobs(&image);
         self.assembler.store.put_record(&image_record(hash), &image, &blobs).map_err(|error| self.failed(&error))?;
         Ok(Some(image))
     }

@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf, sync::Arc};
 
-use fleet_oci::{Digest, digest};
+use fleet_oci::{Digest, Image, digest};
 use fleet_packages::BlobCache;
 use fleet_store::{Algorithm, BlobId, Store};
 
@@ -18,6 +18,12 @@ pub fn blob_id(digest: &Digest) -> Option<BlobId> {
         digest::Algorithm::Sha512 => Algorithm::Sha512,
     };
     BlobId::new(algorithm, digest.hex()).ok()
+}
+
+/// The store's names of an image's layers.
+#[must_use]
+pub fn layer_blobs(image: &Image) -> Vec<BlobId> {
+    image.layers.iter().filter_map(|layer| blob_id(&layer.digest)).collect()
 }
 
 impl BlobCache for StoreCache {

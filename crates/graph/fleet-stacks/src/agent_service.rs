@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::{
     agent::{AgentAccess, BedrockModel, agent_role},
-    data,
+    data::{self, SECRET_FIELD},
     environment::zone_letter,
     settings::{Settings, parameters_below},
     template::{json_text, tags},
@@ -175,7 +175,7 @@ fn container(settings: &Settings, plan: &AgentPlan<'_>) -> Value {
     let secrets = secrets(spec).map(|(name, secret)| {
         if is_derived_inside(settings, secret) {
             // The value of one key of the secret, which is JSON.
-            return json!({"name": FLEET_SECRET, "valueFrom": "{{FleetSecretArn}}:secret::"});
+            return json!({"name": FLEET_SECRET, "valueFrom": format!("{{{{FleetSecretArn}}}}:{SECRET_FIELD}::")});
         }
         let from = settings.arn("ssm", &format!("parameter{}", parameter(settings, plan.agent, secret)));
         json!({"name": format!("{FILE_VARIABLE}{name}"), "valueFrom": from})

@@ -11,6 +11,8 @@ use crate::{
     template::{RenderError, Rendered, Template, tags},
 };
 
+/// The field of the fleet secret, which is a JSON object.
+pub const SECRET_FIELD: &str = "secret";
 /// Letters and digits of the fleet secret: 62^48 are 285 bits.
 const SECRET_LENGTH: u16 = 48;
 /// Everything that an NFS client can do.
@@ -43,7 +45,7 @@ pub fn data(settings: &Settings) -> Result<Rendered, RenderError> {
             description: "Everything secret of this environment is derived from it",
             generate_secret_string: GenerateSecret {
                 secret_string_template: "{}",
-                generate_string_key: "secret",
+                generate_string_key: SECRET_FIELD,
                 password_length: SECRET_LENGTH,
                 exclude_punctuation: true,
             },

@@ -31,7 +31,7 @@ mod value;
 pub use bootstrap::{BOOTSTRAP, Bootstrap, bootstrap, makes_provider, workflow_roles};
 pub use compare::{Action, Data, Replacement, ResourceChange, Snapshot, compare};
 pub use create_only::{CreateOnly, TABLE, create_only};
-pub use data::{data, secret_name};
+pub use data::{SECRET_FIELD, data, secret_name};
 pub use environment::{environment, homeserver_url};
 pub use parameters::{Known, repository_output};
 pub use settings::{Homeserver, LOG_DAYS, Manager, Settings, Web, data_stack, log_group, parameters_below, role_path};

@@ -5,14 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use fleet_plan::verify::Seen;
 use fleet_stacks::quota::Quota;
 use serde_json::json;
-use url::form_urlencoded;
 
 use super::unseen;
 use crate::{
     account::Account,
     error::AwsError,
     rates::Rate,
-    signed::{Ask, Service, element},
+    signed::{Service, element},
 };
 
 /// Version of the EC2 API.
@@ -79,23 +78,9 @@ impl Account {
     async fn count(&self, call: &'static str, of: &str, paged: bool) -> Result<u64, AwsError> {
         let (open, mut count, mut next) = (format!("<{of}>"), 0, None::<String>);
         loop {
-            let mut fields = vec![("Action", call), ("Version", VERSION)];
-            if paged {
-                fields.push(("MaxResults", PAGE));
-            }
-            fields.extend(next.as_deref().map(|next| ("NextToken", next)));
-            let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
-            let ask = Ask {
-                service: Service::Network,
-                call,
-                method: "POST",
-                target: "/".to_owned(),
-                headers: vec![("content-type", "application/x-www-form-urlencoded".to_owned())],
-                body: body.into_bytes(),
-                rate: Rate::Unknown,
-                repeatable: true,
-            };
-            let page = self.signed.ask(&ask).await?.text();
+            let size = paged.then_some(("MaxResults", PAGE));
+            let fields: Vec<_> = size.into_iter().chain(next.as_deref().map(|next| ("NextToken", next))).collect();
+            let page = self.signed.query((Service::Network, VERSION), call, &fields).await?;
             count += page.matches(&open).count() as u64;
             next = element(&page, "nextToken").filter(|token| !token.is_empty());
             if next.is_none() {

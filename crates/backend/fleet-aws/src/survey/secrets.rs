@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fleet_plan::verify::{Provided, SecretState};
 use fleet_secret::{FleetSecret, Secret};
+use fleet_stacks::SECRET_FIELD;
 use serde_json::{Value, json};
 
 use crate::{
@@ -11,9 +12,6 @@ use crate::{
     error::AwsError,
     secrets::{NAMES_AT_ONCE, NOT_GIVEN},
 };
-
-/// The field of the fleet secret.
-const FIELD: &str = "secret";
 
 impl Account {
     /// How a secret is.
@@ -52,7 +50,7 @@ impl Account {
 
 fn shape(text: &str) -> SecretState {
     let Ok(Value::Object(fields)) = serde_json::from_str(text) else { return SecretState::Shapeless };
-    match fields.get(FIELD) {
+    match fields.get(SECRET_FIELD) {
         None => SecretState::NoField(fields.keys().cloned().collect()),
         Some(value) => match value.as_str().map(|value| FleetSecret::new(Secret::new(value.as_bytes().to_vec()))) {
             Some(Ok(_)) => SecretState::Right,

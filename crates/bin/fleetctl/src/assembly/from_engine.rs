@@ -17,7 +17,10 @@ use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
 use super::{Assembling, image_record};
-use crate::{blobs::blob_id, in_engine::InEngine};
+use crate::{
+    blobs::{blob_id, layer_blobs},
+    in_engine::InEngine,
+};
 
 /// Who built an image that we did not make.
 #[derive(Serialize, Deserialize)]
@@ -132,7 +135,7 @@ impl Assembling<'_> {
             return Err(self.failed_with(&why));
         }
         let image = made_of(&base, self.spec.recipe.platform);
-        let blobs: Vec<_> = image.layers.iter().filter_map(|layer| blob_id(&layer.digest)).collect();
+        let blobs = layer_blobs(&image);
         let record = base_record(pinned, compression);
         store.put_record(&record, &image, &blobs).map_err(|error| self.failed(&error))?;
         Ok(base)
@@ -250,7 +253,7 @@ impl Assembling<'_> {
 
     fn keep(&self, hash: &Hash, image: &Image) -> Result<(), ProviderError> {
         let (store, record) = (&self.assembler.store, image_record(hash));
-        let blobs: Vec<_> = image.layers.iter().filter_map(|layer| blob_id(&layer.digest)).collect();
+        let blobs = layer_blobs(&image);
         store.put_record(&record, image, &blobs).map_err(|error| self.failed(&error))?;
         // What the engine calls it stays what it is; beside it, what collection must leave.
         let output = store.output(hash).map_err(|error| self.failed(&error))?;

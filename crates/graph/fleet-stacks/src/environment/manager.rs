@@ -13,6 +13,7 @@ use super::{
     services::{self, Place, STOP_SECONDS, TASKS},
 };
 use crate::{
+    data::SECRET_FIELD,
     iam::{Policy, Statement, trust_for},
     resource::{
         ecs::{Container, SecretVariable, Service, TaskDefinition, Variable},
@@ -40,7 +41,10 @@ pub fn add(parts: &Parts<'_>, declared: &Manager, place: &Place<'_>, template: &
             variable("FLEET_BUCKET", place.storage.bucket.reference()),
         ],
         // The value of one key of the secret, which is JSON.
-        secrets: vec![SecretVariable { name: "FLEET_SECRET".to_owned(), value_from: text![secret, ":secret::"] }],
+        secrets: vec![SecretVariable {
+            name: "FLEET_SECRET".to_owned(),
+            value_from: text![secret, format!(":{SECRET_FIELD}::")],
+        }],
         port_mappings: Vec::new(),
         mount_points: Vec::new(),
         health_check: None,
