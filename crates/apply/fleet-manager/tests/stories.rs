@@ -1,5 +1,5 @@
 //! Operator and manager, with a bucket in memory between them and a homeserver that is `fleet-sim`'s. With a real
-//! homeserver and a process that is really killed: `tests/tests/manager.rs`.
+//! homeserver and a process that is really killed: `tests/tests/stories/manager.rs`.
 
 use std::{
     collections::BTreeMap,

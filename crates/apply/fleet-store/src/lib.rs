@@ -15,7 +15,7 @@
 //!   generations/<environment>/<number>.json.zst
 //!   pins/<name>.json                  roots beside generations ([`Pin`])
 //!   leases/<environment>              flock and who holds it ([`Lease`])
-//!   stat-cache                        [`StatCache`]
+//!   stat-cache, folder-cache          [`StatCache`]
 //!   tmp/<pid>-…                       files being written; of dead processes swept after a day
 //! ```
 //!
@@ -34,6 +34,7 @@
 mod atomic;
 mod blob;
 mod blob_id;
+mod folder_cache;
 mod gc;
 mod generations;
 mod history;
@@ -45,6 +46,7 @@ mod project;
 mod shared;
 mod shared_lease;
 mod shelf;
+mod stamp;
 mod stat_cache;
 mod store;
 mod walk;

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 use crate::{
     HashError, HashedFile, StatCache, WriteError,
-    stat_cache::Stamp,
+    stamp::Stamp,
     walk::{self, Found},
 };
 
@@ -82,7 +82,7 @@ impl Project {
             match self.find(path) {
                 Ok(Place::Missing) => tree.insert(path.clone(), Looked::Missing),
                 Ok(Place::File(real)) => files.push((path.clone(), real)),
-                Ok(Place::Folder(real)) => match walk::walk(&self.root, &real, Links::Followed) {
+                Ok(Place::Folder(real)) => match walk::walk(&self.root, &real, Links::Followed, self.cache.folders()) {
                     Ok(found) => add_folder(path, found, tree, &mut files),
                     Err(why) => tree.insert(path.clone(), Looked::Unreadable(why)),
                 },
@@ -113,7 +113,7 @@ impl Project {
         let found = self.find(path).and_then(|place| match place {
             Place::Missing => Ok(Listing::Missing),
             Place::File(real) => listed(&real, None).map(Listing::File),
-            Place::Folder(real) => walk::walk(&self.root, &real, links).map(|found| {
+            Place::Folder(real) => walk::walk(&self.root, &real, links, self.cache.folders()).map(|found| {
                 let entries: Vec<(String, ListedEntry)> = found
                     .into_par_iter()
                     .with_min_len(HASHED_AT_A_TIME)

@@ -7,18 +7,14 @@
 use std::{
     collections::BTreeMap,
     ffi::{OsStr, OsString},
-    fs::{self, File, Metadata},
+    fs::{self, File},
     io::{self, Read},
-    os::unix::{
-        ffi::OsStrExt,
-        fs::{MetadataExt, OpenOptionsExt},
-    },
+    os::unix::{ffi::OsStrExt, fs::OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 use fleet_derivation::Hash;
@@ -29,63 +25,17 @@ use crate::{
     Store, WriteError,
     atomic::{Temporary, write_unsynced},
     blob::copy,
+    folder_cache::FolderCache,
+    stamp::{Stamp, now, take},
     walk,
 };
 
 /// First bytes of the file; another format has another number and is ignored.
 const MAGIC: &[u8] = b"fleetctl stat cache 1\n";
-/// Twice the coarsest file times in use (FAT and HFS+: 2 s and 1 s; kernel clocks: 10 ms).
-const GRANULARITY: i128 = 2_000_000_000;
 /// Bytes of an entry that has a path of some length.
 const ENTRY_SIZE: usize = 160;
 /// How often a file that changes while it is read is read again before its last reading is taken.
 const ATTEMPTS: usize = 3;
-
-/// What `stat` says that tells one version of a file from another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Stamp {
-    size: u64,
-    mtime: i128,
-    ctime: i128,
-    inode: u64,
-    device: u64,
-    executable: bool,
-}
-
-impl Stamp {
-    fn of(metadata: &Metadata) -> Self {
-        let nanos = |seconds: i64, nanos: i64| i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
-        Self {
-            size: metadata.size(),
-            mtime: nanos(metadata.mtime(), metadata.mtime_nsec()),
-            ctime: nanos(metadata.ctime(), metadata.ctime_nsec()),
-            inode: metadata.ino(),
-            device: metadata.dev(),
-            executable: metadata.mode() & 0o100 != 0,
-        }
-    }
-
-    /// The same, of what a walk looked at.
-    pub(crate) fn of_stat(stat: &rustix::fs::Stat) -> Self {
-        // The numbers' types differ between machines.
-        let number = |number: i128| u64::try_from(number).unwrap_or_default();
-        let nanos = |seconds: i128, nanos: i128| seconds * 1_000_000_000 + nanos;
-        Self {
-            size: number(stat.st_size.into()),
-            mtime: nanos(stat.st_mtime.into(), stat.st_mtime_nsec.into()),
-            ctime: nanos(stat.st_ctime.into(), stat.st_ctime_nsec.into()),
-            inode: number(stat.st_ino.into()),
-            device: number(stat.st_dev.into()),
-            executable: stat.st_mode & 0o100 != 0,
-        }
-    }
-
-    /// Would any change after `now` give the file other times?
-    const fn settled(&self, now: i128) -> bool {
-        let latest = if self.mtime > self.ctime { self.mtime } else { self.ctime };
-        latest + GRANULARITY < now
-    }
-}
 
 /// An entry of the file, and whether its path was there in this run.
 #[derive(Debug)]
@@ -129,6 +79,7 @@ pub struct StatCache {
     known: BTreeMap<OsString, Known>,
     learned: Mutex<BTreeMap<OsString, Entry>>,
     contents_read: AtomicUsize,
+    folders: FolderCache,
 }
 
 impl StatCache {
@@ -139,13 +90,14 @@ impl StatCache {
         let entries = fs::read(&file).ok().and_then(|bytes| decode(&bytes)).unwrap_or_default();
         let known = |(path, entry)| (path, Known { entry, seen: AtomicBool::new(false) });
         let known = entries.into_iter().map(known).collect();
-        Self { file: Some(file), known, ..Self::default() }
+        Self { file: Some(file), known, folders: FolderCache::load(store.root()), ..Self::default() }
     }
 
     /// `--no-stat-cache`: believes nothing, reads every file, and writes what it learns.
     #[must_use]
     pub fn distrusting(store: &Store) -> Self {
-        Self { file: Some(store.root().join("stat-cache")), ..Self::default() }
+        let folders = FolderCache::distrusting(store.root());
+        Self { file: Some(store.root().join("stat-cache")), folders, ..Self::default() }
     }
 
     /// Without a store: nothing is remembered.
@@ -158,6 +110,16 @@ impl StatCache {
     #[must_use]
     pub fn contents_read(&self) -> usize {
         self.contents_read.load(Ordering::Relaxed)
+    }
+
+    /// How many folders' names were read so far.
+    #[must_use]
+    pub fn folders_read(&self) -> usize {
+        self.folders.read()
+    }
+
+    pub(crate) const fn folders(&self) -> &FolderCache {
+        &self.folders
     }
 
     /// Hashes a regular file, from memory where it is unchanged. The path should be absolute: it is the key.
@@ -214,7 +176,7 @@ impl StatCache {
             let name = real.file_name().and_then(OsStr::to_str).unwrap_or("file").to_owned();
             return Ok(BTreeMap::from([(name, self.hash_file(&real)?)]));
         }
-        let found = walk::walk(&real, &real, Links::Followed).map_err(failed)?;
+        let found = walk::walk(&real, &real, Links::Followed, &self.folders).map_err(failed)?;
         let hashes: Vec<(String, Result<HashedFile, HashError>)> = found
             .into_par_iter()
             .filter_map(|(name, found)| match found {
@@ -234,6 +196,7 @@ impl StatCache {
     /// # Errors
     /// [`WriteError`].
     pub fn save(&self) -> Result<(), WriteError> {
+        self.folders.save()?;
         let learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(file) = &self.file else { return Ok(()) };
         if learned.iter().all(|(path, entry)| self.known.get(path).is_some_and(|known| known.entry == *entry)) {
@@ -305,10 +268,6 @@ fn hashed(entry: &Entry) -> HashedFile {
     HashedFile { hash: Hash::from_bytes(entry.hash), executable: entry.stamp.executable, size: entry.stamp.size }
 }
 
-fn now() -> i128 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i128::try_from(d.as_nanos()).unwrap_or(0))
-}
-
 /// [`MAGIC`], the entries, and BLAKE3 of all before it. An entry is the path's length (4 bytes) and bytes, six numbers and
 /// the hash; numbers are little endian.
 fn encode(entries: &BTreeMap<&OsStr, &Entry>) -> Vec<u8> {
@@ -318,12 +277,7 @@ fn encode(entries: &BTreeMap<&OsStr, &Entry>) -> Vec<u8> {
         let Ok(length) = u32::try_from(path.len()) else { continue };
         bytes.extend(length.to_le_bytes());
         bytes.extend(path);
-        bytes.extend(stamp.size.to_le_bytes());
-        bytes.extend(stamp.mtime.to_le_bytes());
-        bytes.extend(stamp.ctime.to_le_bytes());
-        bytes.extend(stamp.inode.to_le_bytes());
-        bytes.extend(stamp.device.to_le_bytes());
-        bytes.push(u8::from(stamp.executable));
+        stamp.encode(&mut bytes);
         bytes.extend(hash);
     }
     let sum = blake3::hash(&bytes);
@@ -342,28 +296,15 @@ fn decode(bytes: &[u8]) -> Option<Vec<(OsString, Entry)>> {
         let length = usize::try_from(u32::from_le_bytes(take(&mut rest)?)).ok()?;
         let (path, after) = rest.split_at_checked(length)?;
         rest = after;
-        let stamp = Stamp {
-            size: u64::from_le_bytes(take(&mut rest)?),
-            mtime: i128::from_le_bytes(take(&mut rest)?),
-            ctime: i128::from_le_bytes(take(&mut rest)?),
-            inode: u64::from_le_bytes(take(&mut rest)?),
-            device: u64::from_le_bytes(take(&mut rest)?),
-            executable: take::<1>(&mut rest)? == [1],
-        };
+        let stamp = Stamp::decode(&mut rest)?;
         entries.push((OsStr::from_bytes(path).to_owned(), Entry { stamp, hash: take(&mut rest)? }));
     }
     Some(entries)
 }
 
-fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
-    let (first, after) = rest.split_first_chunk::<N>()?;
-    *rest = after;
-    Some(*first)
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{os::unix::fs::MetadataExt as _, time::Duration};
 
     use super::*;
 
@@ -427,16 +368,6 @@ mod tests {
             cache.save()?;
         }
         Ok(())
-    }
-
-    #[test]
-    fn a_file_is_remembered_once_its_times_lie_back_far_enough() {
-        let stamp = |mtime, ctime| Stamp { size: 1, mtime, ctime, inode: 1, device: 1, executable: false };
-        let now = 10 * GRANULARITY;
-        assert!(stamp(now - GRANULARITY - 1, 0).settled(now));
-        assert!(!stamp(now - GRANULARITY, 0).settled(now));
-        assert!(!stamp(0, now - GRANULARITY).settled(now), "ctime counts as well");
-        assert!(!stamp(now + 1, 0).settled(now), "times in the future are never believed");
     }
 
     #[test]

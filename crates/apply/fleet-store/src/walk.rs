@@ -14,13 +14,16 @@ use std::{
 use fleet_model::source::Links;
 use rayon::prelude::*;
 use rustix::{
-    fd::{AsFd, OwnedFd},
+    fd::{AsFd, BorrowedFd, OwnedFd},
     fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, Stat},
     path::Arg,
 };
 
-use crate::ignore::IgnoreRules;
-use crate::stat_cache::Stamp;
+use crate::{
+    folder_cache::{FolderCache, Names},
+    ignore::IgnoreRules,
+    stamp::{Stamp, now},
+};
 
 /// Ignore files, read at the root of a folder; the later decides. They are not part of the folder themselves.
 const IGNORE_FILES: [&str; 2] = [".dockerignore", ".fleetignore"];
@@ -54,11 +57,16 @@ const NAMES: usize = 32 << 10;
 ///
 /// # Errors
 /// When the folder cannot be read, or an ignore file cannot be understood; for people.
-pub(crate) fn walk(boundary: &Path, folder: &Path, links: Links) -> Result<Vec<(String, Found)>, String> {
-    let walker = Walker { boundary, root: folder, links, rules: rules_of(folder)? };
-    let handle = open_folder(CWD, folder).map_err(|error| error.to_string())?;
-    let mut found =
-        walker.enter(handle, "", &Inside { real: folder, outer: None, depth: 1 }).map_err(|error| error.to_string())?;
+pub(crate) fn walk(
+    boundary: &Path,
+    folder: &Path,
+    links: Links,
+    folders: &FolderCache,
+) -> Result<Vec<(String, Found)>, String> {
+    let (rules, device) = (rules_of(folder)?, FolderCache::device(folder));
+    let walker = Walker { boundary, root: folder, links, rules, folders, device };
+    let at = Inside { real: folder, outer: None, depth: 1 };
+    let mut found = walker.enter((None, folder.as_os_str()), "", &at).map_err(|error| error.to_string())?;
     found.par_sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
     if found.iter().any(|(_, found)| matches!(found, Found::Link(_))) {
         let mut all: BTreeMap<String, Found> = found.into_iter().collect();
@@ -171,6 +179,9 @@ struct Walker<'a> {
     root: &'a Path,
     links: Links,
     rules: IgnoreRules,
+    folders: &'a FolderCache,
+    /// Whose folders can be believed.
+    device: Option<u64>,
 }
 
 /// What a walk found, by name.
@@ -184,10 +195,18 @@ struct Name {
     kind: FileType,
 }
 
-/// A folder that is open.
+/// A folder whose names are known.
 struct Open<'a> {
-    handle: OwnedFd,
+    /// None when it did not have to be opened.
+    handle: Option<OwnedFd>,
     at: &'a Inside<'a>,
+}
+
+impl Open<'_> {
+    /// Where a name in it is found: from the open folder, or by its whole path.
+    fn place<'p>(&self, name: &'p OsStr, path: &'p Path) -> (BorrowedFd<'_>, &'p OsStr) {
+        self.handle.as_ref().map_or((CWD, path.as_os_str()), |handle| (handle.as_fd(), name))
+    }
 }
 
 /// A real folder, and those that we came through, so that a link back to one of them is seen.
@@ -204,11 +223,10 @@ impl Inside<'_> {
 }
 
 impl Walker<'_> {
-    /// What is in the folder `at`, which is open and whose name below the root is `name`.
-    fn enter(&self, handle: OwnedFd, name: &str, at: &Inside<'_>) -> io::Result<All> {
-        let open = Open { handle, at };
+    /// What is in the folder `at`, which is found by this name from the other one, and whose name below the root is `name`.
+    fn enter(&self, found_as: (Option<&Open<'_>>, &OsStr), name: &str, at: &Inside<'_>) -> io::Result<All> {
         let mut found = Vec::new();
-        let names = self.names(&open, name, &mut found)?;
+        let (open, names) = self.names(found_as, name, at, &mut found)?;
         let (folders, files): (Vec<Name>, Vec<Name>) =
             names.into_iter().partition(|name| matches!(name.kind, FileType::Directory | FileType::Symlink));
         let (below, here): (Vec<All>, Vec<All>) = rayon::join(
@@ -219,31 +237,63 @@ impl Walker<'_> {
         Ok(found)
     }
 
-    /// The names in a folder that can be part of anything; those that are refused for their name go to `found`.
-    fn names(&self, open: &Open<'_>, name: &str, found: &mut All) -> io::Result<Vec<Name>> {
-        let at_top = open.at.real == self.boundary;
-        let mut buffer = [MaybeUninit::uninit(); NAMES];
+    /// The names in a folder that can be part of anything; those that are refused for their name go to `found`. Where
+    /// nothing was made, removed or renamed in it since, it is not opened.
+    fn names<'a>(
+        &self,
+        (from, found_as): (Option<&Open<'_>>, &OsStr),
+        name: &str,
+        at: &'a Inside<'a>,
+        found: &mut All,
+    ) -> io::Result<(Open<'a>, Vec<Name>)> {
+        let (folder, path) = from.map_or((CWD, found_as), |from| from.place(found_as, at.real));
         let mut names = Vec::new();
-        let mut folder = RawDir::new(&open.handle, &mut buffer);
-        while let Some(entry) = folder.next() {
+        if self.device.is_some() && self.folders.knows(at.real) {
+            let stat = look((folder, path))?;
+            if let Some(listed) = self.folders.names(at.real, &Stamp::of_stat(&stat)) {
+                listed.for_each(|(kind, file)| names.extend(self.name((kind, file), name, at, found)));
+                return Ok((Open { handle: None, at }, names));
+            }
+        }
+        let handle = open_folder(folder, path)?;
+        let stamp = || rustix::fs::fstat(&handle).ok().map(|stat| Stamp::of_stat(&stat));
+        let (now, before) = (now(), stamp());
+        let mut buffer = [MaybeUninit::uninit(); NAMES];
+        let mut entries = RawDir::new(&handle, &mut buffer);
+        let mut all = Names::default();
+        while let Some(entry) = entries.next() {
             let entry = entry?;
             let file = OsStr::from_bytes(entry.file_name().to_bytes());
-            let shown = file.to_string_lossy();
-            let never = shown == NEVER || (at_top && NEVER_AT_TOP.contains(&shown.as_ref()));
-            if shown == "." || shown == ".." || never || (name.is_empty() && IGNORE_FILES.contains(&shown.as_ref())) {
+            if file == "." || file == ".." {
                 continue;
             }
-            let below = if name.is_empty() { shown.to_string() } else { format!("{name}/{shown}") };
-            if file.to_str().is_none_or(|text| text.contains('\\')) {
-                let safe = below.replace('\\', "\u{fffd}");
-                if !self.rules.ignores(&safe) {
-                    found.push((safe, Found::Refused("its name is not plain UTF-8 text".to_owned())));
-                }
-                continue;
-            }
-            names.push(Name { file: file.to_owned(), below, kind: entry.file_type() });
+            all.push(entry.file_type(), file.as_bytes());
+            names.extend(self.name((entry.file_type(), file), name, at, found));
         }
-        Ok(names)
+        let settled = |stamp: &Stamp| stamp.settled(now) && Some(stamp.device) == self.device;
+        self.folders.note(
+            at.real,
+            before.filter(|before| settled(before) && stamp() == Some(*before)).map(|stamp| (stamp, all)),
+        );
+        Ok((Open { handle: Some(handle), at }, names))
+    }
+
+    /// A name in the folder `at`, unless it can be part of nothing; one that is refused goes to `found`.
+    fn name(&self, (kind, file): (FileType, &OsStr), name: &str, at: &Inside<'_>, found: &mut All) -> Option<Name> {
+        let shown = file.to_string_lossy();
+        let never = shown == NEVER || (at.real == self.boundary && NEVER_AT_TOP.contains(&shown.as_ref()));
+        if never || (name.is_empty() && IGNORE_FILES.contains(&shown.as_ref())) {
+            return None;
+        }
+        let below = if name.is_empty() { shown.to_string() } else { format!("{name}/{shown}") };
+        if file.to_str().is_none_or(|text| text.contains('\\')) {
+            let safe = below.replace('\\', "\u{fffd}");
+            if !self.rules.ignores(&safe) {
+                found.push((safe, Found::Refused("its name is not plain UTF-8 text".to_owned())));
+            }
+            return None;
+        }
+        Some(Name { file: file.to_owned(), below, kind })
     }
 
     /// What stands at one name, with all that is below it.
@@ -257,7 +307,7 @@ impl Walker<'_> {
         let found = match name.kind {
             FileType::Directory => return self.add_folder((open, &name.file), &path, name.below, ignored),
             FileType::Symlink => match self.links {
-                Links::Kept => self.keep(open, &name.file),
+                Links::Kept => keep(open.place(&name.file, &path)),
                 Links::Followed => match self.follow(&path) {
                     Ok(Some((real, FileType::Directory, _))) => {
                         return self.add_folder((open, real.as_os_str()), &real, name.below, ignored);
@@ -267,7 +317,7 @@ impl Walker<'_> {
                     Err(why) => Found::Refused(why),
                 },
             },
-            _ => match rustix::fs::statat(&open.handle, &name.file, AtFlags::SYMLINK_NOFOLLOW) {
+            _ => match look(open.place(&name.file, &path)) {
                 Ok(stat) => match FileType::from_raw_mode(stat.st_mode) {
                     // Some file systems do not tell kinds with names.
                     kind @ (FileType::Directory | FileType::Symlink) if name.kind == FileType::Unknown => {
@@ -291,17 +341,6 @@ impl Walker<'_> {
         Ok(Some((real, FileType::from_raw_mode(stat.st_mode), Stamp::of_stat(&stat))))
     }
 
-    /// A link as it is. Whether it leads anywhere is seen when everything was found.
-    fn keep(&self, open: &Open<'_>, file: &OsStr) -> Found {
-        match rustix::fs::readlinkat(&open.handle, file, Vec::new()) {
-            Ok(target) => match OsString::from_vec(target.into_bytes()).into_string() {
-                Ok(target) => Found::Link(target),
-                Err(_) => Found::Refused("it is a link to a name that is not plain UTF-8 text".to_owned()),
-            },
-            Err(error) => Found::Refused(io::Error::from(error).to_string()),
-        }
-    }
-
     /// The folder `real`, which is found by this name from the open one.
     fn add_folder(&self, (open, found_as): (&Open<'_>, &OsStr), real: &Path, name: String, ignored: bool) -> All {
         if self.rules.prunes(&name) {
@@ -313,7 +352,7 @@ impl Walker<'_> {
             format!("it is more than {DEPTH_MAX} folders below {}", self.root.display())
         } else {
             let at = Inside { real, outer: Some(open.at), depth: open.at.depth + 1 };
-            match open_folder(&open.handle, found_as).and_then(|handle| self.enter(handle, &name, &at)) {
+            match self.enter((Some(open), found_as), &name, &at) {
                 Ok(mut found) => {
                     if !ignored {
                         found.push((name, Found::Folder));
@@ -324,6 +363,22 @@ impl Walker<'_> {
             }
         };
         if ignored { Vec::new() } else { vec![(name, Found::Refused(why))] }
+    }
+}
+
+/// What `stat` says of what stands at a name itself.
+fn look((folder, path): (BorrowedFd<'_>, &OsStr)) -> rustix::io::Result<Stat> {
+    rustix::fs::statat(folder, path, AtFlags::SYMLINK_NOFOLLOW)
+}
+
+/// A link as it is. Whether it leads anywhere is seen when everything was found.
+fn keep((folder, path): (BorrowedFd<'_>, &OsStr)) -> Found {
+    match rustix::fs::readlinkat(folder, path, Vec::new()) {
+        Ok(target) => match OsString::from_vec(target.into_bytes()).into_string() {
+            Ok(target) => Found::Link(target),
+            Err(_) => Found::Refused("it is a link to a name that is not plain UTF-8 text".to_owned()),
+        },
+        Err(error) => Found::Refused(io::Error::from(error).to_string()),
     }
 }
 

@@ -46,7 +46,7 @@ fn every_case_reports_what_its_golden_file_says() {
 #[test]
 fn every_code_has_a_case_and_every_case_a_code() {
     let shown: BTreeSet<String> = folders().iter().map(|(name, _)| code_of(name)).collect();
-    // What later stages find has its cases in tests/tests/late_diagnostics.rs.
+    // What later stages find has its cases in tests/tests/stories/late_diagnostics.rs.
     let known = codes().iter().map(|one| one.code).filter(|code| !late::ALL.contains(code));
     let known: BTreeSet<String> = known.map(str::to_owned).collect();
     assert_eq!(known.difference(&shown).collect::<Vec<_>>(), Vec::<&String>::new(), "codes without a case");

@@ -111,15 +111,40 @@ impl Commit {
     }
 }
 
+/// One process, since statements wait for it: commit and changes in the form that git promises to keep
+/// (git-status, "Porcelain Format Version 2").
 async fn revision(root: &Path) -> Option<Revision> {
-    let commit = git(root, &["rev-parse", "HEAD"]).await?;
-    let changed = !git(root, &["status", "--porcelain", "--", "."]).await?.is_empty();
-    Some(Revision { commit, changed })
+    if !is_in_repository(root) {
+        return None;
+    }
+    let mut command = tokio::process::Command::new("git");
+    let command = command.arg("-C").arg(root).args(["status", "--porcelain=v2", "--branch", "--", "."]);
+    let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output().await.ok()?;
+    output.status.success().then(|| read_status(&String::from_utf8_lossy(&output.stdout)))?
 }
 
-async fn git(root: &Path, arguments: &[&str]) -> Option<String> {
-    let mut command = tokio::process::Command::new("git");
-    let command = command.arg("-C").arg(root).args(arguments).stdin(Stdio::null()).stderr(Stdio::null());
-    let output = command.output().await.ok()?;
-    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+/// Whether git would find one: most of its time goes into finding none.
+fn is_in_repository(root: &Path) -> bool {
+    let root = root.canonicalize().unwrap_or_else(|_| root.to_owned());
+    std::env::var_os("GIT_DIR").is_some() || root.ancestors().any(|folder| folder.join(".git").exists())
+}
+
+/// `None` before the first commit.
+fn read_status(text: &str) -> Option<Revision> {
+    let commit = text.lines().find_map(|line| line.strip_prefix("# branch.oid "))?;
+    let changed = text.lines().any(|line| !line.starts_with('#'));
+    (commit != "(initial)").then(|| Revision { commit: commit.to_owned(), changed })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_commit_is_changed_by_whatever_is_not_in_it() {
+        let read = |rest: &str| read_status(&format!("# branch.oid 4f2a\n# branch.head main\n{rest}"));
+        assert_eq!(read(""), Some(Revision { commit: "4f2a".to_owned(), changed: false }));
+        assert_eq!(read("? new.txt\n"), Some(Revision { commit: "4f2a".to_owned(), changed: true }));
+        assert_eq!(read_status("# branch.oid (initial)\n? new.txt\n"), None);
+    }
 }

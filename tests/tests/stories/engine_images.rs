@@ -1,11 +1,8 @@
 //! Images that a container engine builds from a Containerfile, past the engine: pushed, written, stood on by others.
 
-#[path = "../../crates/backend/fleet-registry/tests/support/docker_registry.rs"]
-mod docker_registry;
-
 use std::{fs, path::Path, process::Command};
 
-use docker_registry::DockerRegistry;
+use crate::docker_registry::DockerRegistry;
 use fleet_tests::{
     Fleet, Output,
     engine::{self, docker},

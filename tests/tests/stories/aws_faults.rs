@@ -1,14 +1,11 @@
 //! Whatever happens to an apply on AWS on its way, the next one ends where it would have: killed at any call, answered badly,
 //! out of credentials.
 
-#[path = "../../crates/backend/fleet-registry/tests/support/proxy.rs"]
-mod proxy;
-
 use std::{collections::BTreeMap, fs};
 
+use crate::proxy::{Moment, Proxy};
 use fleet_aws::emulator::Fault;
 use fleet_tests::{cloud::Cloud, run::Running};
-use proxy::{Moment, Proxy};
 use serde_json::{Value, json};
 
 /// Applies that are killed, each some calls later than the one before.

@@ -1,13 +1,6 @@
 //! Images that we pushed, in others' hands; images that others hold, in ours: real registries that want a password, have a
 //! certificate of their own, or stand in for another.
 
-#[path = "../../crates/backend/fleet-registry/tests/support/bench.rs"]
-mod bench;
-#[path = "../../crates/backend/fleet-registry/tests/support/certificates.rs"]
-mod certificates;
-#[path = "../../crates/backend/fleet-registry/tests/support/docker_registry.rs"]
-mod docker_registry;
-
 use std::{
     fs::{self, Permissions},
     net::{IpAddr, Ipv4Addr, UdpSocket},
@@ -16,9 +9,9 @@ use std::{
     process::Command,
 };
 
-use bench::{Bench, PLATFORM, target};
-use certificates::Authority;
-use docker_registry::{DockerRegistry, PASSWORD, USER};
+use crate::bench::{Bench, PLATFORM, target};
+use crate::certificates::Authority;
+use crate::docker_registry::{DockerRegistry, PASSWORD, USER};
 use fleet_oci::{
     Compression, Image, ImageConfig, Node, Tree,
     image::{Base, assemble},

@@ -1,10 +1,6 @@
 //! Accounts and rooms by way of the manager: `fleetctl manager` as a process, a real Synapse, a folder in place of the
 //! bucket, and the operator's side as `apply` uses it.
 
-#[path = "../../crates/backend/fleet-matrix/tests/real/world.rs"]
-#[allow(dead_code, reason = "it belongs to other stories too")]
-mod world;
-
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -14,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use crate::world::{DOMAIN, Fleet, SECRET, World, account, changes, direct, room, secrets};
 use fleet_apply::{Execution, Provider, Report, Scope, Silent, SystemClock, execute};
 use fleet_derivation::Hash;
 use fleet_manager::{Mailbox, RemoteMatrix, Waits, protocol::Key};
@@ -22,7 +19,6 @@ use fleet_model::{Address, model::Rollout};
 use fleet_plan::{Outcome, Plan, State};
 use fleet_tests::run::fleetctl;
 use serde_json::json;
-use world::{DOMAIN, Fleet, SECRET, World, account, changes, direct, room, secrets};
 
 /// How often the manager is killed, each time after so many more pieces of progress.
 const KILLED_AFTER: [usize; 4] = [2, 3, 2, 4];
