@@ -1,23 +1,14 @@
 //! Who we are: tokens that a real registry checks, certificates, docker's configuration. And statements about images.
 
-#[path = "support/bench.rs"]
-mod bench;
-#[path = "support/certificates.rs"]
-mod certificates;
-#[path = "support/docker_registry.rs"]
-mod docker_registry;
-#[path = "support/proxy.rs"]
-mod proxy;
-#[path = "support/tokens.rs"]
-mod tokens;
-
 use std::{fs, sync::Arc, time::Duration};
 
+use crate::bench::{Always, Bench, PLATFORM, image, target};
+use crate::certificates::Authority;
+use crate::docker_registry::{DockerRegistry, PASSWORD, USER};
+use crate::proxy::{Fault, Proxy};
+use crate::tokens::Tokens;
 use async_trait::async_trait;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use bench::{Always, Bench, PLATFORM, image, target};
-use certificates::Authority;
-use docker_registry::{DockerRegistry, PASSWORD, USER};
 use fleet_oci::{
     Image,
     attestation::{Subject, artifact},
@@ -26,8 +17,6 @@ use fleet_oci::{
 };
 use fleet_registry::{Credential, Credentials, CredentialsError, DockerConfig, Nobody, Notice, RegistryError};
 use fleet_secret::Secret;
-use proxy::{Fault, Proxy};
-use tokens::Tokens;
 
 const ME: Always = Always(USER, PASSWORD);
 
@@ -74,7 +63,7 @@ async fn a_token_that_the_registry_no_longer_takes_is_replaced_in_the_middle_of_
     let challenge = "WWW-Authenticate: Bearer realm=\"http://REALM/token\"\n";
     let realm = registry_realm(&registry);
     let header: &'static str = Box::leak(challenge.replace("http://REALM/token", &realm).into_boxed_str());
-    let other = bench::image(&[bench.large("b", 1 << 20, 2)], "b");
+    let other = crate::bench::image(&[bench.large("b", 1 << 20, 2)], "b");
     let client = bench.client();
     proxy.fails("PUT /v2/app/blobs/uploads/", Fault::Answer(401, header));
     bench.push(&client, &target(&proxy.host, "app:d-2"), &other).await.unwrap();

@@ -18,9 +18,7 @@ use fleet_oci::{
 };
 use tar::EntryType;
 
-#[path = "support/raw_tar.rs"]
-mod raw_tar;
-use raw_tar::{archive, entry};
+use crate::raw_tar::{archive, entry};
 
 /// What the process may grow by: inputs are below 64 KiB, headers are read up to a declared bound, and unpacking needs
 /// its windows (xz: 128 MiB at most).

@@ -1,18 +1,11 @@
 //! The registry killed in the middle of uploads: nothing is visible, and the next push goes on.
 
-#[path = "support/bench.rs"]
-mod bench;
-#[path = "support/docker_registry.rs"]
-mod docker_registry;
-#[path = "support/proxy.rs"]
-mod proxy;
-
 use std::sync::{Arc, Mutex};
 
-use bench::{Always, Bench, PLATFORM, image, target};
-use docker_registry::{DockerRegistry, PASSWORD, USER};
+use crate::bench::{Always, Bench, PLATFORM, image, target};
+use crate::docker_registry::{DockerRegistry, PASSWORD, USER};
+use crate::proxy::{Fault, Proxy};
 use fleet_oci::image::Base;
-use proxy::{Fault, Proxy};
 
 const ME: Always = Always(USER, PASSWORD);
 const ROUNDS: u64 = 6;

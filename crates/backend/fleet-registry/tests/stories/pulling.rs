@@ -1,13 +1,9 @@
 //! Bases from registries that have several platforms, lie, or are gone.
 
-#[path = "support/bench.rs"]
-mod bench;
-#[path = "../../fleet-packages/tests/support.rs"]
-mod support;
-
 use std::sync::Arc;
 
-use bench::Bench;
+use crate::bench::Bench;
+use crate::support::Server;
 use fleet_oci::{
     Compression, Digest, Image, ImageConfig, LayerDescriptor, Node, Platform, Tree,
     image::{Base, assemble},
@@ -15,7 +11,6 @@ use fleet_oci::{
 };
 use fleet_registry::{Client, Nobody, RegistryError};
 use fleet_store::{Algorithm, BlobId, Store};
-use support::Server;
 
 const PLATFORM: Platform = Platform::LinuxArm64;
 

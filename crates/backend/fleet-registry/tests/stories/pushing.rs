@@ -1,16 +1,10 @@
 //! Images into a real registry that wants a password: what is sent, what is not, and what is seen of it meanwhile.
 
-#[path = "support/bench.rs"]
-mod bench;
-#[path = "support/docker_registry.rs"]
-mod docker_registry;
-#[path = "support/proxy.rs"]
-mod proxy;
-
 use std::{sync::Arc, time::Duration};
 
-use bench::{Always, Bench, PLATFORM, image, target};
-use docker_registry::{DockerRegistry, PASSWORD, USER};
+use crate::bench::{Always, Bench, PLATFORM, image, target};
+use crate::docker_registry::{DockerRegistry, PASSWORD, USER};
+use crate::proxy::{Fault, Proxy};
 use fleet_oci::{
     Digest, Image,
     attestation::{Subject, artifact},
@@ -19,7 +13,6 @@ use fleet_oci::{
     upload::Upload,
 };
 use fleet_registry::{Event, Nobody, Origin, RegistryError};
-use proxy::{Fault, Proxy};
 
 const ME: Always = Always(USER, PASSWORD);
 

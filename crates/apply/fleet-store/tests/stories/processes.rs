@@ -32,7 +32,11 @@ fn given_project() -> Result<(Option<tempfile::TempDir>, PathBuf, bool), std::io
 
 fn child(test: &str, project: &Path) -> std::io::Result<Child> {
     Command::new(std::env::current_exe()?)
-        .args(["--exact", test, "--nocapture"])
+        .args([
+            "--exact",
+            &format!("{}::{test}", module_path!().rsplit("::").next().unwrap_or_default()),
+            "--nocapture",
+        ])
         .env(PROJECT, project)
         .stdout(Stdio::null())
         .stderr(Stdio::null())

@@ -13,9 +13,7 @@ use fleet_oci::{
 };
 use tar::EntryType::{self, Block, Char, Directory, Fifo, Link, Regular, Symlink};
 
-#[path = "support/raw_tar.rs"]
-mod raw_tar;
-use raw_tar::{archive, entry, header};
+use crate::raw_tar::{archive, entry, header};
 
 fn read(bytes: impl Read) -> Result<Tree, ReadTarError> {
     read_tar(bytes, Modes::Kept, &mut MemorySink, |path| Some(path.to_owned()))

@@ -1,0 +1,4 @@
+//! Derivations of agents and images. One test program, since each more would be linked by itself.
+
+mod agents;
+mod images;
