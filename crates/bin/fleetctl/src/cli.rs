@@ -129,7 +129,11 @@ pub enum Command {
     Graph(Environment),
     /// Make accounts and rooms from inside the network; what the manager's container runs
     #[command(hide = true)]
-    Manager,
+    Manager {
+        /// Say whether the manager of this container is at work; exit 0 when it is
+        #[arg(long)]
+        health: bool,
+    },
     /// Build the images of an environment without deploying anything
     Build(BuildArgs),
     /// Show what would change and why; writes nothing

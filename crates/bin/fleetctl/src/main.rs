@@ -155,7 +155,8 @@ async fn dispatch(context: &Context, command: &Command) -> Outcome {
             let asked = Asked { saved: plan.as_deref(), environment, approved: *auto_approve, allow_destroy };
             commands::apply::apply(context, &asked).await
         }
-        Command::Manager => commands::manager::manager(context).await,
+        Command::Manager { health: false } => commands::manager::manager(context).await,
+        Command::Manager { health: true } => commands::manager::health(context),
         Command::Bootstrap { environment, repository, auto_approve } => {
             commands::bootstrap::bootstrap(context, environment, repository.as_deref(), *auto_approve).await
         }
