@@ -243,11 +243,17 @@ pub enum Command {
         #[arg(long)]
         auto_approve: bool,
     },
-    /// Remove from .fleet/ what no generation needs
+    /// Remove from .fleet/, and from an account on AWS, what no generation needs
     Gc {
         /// Generations of each environment that stay
         #[arg(long, default_value_t = 10)]
         keep: usize,
+        /// An environment on AWS: from its account, too
+        #[arg(short, long, value_name = "NAME")]
+        environment: Option<String>,
+        /// Do not ask before anything is removed from an account
+        #[arg(long, requires = "environment")]
+        auto_approve: bool,
     },
     /// Explain a diagnostic code; without one, list them
     Explain {
