@@ -120,12 +120,8 @@ mod tests {
         made
     }
 
-    #[test]
-    fn what_kept_generations_derive_from_outlives_the_ones_that_brought_it() -> Any {
-        futures::executor::block_on(outlives())
-    }
-
-    async fn outlives() -> Any {
+    #[tokio::test]
+    async fn what_kept_generations_derive_from_outlives_the_ones_that_brought_it() -> Any {
         let folder = tempfile::tempdir()?;
         let history = |name: &str| -> Result<(SharedHistory, Arc<Store>), Box<dyn std::error::Error>> {
             for folder in [folder.path().join(name), folder.path().join("bucket")] {
