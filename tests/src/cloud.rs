@@ -36,23 +36,46 @@ impl Cloud {
         cloud
     }
 
+    /// An account that its administrator has prepared, whose tasks run as containers of this machine: four agents that are
+    /// a small script, and in place of the homeserver the same script. `more` is added to the environment.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[must_use]
+    pub fn running(story: &str, more: &str) -> Self {
+        let fleet = Fleet::of_files(story);
+        small_containers(&fleet);
+        let given = std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty());
+        let engine = given.unwrap_or_else(|| "unix:///var/run/docker.sock".to_owned());
+        let mut cloud = Self::of(fleet, more, Some(&engine));
+        cloud.run(&["bootstrap", "--repository", "acme/fleet", "--auto-approve"]).expect(0);
+        cloud.before = cloud.asked().len();
+        cloud
+    }
+
     /// An empty account.
     ///
     /// # Panics
     /// When there is none.
     #[must_use]
     pub fn empty(story: &str) -> Self {
-        let (fleet, port) = (Fleet::of_files(story), free_port());
+        Self::of(Fleet::of_files(story), "", None)
+    }
+
+    fn of(fleet: Fleet, more: &str, engine: Option<&str>) -> Self {
+        let port = free_port();
+        // Engines before 23 read no zstd.
+        let gzip = if engine.is_some() { " compression=\"gzip\"" } else { "" };
         declare(
             &fleet,
-            &format!(" endpoint-url=\"http://127.0.0.1:{port}\""),
-            &format!("registry \"127.0.0.1:{port}\""),
+            &format!(" endpoint-url=\"http://127.0.0.1:{port}\"{gzip}"),
+            &format!("registry \"127.0.0.1:{port}\"\n{more}"),
         );
         let place = Place { account: "111122223333".to_owned(), region: "us-east-1".to_owned(), endpoint: None };
         let python: PathBuf = venv("ministack", &REQUIREMENTS.join(" ")).join("python");
         let runtime = Runtime::new().expect("threads");
         let folder = fleet.path("../emulator");
-        let start = Start { python: &python, folder: &folder, port, place: &place, engine: None };
+        let start = Start { python: &python, folder: &folder, port, place: &place, engine };
         let emulator = runtime.block_on(Emulator::start(start)).expect("an emulator");
         Self { fleet, runtime, emulator: Some(emulator), before: 0 }
     }
@@ -137,6 +160,31 @@ impl Drop for Cloud {
             self.runtime.block_on(emulator.stop());
         }
     }
+}
+
+/// Gives a fleet of files images that run: the script of the light agent under the shell of busybox.
+fn small_containers(fleet: &Fleet) {
+    let script = "images/light/fleet-agent";
+    fleet.edit(script, "#!/bin/dash", "#!/bin/busybox sh");
+    fleet.edit(script, "            sleep 1000 &", "            /bin/busybox sleep 1000 &");
+    let runs = format!("        copy \"{script}\" to=\"/usr/local/bin/fleet-agent\"\n");
+    let begins = "        entrypoint \"/usr/local/bin/fleet-agent\"\n";
+    fleet.edit(
+        "fleet.kdl",
+        "        copy \"images/app\" to=\"/app\"\n        env GREETING",
+        &format!("{runs}        env GREETING"),
+    );
+    fleet.edit(
+        "fleet.kdl",
+        "        workdir \"/app\"\n        entrypoint \"/bin/busybox\" \"cat\" \"/app/deep/words.txt\"\n",
+        &format!("        env LIGHT_MODE=\"well\"\n{begins}"),
+    );
+    let homeserver = "image \"homeserver\" {\n";
+    fleet.edit(
+        "fleet.kdl",
+        &format!("{homeserver}        copy \"images/app\" to=\"/app\"\n"),
+        &format!("{homeserver}        base image=\"box\"\n{runs}{begins}"),
+    );
 }
 
 /// Adds an environment on AWS.

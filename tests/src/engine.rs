@@ -117,6 +117,17 @@ impl Watch {
     /// When the engine does not tell its events.
     #[must_use]
     pub fn end(self) -> Vec<String> {
+        let events = self.told();
+        let told = events.iter().map(|event| format!("{} {}", event["Type"], event["Action"]).replace('"', ""));
+        told.filter(|told| !told.contains("exec_") && !told.contains("health_status")).collect()
+    }
+
+    /// Ends; everything that the engine told of the fleet, in order, as it tells it.
+    ///
+    /// # Panics
+    /// When the engine does not tell its events.
+    #[must_use]
+    pub fn told(self) -> Vec<Value> {
         let mark = format!("watch-end-{}", self.fleet);
         docker(&["volume", "create", &mark]);
         docker(&["volume", "rm", &mark]);
@@ -125,9 +136,7 @@ impl Watch {
         eventually("the engine tells its events", Duration::from_secs(120), || gone(&read()));
         let text = read();
         let ours = text.lines().take_while(|line| !line.contains(&mark)).filter(|line| line.contains(&self.fleet));
-        let events = ours.map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
-        let told = events.map(|event| format!("{} {}", event["Type"], event["Action"]).replace('"', ""));
-        told.filter(|told| !told.contains("exec_") && !told.contains("health_status")).collect()
+        ours.map(|line| serde_json::from_str::<Value>(line).expect("JSON")).collect()
     }
 }
 

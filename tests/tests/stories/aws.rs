@@ -1,5 +1,8 @@
 //! Environments on AWS, from the command line to an emulated account: the program that people run, real templates, real
-//! images in a real repository. What runs in tasks is not shown here.
+//! images in a real repository. What runs in tasks is shown in `waves` only.
+
+#[path = "aws/waves.rs"]
+mod waves;
 
 use std::{
     fs,
@@ -97,6 +100,20 @@ fn a_changed_agent_is_rolled_and_a_removed_one_keeps_its_memory() {
     let count = |action: &str| asked.iter().filter(|asked| *asked == action).count();
     assert_eq!((count("ecs DeleteService"), count("ecs CreateService")), (1, 0), "{asked:?}");
     cloud.run(&["plan"]).expect(0).says("its memory is kept, in access point");
+
+    // What only the former generation needs goes, and is shown before; what stands does not change by that.
+    let gc = |more: &[&str]| cloud.run(&[&["gc", "--keep", "1"], more].concat());
+    gc(&[]).expect(64).says("- generations      1").says("-cloud-sam_seller-").says("add --auto-approve");
+    gc(&["--auto-approve"]).expect(0).says("generations removed: 1, task definitions: 1, templates: 0");
+    assert_eq!(cloud.count("ecs DeregisterTaskDefinition"), 1);
+    let history = cloud.run(&["history", "--format", "json"]).expect(0).json();
+    assert_eq!(history["generations"].as_array().map(Vec::len), Some(1), "{history}");
+    cloud.apply().expect(3).says("0 changed");
+    let before = cloud.asked().len();
+    gc(&["--auto-approve"]).expect(0).says("generations removed: 0, task definitions: 0");
+    let asked = cloud.asked().split_off(before);
+    assert!(asked.iter().all(|asked| is_read(asked)), "{asked:?}");
+    cloud.fleet.run(&["gc", "-e", "local"]).expect(64).says("is not on aws");
 }
 
 #[test]
@@ -134,12 +151,11 @@ fn an_environment_is_removed_made_again_and_purged() {
     };
     let kinds = list("removed", "kind");
     let expected = [
-        "agent agent agent stack bucket parameters file-system vault secret stack",
+        "agent agent agent stack bucket parameters task-definitions file-system vault secret stack",
         "repository repository repository stack",
     ];
     assert_eq!(kinds.join(" "), expected.join(" "), "{purged}");
-    let definitions = format!("registered task definitions {}-cloud-…", cloud.fleet.name);
-    assert_eq!(list("stays", "what"), ["stack/bootstrap".to_owned(), definitions]);
+    assert_eq!(list("stays", "what"), ["stack/bootstrap"]);
     cloud.run(&["destroy", "--purge", "--auto-approve"]).expect(0).says("cloud: nothing is there");
     // From nothing, as the first time.
     cloud.apply().expect(3);

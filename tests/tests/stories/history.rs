@@ -235,8 +235,21 @@ async fn another_checkout_has_generations_and_what_they_derive_from_and_a_new_bu
     assert!(notes.contains("acme/dev/generations/00000004.json.zst in the state bucket cannot be read"), "{notes}");
     assert_eq!(append(&ben, generation("dev", 0, &derived[0]), &[]).await.expect("written").number, 5);
 
+    // Those that are too many go; what the others derive from stays, wherever it was.
+    let Err(torn) = ada.surplus(2).await else { panic!("one that counts is torn") };
+    assert!(matches!(torn, GenerationError::Damaged { number: 4, .. }), "{torn}");
+    cloud.ask(reqwest::Method::DELETE, &format!("{BUCKET}/acme/dev/generations/00000004.json.zst")).await;
+    let surplus = ada.surplus(2).await.expect("what is too much");
+    assert_eq!(surplus.numbers, [1, 2]);
+    ada.prune(&surplus).await.expect("removed");
+    let (cy, fresh) = cloud.checkout("cy", "dev");
+    cy.refresh(Depth::All).await.expect("refreshed");
+    assert_eq!(fresh.generation_numbers("copy").expect("numbers"), [3, 5]);
+    let known = |index: usize| fresh.derivation(&derived[index].hash()).expect("an answer").is_some();
+    assert_eq!([known(0), known(1), known(2)], [true, false, true], "of the first, the fifth was made");
+
     // The account was prepared anew: what is there counts, not what was copied.
-    for number in 1..=5 {
+    for number in [3, 5] {
         let object = format!("{BUCKET}/acme/dev/generations/{number:08}.json.zst");
         cloud.ask(reqwest::Method::DELETE, &object).await;
     }

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{Arc, atomic::AtomicBool},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use crate::world::{DOMAIN, Fleet, SECRET, World, account, changes, direct, room, secrets};
@@ -66,24 +66,37 @@ impl Place {
         self.folder.path().join("bucket")
     }
 
-    fn manager(&self) -> Manager {
+    fn command(&self) -> Command {
         let settings = json!({
             "schema": 1, "fleet": "anycompany", "environment": "test", "domain": DOMAIN, "account": "111122223333",
             "region": "us-east-1", "kind": "synapse", "homeserver": self.world.url(),
         });
-        let log = fs::OpenOptions::new().create(true).append(true).open(self.folder.path().join("log")).unwrap();
-        let child = Command::new(fleetctl().unwrap())
+        let mut command = Command::new(fleetctl().unwrap());
+        command
             .arg("manager")
             .env("FLEET_MANAGER", settings.to_string())
             .env("FLEET_BUCKET", format!("file://{}", self.bucket().display()))
             .env("FLEET_SECRET", SECRET)
-            .env("XDG_STATE_HOME", self.folder.path().join("state"))
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        Manager(child)
+            .env("XDG_STATE_HOME", self.state());
+        command
+    }
+
+    fn state(&self) -> PathBuf {
+        self.folder.path().join("state")
+    }
+
+    fn manager(&self) -> Manager {
+        let log = fs::OpenOptions::new().create(true).append(true).open(self.folder.path().join("log")).unwrap();
+        let mut command = self.command();
+        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        Manager(command.spawn().unwrap())
+    }
+
+    /// What the health check of its container says, and whether that is good.
+    fn health(&self) -> (bool, String) {
+        let output = self.command().arg("--health").output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&said).into_owned())
     }
 
     fn log(&self) -> String {
@@ -189,8 +202,12 @@ async fn a_manager_killed_again_and_again_makes_what_was_handed_over_and_the_sec
 #[tokio::test]
 async fn a_change_and_a_removal_reach_the_homeserver_and_no_secret_reaches_an_object_or_the_log() {
     let place = Place::new().await;
+    let (good, said) = place.health();
+    assert!(!good && said.contains("the manager has not begun"), "{said}");
     let mut manager = place.manager();
     assert!(apply(&place.operator(), &fleet()).await.is_complete(), "{}", place.log());
+    let (good, said) = place.health();
+    assert!(good && said.starts_with("at work "), "{said}");
     let mut fewer = fleet();
     fewer.remove(&account("cy", "").0);
     fewer.extend([room("all-employees", &["ann", "bob"], |spec| spec.topic = "Nearly everybody".to_owned())]);
@@ -207,6 +224,14 @@ async fn a_change_and_a_removal_reach_the_homeserver_and_no_secret_reaches_an_ob
     let pid = manager.0.id().to_string();
     assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
     assert!(manager.0.wait().unwrap().success(), "{}", place.log());
+    let file = |name: &str| {
+        let files = fs::read_dir(place.state().join("fleetctl")).unwrap();
+        files.map(|file| file.unwrap().path()).find(|path| path.to_string_lossy().ends_with(name)).unwrap()
+    };
+    let an_hour_ago = SystemTime::now() - Duration::from_secs(3600);
+    fs::File::options().write(true).open(file("manager-alive")).unwrap().set_modified(an_hour_ago).unwrap();
+    let (good, said) = place.health();
+    assert!(!good && said.contains("the manager has said nothing for 36"), "{said}");
 
     let fleet = secrets().fleet;
     let mut values =
@@ -217,8 +242,7 @@ async fn a_change_and_a_removal_reach_the_homeserver_and_no_secret_reaches_an_ob
             [0, 1].map(|epoch| fleet.password(&format!("@{name}:{DOMAIN}"), epoch).expose_str().unwrap().to_owned()),
         );
     }
-    let token = fs::read_dir(place.folder.path().join("state/fleetctl")).unwrap().next().unwrap().unwrap().path();
-    values.push(fs::read_to_string(token).unwrap().trim().to_owned());
+    values.push(fs::read_to_string(file("matrix-token")).unwrap().trim().to_owned());
     let mut texts = place.objects();
     assert!(texts.len() > 4, "{:?}", texts.keys());
     texts.insert("log".to_owned(), place.log());

@@ -98,6 +98,8 @@ fn an_empty_account_ends_with_everything_up_and_a_hire_reaches_agents_that_go_on
     let health: Value = serde_json::from_str(&health).expect("JSON");
     assert_eq!((&health["state"], &health["rooms_pending"]), (&json!("healthy"), &json!([])), "{health}");
 
+    a_model_is_asked_through_the_agent(&agent);
+
     let second = rehearsal.apply();
     second.expect(0).says("nothing to do, 18 objects are as declared");
     assert_eq!(rehearsal.writes(), Vec::<String>::new());
@@ -110,6 +112,20 @@ fn an_empty_account_ends_with_everything_up_and_a_hire_reaches_agents_that_go_on
     eventually("the running agent has the new directory", Duration::from_secs(120), seen);
     assert_eq!(rehearsal.agent("aaron.phillips"), agent, "nobody rolled");
     agents_that_get_the_fleet_secret_log_in_as_themselves(&rehearsal, &agent);
+}
+
+/// By its role, at the emulated account: that has no models, and answers all the same.
+fn a_model_is_asked_through_the_agent(agent: &str) {
+    let ask = |path: &str| {
+        let ask = format!(
+            "fetch('http://127.0.0.1:18788{path}', {{method: 'POST', body: '{{}}'}}).then(async r => console.log(r.status, await r.text()))"
+        );
+        engine::docker(&["exec", "-u", "1000", agent, "node", "-e", &ask])
+    };
+    let answer = ask("/us-east-1/anthropic/v1/messages");
+    assert!(!answer.starts_with("502") && !answer.contains("cannot be asked"), "{answer}");
+    let answer = ask("/eu-west-1/anthropic/v1/messages");
+    assert!(answer.starts_with("404") && answer.contains("declared models of Bedrock only"), "{answer}");
 }
 
 /// They derive the password that their accounts have. A kept login would do without one, so it goes first.

@@ -87,6 +87,8 @@ pub struct Manager {
     pub events: Arc<dyn Events>,
     /// Its version.
     pub tool: String,
+    /// Called every few seconds as long as it goes on, idle or at work, for whoever watches over it.
+    pub alive: Box<dyn Fn() + Send + Sync>,
 }
 
 /// What a manager keeps between rounds. Losing it costs some reads.
@@ -113,6 +115,7 @@ impl Manager {
         }
         self.tell(format!("manager {} works for {}", self.tool, self.scope.name("*")));
         while !stop.load(Ordering::SeqCst) {
+            (self.alive)();
             if let Err(error) = self.round(&mut memory, stop).await {
                 self.tell(error.to_string());
                 self.clock.sleep(self.pace.heartbeat).await;
@@ -259,6 +262,7 @@ impl Manager {
         let mut quiet_since = self.clock.now();
         loop {
             self.clock.sleep(WRITE_EVERY.min(self.pace.poll)).await;
+            (self.alive)();
             // What cannot be written now is kept, and written with the next piece.
             if matches!(journal.flush().await, Ok(true)) {
                 quiet_since = self.clock.now();

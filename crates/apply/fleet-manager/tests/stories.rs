@@ -97,6 +97,7 @@ impl Place {
             pace: Pace { poll: SHORT, refresh: LONG, heartbeat: SHORT, patience: SHORT, oldest: LONG },
             events,
             tool: "0.1".to_owned(),
+            alive: Box::new(|| ()),
         }
     }
 

@@ -12,6 +12,7 @@ use std::{
 };
 
 use fleet_derivation::{Hash, Input};
+use fleet_plan::Generation;
 
 use crate::{
     Algorithm, BlobId, GenerationError, NumberedGeneration, ObjectError, Pin, RecordId, Store,
@@ -126,10 +127,7 @@ impl Store {
                     let which = NumberedGeneration { environment, number: *number };
                     return Err(GcError::Damaged { path: self.generation_file(&which), which });
                 };
-                roots.extend(generation.objects.into_values().map(Pin::Derivation));
-                roots.extend(generation.outputs.into_keys().map(Pin::Derivation));
-                roots
-                    .extend(generation.entries.iter().flat_map(|e| [e.before, e.after]).flatten().map(Pin::Derivation));
+                roots.extend(named_by(&generation).map(Pin::Derivation));
             }
         }
         Ok((roots, expired))
@@ -223,6 +221,12 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// Derivations that a generation names.
+pub(crate) fn named_by(generation: &Generation) -> impl Iterator<Item = Hash> {
+    let changed = generation.entries.iter().flat_map(|entry| [entry.before, entry.after]).flatten();
+    generation.objects.values().chain(generation.outputs.keys()).copied().chain(changed)
 }
 
 /// A file's name without its extension; empty when it is not text.

@@ -42,6 +42,17 @@ pub enum GenerationError {
         /// Why.
         why: String,
     },
+    /// One that counts cannot be read. Nothing was removed.
+    #[error(
+        "generation {number} of {environment} cannot be read, so what it needs is unknown and nothing was removed: use the \
+         fleetctl that wrote it, or remove its object and run gc again"
+    )]
+    Damaged {
+        /// Of which environment.
+        environment: String,
+        /// Its number.
+        number: u64,
+    },
     /// The generation has no JSON form or could not be compressed.
     #[error("cannot encode generation {number}: {why}")]
     Encode {

@@ -61,6 +61,6 @@ pub use ignore::{BadPattern, IgnoreRules};
 pub use lease::{Holder, Lease, LeaseError, Leased};
 pub use objects::{ObjectError, Output, Pin, RecordId};
 pub use project::{Project, ProjectError};
-pub use shared::{Depth, SharedHistory};
+pub use shared::{Depth, SharedHistory, Surplus};
 pub use stat_cache::{HashError, HashedFile, StatCache, combined_hash};
 pub use store::{DIRECTORY, OpenError, Store};

@@ -8,6 +8,8 @@
 //! What was read is copied into `.fleet/`, under a name of its own: that roots what `gc` keeps, and answers when nobody is to
 //! be asked. The object store is what counts: what it does not have is removed from the copy.
 
+mod prune;
+
 use std::{sync::Arc, time::SystemTime};
 
 use async_trait::async_trait;
@@ -23,6 +25,8 @@ use crate::{
     shared_lease::Desk,
     shelf::Shelf,
 };
+
+pub use prune::Surplus;
 
 /// The form of a record.
 const SCHEMA: u32 = 1;

@@ -55,6 +55,7 @@ class Scheduler:
             "_run_task": run_task,
             "_stop_task": stop_task,
             "_execute_command": no_session,
+            "_delete_task_definitions": delete_definitions,
         }.items():
             self.replace(action, changed)
         threading.Thread(target=self.run, daemon=True, name="fleet-scheduler").start()
@@ -374,6 +375,15 @@ def stop_task(_, data):
         return error_response_json("InvalidParameterException", "The referenced task was not found.", 400)
     tasks.stop(task, data.get("reason") or "Task stopped by user", "UserInitiated")
     return ecs.json_response({"task": ecs._sanitize(task)})
+
+
+def delete_definitions(former, data):
+    """Ten at most, and none from which a task can still be started."""
+    arns = data.get("taskDefinitions", [])
+    active = [arn for arn in arns if (ecs._task_defs.get(ecs._resolve_td_key(arn)) or {}).get("status") == "ACTIVE"]
+    if len(arns) > 10 or active:
+        return error_response_json("InvalidParameterException", "Ten task definitions at most, all of them INACTIVE.", 400)
+    return former(data)
 
 
 def no_session(_, __):

@@ -7,6 +7,9 @@ use sha2::{Digest as _, Sha256};
 
 use crate::account::Account;
 
+/// Where templates are, in the state bucket.
+pub(crate) const TEMPLATES: &str = "templates";
+
 impl Account {
     /// Puts a bundle where it is not yet. Returns whether it was put.
     ///
@@ -21,7 +24,7 @@ impl Account {
     /// # Errors
     /// A call that fails.
     pub(crate) async fn ensure_template(&self, bucket: &str, template: &str) -> Result<String> {
-        let key = format!("templates/{}.json", hex::encode(Sha256::digest(template.as_bytes())));
+        let key = format!("{TEMPLATES}/{}.json", hex::encode(Sha256::digest(template.as_bytes())));
         self.ensure_object(bucket, &key, template).await?;
         Ok(format!("{}/{key}", self.place.bucket_address(bucket)))
     }

@@ -38,7 +38,7 @@ impl Bucket {
 /// What has a bucket of its own ("Request throttling for the Amazon ECS API").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rate {
-    /// Register and DeregisterTaskDefinition.
+    /// Register and DeregisterTaskDefinition; and DeleteTaskDefinitions, of which nothing is documented.
     TaskDefinitionWrites,
     /// Describe and ListTaskDefinitions.
     TaskDefinitionReads,

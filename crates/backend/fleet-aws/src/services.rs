@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::{account::Account, error::AwsError, rates::Rate, signed::Service};
 
 /// Begins the names of ECS's calls.
-const ECS: (Service, &str) = (Service::Ecs, "AmazonEC2ContainerServiceV20141113");
+pub(crate) const ECS: (Service, &str) = (Service::Ecs, "AmazonEC2ContainerServiceV20141113");
 /// Begins the names of CloudWatch Logs' calls.
 pub(crate) const LOGS: (Service, &str) = (Service::Logs, "Logs_20140328");
 /// Services that one DescribeServices takes (API reference).
@@ -222,7 +222,7 @@ impl Account {
     }
 }
 
-fn texts(list: &Value) -> impl Iterator<Item = String> {
+pub(crate) fn texts(list: &Value) -> impl Iterator<Item = String> {
     list.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned)
 }
 

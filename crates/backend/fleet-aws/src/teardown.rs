@@ -9,7 +9,10 @@ use fleet_plan::Action;
 use fleet_stacks::{BOOTSTRAP, SHARED, data_stack, parameters_below, role_path};
 use futures::future::try_join_all;
 
-use crate::{account::Account, agents::AgentProvider, bucket::BUCKET_OUTPUT, error::AwsError, secrets::SECRET_OUTPUT};
+use crate::{
+    account::Account, agents::AgentProvider, bucket::BUCKET_OUTPUT, definitions::Registered, error::AwsError,
+    secrets::SECRET_OUTPUT,
+};
 
 /// Outputs of the data stack that name its file system and its vault.
 const FILE_SYSTEM: &str = "FileSystemId";
@@ -18,7 +21,8 @@ const VAULT: &str = "BackupVaultName";
 /// Something that goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Thing {
-    /// What it is: `agent`, `stack`, `bucket`, `parameters`, `role`, `file-system`, `vault`, `secret` or `repository`.
+    /// What it is: `agent`, `stack`, `bucket`, `parameters`, `role`, `task-definitions`, `file-system`, `vault`, `secret`
+    /// or `repository`.
     pub kind: &'static str,
     /// Which.
     pub name: String,
@@ -78,6 +82,10 @@ impl Teardown {
         if !self.purge {
             return Ok(());
         }
+        let families = self.definitions().await?;
+        if families > 0 {
+            found.push(thing("task-definitions", format!("{families} families {}-…", self.scope.whole())));
+        }
         if let Some(data) = self.account.outputs_if_ours(&self.scope, &self.data()).await? {
             if let Some(files) = data.get(FILE_SYSTEM) {
                 let folders = self.account.access_points(files).await?.len();
@@ -115,6 +123,9 @@ impl Teardown {
         if !self.purge {
             return Ok(());
         }
+        let definitions = self.account.remove_definitions(&self.scope).await.map_err(failed)?;
+        events
+            .emit(Event::Progress { address: about.clone(), what: format!("removed {definitions} task definitions") });
         self.remove_data(events).await?;
         self.remove_shared(events).await
     }
@@ -204,11 +215,22 @@ impl Teardown {
                 left.push(kept(format!("log group {group}"), "AWS writes there by itself".to_owned()));
             }
         }
-        left.push(kept(
-            format!("registered task definitions {whole}-…"),
-            "AWS keeps them; they cost nothing and hold no secret".to_owned(),
-        ));
+        let families = self.definitions().await?;
+        if families > 0 {
+            left.push(kept(
+                format!("registered task definitions {whole}-…, {families} families"),
+                format!(
+                    "they cost nothing and hold no secret; `fleetctl destroy --purge -e {environment}` removes them"
+                ),
+            ));
+        }
         Ok(left)
+    }
+
+    /// Families of task definitions that ECS lists.
+    async fn definitions(&self) -> Result<usize, AwsError> {
+        let active = self.account.families(&self.scope, Registered::Active).await?.len();
+        Ok(active + self.account.families(&self.scope, Registered::Inactive).await?.len())
     }
 
     async fn has(&self, stack: &str) -> Result<bool, AwsError> {

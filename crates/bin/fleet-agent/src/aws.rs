@@ -1,19 +1,19 @@
-//! As a task of ECS: whose credentials it has, and objects of S3 read with them. Signature Version 4 for that one kind
-//! of request (IAM user guide, "Create a signed AWS API request").
+//! As a task of ECS: whose credentials it has, and objects of S3 read with them.
 //!
-//! Deliberately absent: every other call and source of credentials; an SDK would be larger than all of this program.
+//! Deliberately absent: every other source of credentials, and what else is signed with them (see [`crate::bedrock`]).
 
 use std::time::{Duration, SystemTime};
 
 use ::http::{Request, Response, StatusCode, header};
 use bytes::Bytes;
 use fleet_secret::Secret;
-use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde::Deserialize;
-use sha2::{Digest as _, Sha256};
-use time::OffsetDateTime;
+use time::{Date, Month, OffsetDateTime, PrimitiveDateTime, Time};
 
-use crate::http;
+use crate::{
+    http,
+    signature::{Credentials, sign},
+};
 
 /// Where ECS answers for a task (ECS developer guide, "Task IAM role").
 const CREDENTIALS_HOST: &str = "http://169.254.170.2";
@@ -42,19 +42,23 @@ impl Object {
 /// What ECS says of the task's role.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Credentials {
+struct Said {
     access_key_id: String,
     secret_access_key: String,
     #[serde(default)]
     token: String,
+    #[serde(default)]
+    expiration: String,
 }
 
 /// Where AWS is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
     region: String,
-    /// In place of AWS's own address: an emulator.
+    /// In place of S3's own address: an emulator.
     endpoint: Option<String>,
+    /// The same of Bedrock's.
+    models: Option<String>,
     /// URL of the task's credentials, and what it wants to see first.
     credentials: String,
     authorization: Option<String>,
@@ -83,6 +87,7 @@ impl Place {
         Ok(Self {
             region: variable("AWS_REGION").ok_or("AWS_REGION is not set")?,
             endpoint: variable("AWS_ENDPOINT_URL_S3").or_else(|| variable("AWS_ENDPOINT_URL")),
+            models: variable("AWS_ENDPOINT_URL_BEDROCK_RUNTIME").or_else(|| variable("AWS_ENDPOINT_URL")),
             credentials,
             authorization: variable("AWS_CONTAINER_AUTHORIZATION_TOKEN"),
         })
@@ -110,31 +115,43 @@ impl Place {
         Ok(Some(Version { tag, bytes: answer.into_body().to_vec() }))
     }
 
+    /// Where models of a region answer (AWS general reference, "Amazon Bedrock Runtime endpoints").
+    pub fn models_of(&self, region: &str) -> String {
+        let base = self.models.clone();
+        base.unwrap_or_else(|| format!("https://bedrock-runtime.{region}.{}", suffix(region)))
+            .trim_end_matches('/')
+            .to_owned()
+    }
+
     async fn ask(&self, object: &Object, unless: Option<&str>) -> Result<Response<Bytes>, String> {
-        let suffix = if self.region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
-        let base = self.endpoint.clone().unwrap_or_else(|| format!("https://s3.{}.{suffix}", self.region));
-        let credentials = self.credentials().await.map_err(|why| format!("the task's credentials: {why}"))?;
-        let host = base.split_once("://").map_or("", |(_, host)| host).trim_end_matches('/').to_owned();
-        let path = format!("/{}/{}", object.bucket, object.key);
-        let date = date(SystemTime::now());
-        let mut headers =
-            vec![("host", host), ("x-amz-content-sha256", hex::encode(Sha256::digest(b""))), ("x-amz-date", date)];
-        if !credentials.token.is_empty() {
-            headers.push(("x-amz-security-token", credentials.token.clone()));
-        }
-        let signed = authorization(&credentials, &self.region, &path, &headers);
-        let mut request = Request::get(format!("{}{path}", base.trim_end_matches('/'))).header("authorization", signed);
-        for (name, value) in headers.into_iter().filter(|(name, _)| *name != "host") {
-            request = request.header(name, value);
-        }
+        let base =
+            self.endpoint.clone().unwrap_or_else(|| format!("https://s3.{0}.{1}", self.region, suffix(&self.region)));
+        let credentials = self.credentials().await?;
+        let url = format!("{}/{}/{}", base.trim_end_matches('/'), object.bucket, object.key);
+        let mut request = Request::get(url);
         if let Some(known) = unless {
             request = request.header(header::IF_NONE_MATCH, known);
         }
-        let request = request.body(Vec::new()).map_err(|error| error.to_string())?;
+        let mut request = request.body(Vec::new()).map_err(|error| error.to_string())?;
+        sign(&mut request, &credentials, (&self.region, "s3"), SystemTime::now())?;
         http::send(request, PATIENCE).await.map_err(|error| error.to_string())
     }
 
-    async fn credentials(&self) -> Result<Credentials, String> {
+    /// Those of the task's role, as ECS has them now.
+    ///
+    /// # Errors
+    /// What ECS answers instead. Never shows a credential.
+    pub async fn credentials(&self) -> Result<Credentials, String> {
+        let said = self.said().await.map_err(|why| format!("the task's credentials: {why}"))?;
+        Ok(Credentials {
+            access_key_id: said.access_key_id,
+            secret_access_key: Secret::new(said.secret_access_key),
+            token: Secret::new(said.token),
+            ends: moment(&said.expiration),
+        })
+    }
+
+    async fn said(&self) -> Result<Said, String> {
         let mut request = Request::get(&self.credentials);
         if let Some(token) = &self.authorization {
             request = request.header("authorization", token);
@@ -149,39 +166,26 @@ impl Place {
     }
 }
 
+/// What hosts of a region end with.
+fn suffix(region: &str) -> &'static str {
+    if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" }
+}
+
+/// `2026-11-28T21:40:12Z`, as ECS writes when credentials end.
+fn moment(text: &str) -> Option<SystemTime> {
+    let numbers: Vec<u16> =
+        text.strip_suffix('Z')?.split(['-', 'T', ':', '.']).map(str::parse).collect::<Result<_, _>>().ok()?;
+    let [year, month, day, hour, minute, second, ..] = numbers[..] else { return None };
+    let small = |number: u16| u8::try_from(number).ok();
+    let month = Month::try_from(small(month)?).ok()?;
+    let date = Date::from_calendar_date(year.into(), month, small(day)?).ok()?;
+    let time = Time::from_hms(small(hour)?, small(minute)?, small(second)?).ok()?;
+    let moment: OffsetDateTime = PrimitiveDateTime::new(date, time).assume_utc();
+    Some(moment.into())
+}
+
 fn good(answer: Response<Bytes>) -> Result<Response<Bytes>, String> {
     if answer.status().is_success() { Ok(answer) } else { Err(format!("S3 answers {}", answer.status())) }
-}
-
-/// The header that signs a GET without a body. `headers` are all that are signed, in order of their names.
-fn authorization(credentials: &Credentials, region: &str, path: &str, headers: &[(&str, String)]) -> String {
-    let date = headers.iter().find(|(name, _)| *name == "x-amz-date").map_or("", |(_, value)| value);
-    let scope = format!("{}/{region}/s3/aws4_request", date.get(..8).unwrap_or_default());
-    let names = headers.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(";");
-    let lines: String = headers.iter().map(|(name, value)| format!("{name}:{}\n", value.trim())).collect();
-    let canonical = format!("GET\n{path}\n\n{lines}\n{names}\n{}", hex::encode(Sha256::digest(b"")));
-    let text = format!("AWS4-HMAC-SHA256\n{date}\n{scope}\n{}", hex::encode(Sha256::digest(canonical.as_bytes())));
-    let key = Secret::new(format!("AWS4{}", credentials.secret_access_key));
-    let key = scope.split('/').fold(key, |key, part| Secret::new(hmac(&key, part)));
-    let signature = hex::encode(hmac(&key, &text));
-    format!(
-        "AWS4-HMAC-SHA256 Credential={}/{scope},SignedHeaders={names},Signature={signature}",
-        credentials.access_key_id
-    )
-}
-
-fn hmac(key: &Secret, text: &str) -> Vec<u8> {
-    // HMAC takes a key of any length (RFC 2104 §2), so this cannot fail; a signature that nobody takes would be the fallback.
-    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key.expose()) else { return Vec::new() };
-    mac.update(text.as_bytes());
-    mac.finalize().into_bytes().to_vec()
-}
-
-/// `20130524T000000Z`.
-fn date(now: SystemTime) -> String {
-    let now = OffsetDateTime::from(now);
-    let (hour, minute, second) = now.time().as_hms();
-    format!("{:04}{:02}{:02}T{hour:02}{minute:02}{second:02}Z", now.year(), u8::from(now.month()), now.day())
 }
 
 #[cfg(test)]
@@ -191,29 +195,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_is_signed_as_in_aws_documentation() {
-        // "Example: GET Object" of the S3 API reference.
-        let credentials = Credentials {
-            access_key_id: "AKIAIOSFODNN7EXAMPLE".to_owned(),
-            secret_access_key: "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY".to_owned(),
-            token: String::new(),
-        };
-        let headers = [
-            ("host", "examplebucket.s3.amazonaws.com".to_owned()),
-            ("range", "bytes=0-9".to_owned()),
-            ("x-amz-content-sha256", hex::encode(Sha256::digest(b""))),
-            ("x-amz-date", "20130524T000000Z".to_owned()),
-        ];
-        let signed = authorization(&credentials, "us-east-1", "/test.txt", &headers);
-        let expected = "f0e8bdb87c964420e857bd35b5d6ed310bd44f0170aba48dd91039c6036bdb41";
-        assert!(signed.ends_with(&format!("Signature={expected}")), "{signed}");
-        assert!(signed.contains("Credential=AKIAIOSFODNN7EXAMPLE/20130524/us-east-1/s3/aws4_request,"), "{signed}");
-    }
-
-    #[test]
-    fn a_moment_is_written_as_aws_reads_it() {
-        assert_eq!(date(UNIX_EPOCH + Duration::from_secs(1_369_353_600)), "20130524T000000Z");
-        assert_eq!(date(UNIX_EPOCH + Duration::from_secs(1_798_761_599)), "20261231T235959Z");
+    fn when_credentials_end_is_read_as_ecs_writes_it() {
+        assert_eq!(moment("2013-05-24T00:00:00Z"), Some(UNIX_EPOCH + Duration::from_secs(1_369_353_600)));
+        assert_eq!(moment("2013-05-24T00:00:00.123Z"), moment("2013-05-24T00:00:00Z"));
+        for other in ["", "soon", "2013-13-24T00:00:00Z", "2013-05-24T00:00:00+02:00", "2013-05-24Z"] {
+            assert_eq!(moment(other), None, "{other}");
+        }
     }
 
     #[test]
@@ -234,6 +221,8 @@ mod tests {
             "AWS_REGION" => Some("eu-west-1".to_owned()),
             _ => None,
         };
-        assert_eq!(Place::of(of).unwrap().credentials, "http://169.254.170.2/v2/x");
+        let place = Place::of(of).unwrap();
+        assert_eq!(place.credentials, "http://169.254.170.2/v2/x");
+        assert_eq!(place.models_of("us-east-1"), "https://bedrock-runtime.us-east-1.amazonaws.com");
     }
 }

@@ -1,4 +1,5 @@
-//! HTTP/1.1: plain inside the fleet's network and on loopback, by TLS to AWS: [`send`] and [`serve`].
+//! HTTP/1.1: plain inside the fleet's network and on loopback, by TLS to AWS: [`send`] and [`serve`], and under them
+//! [`begin`] and [`listen`] for who passes bodies on as they come.
 //!
 //! Deliberately absent: redirects, proxies, connection reuse.
 
@@ -6,7 +7,8 @@ use std::{convert::Infallible, io, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::{BodyExt as _, Full, Limited, combinators::BoxBody};
+use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -22,6 +24,11 @@ use tokio_rustls::{
 const LARGEST_REQUEST: usize = 64 * 1024;
 /// Larger answers are refused.
 const LARGEST_ANSWER: usize = 64 * 1024 * 1024;
+/// How long a host may take to accept a connection.
+const CONNECT_WITHIN: Duration = Duration::from_secs(10);
+
+/// What is answered, all at once or as it comes.
+pub type Body = BoxBody<Bytes, hyper::Error>;
 
 /// A request got no answer.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +60,16 @@ pub async fn send(request: Request<Vec<u8>>, within: Duration) -> Result<Respons
 }
 
 async fn exchange(request: Request<Vec<u8>>) -> Result<Response<Bytes>, SendError> {
+    let (parts, body) = begin(request).await?.into_parts();
+    let read = Limited::new(body, LARGEST_ANSWER).collect().await;
+    Ok(Response::from_parts(parts, read.map_err(|e| SendError::Protocol(e.to_string()))?.to_bytes()))
+}
+
+/// Sends one request to the host that its URI names; the answer's body is still to come.
+///
+/// # Errors
+/// [`SendError`]; no status is an error.
+pub async fn begin(request: Request<Vec<u8>>) -> Result<Response<Incoming>, SendError> {
     let protocol = |e: &dyn std::fmt::Display| SendError::Protocol(e.to_string());
     let (mut parts, body) = request.into_parts();
     let authority = parts.uri.authority().ok_or_else(|| protocol(&"the URL names no host"))?.clone();
@@ -60,7 +77,9 @@ async fn exchange(request: Request<Vec<u8>>) -> Result<Response<Bytes>, SendErro
     let port = authority.port_u16().unwrap_or(if secure { 443 } else { 80 });
     let host = authority.host().trim_matches(['[', ']']).to_owned();
     let failed = |source| SendError::Connect { host: host.clone(), port, source };
-    let stream = TcpStream::connect((host.as_str(), port)).await.map_err(failed)?;
+    let stream = tokio::time::timeout(CONNECT_WITHIN, TcpStream::connect((host.as_str(), port))).await;
+    let late = |_| io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {} s", CONNECT_WITHIN.as_secs()));
+    let stream = stream.map_err(late).flatten().map_err(failed)?;
     let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
     parts.headers.insert(header::HOST, authority.as_str().parse().map_err(|e| protocol(&e))?);
     parts.uri = target.parse().map_err(|e| protocol(&e))?;
@@ -71,15 +90,13 @@ async fn exchange(request: Request<Vec<u8>>) -> Result<Response<Bytes>, SendErro
 async fn ask(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     request: Request<Full<Bytes>>,
-) -> Result<Response<Bytes>, SendError> {
+) -> Result<Response<Incoming>, SendError> {
     let protocol = |e: &dyn std::fmt::Display| SendError::Protocol(e.to_string());
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| protocol(&e))?;
-    let task = tokio::spawn(connection);
-    let (parts, body) = sender.send_request(request).await.map_err(|e| protocol(&e))?.into_parts();
-    let bytes = Limited::new(body, LARGEST_ANSWER).collect().await.map_err(|e| protocol(&e))?.to_bytes();
-    task.abort();
-    Ok(Response::from_parts(parts, bytes))
+    // It ends with the answer's body: whether that was read to its end or dropped.
+    tokio::spawn(connection);
+    sender.send_request(request).await.map_err(|e| protocol(&e))
 }
 
 /// TLS to a host, believed if one of the image's authorities vouches for it (`SSL_CERT_FILE`, else `/etc/ssl/certs`).
@@ -121,11 +138,45 @@ pub type Handler = Arc<dyn Fn(&Method, &str, &[u8]) -> Answer + Send + Sync>;
 /// # Errors
 /// When the port is taken.
 pub async fn serve(port: u16, handler: Handler) -> io::Result<()> {
+    listen(port, move |request| answer(Arc::clone(&handler), request)).await
+}
+
+async fn answer(handler: Handler, request: Request<Incoming>) -> Response<Body> {
+    let (parts, body) = request.into_parts();
+    let answer = match Limited::new(body, LARGEST_REQUEST).collect().await {
+        Ok(body) => handler(&parts.method, parts.uri.path(), &body.to_bytes()),
+        Err(_) => Answer { status: StatusCode::PAYLOAD_TOO_LARGE, body: "{}".to_owned() },
+    };
+    json(answer)
+}
+
+/// An answer as a response.
+pub fn json(answer: Answer) -> Response<Body> {
+    let mut response = Response::new(whole(answer.body));
+    *response.status_mut() = answer.status;
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+    response
+}
+
+/// A body that is all there.
+pub fn whole(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed()
+}
+
+/// Listens on loopback and has each request answered, until the program ends.
+///
+/// # Errors
+/// When the port is taken.
+pub async fn listen<F, R>(port: u16, answer: F) -> io::Result<()>
+where
+    F: Fn(Request<Incoming>) -> R + Clone + Send + 'static,
+    R: Future<Output = Response<Body>> + Send + 'static,
+{
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
     tokio::spawn(async move {
         loop {
             match listener.accept().await {
-                Ok((stream, _)) => drop(tokio::spawn(converse(stream, Arc::clone(&handler)))),
+                Ok((stream, _)) => drop(tokio::spawn(converse(stream, answer.clone()))),
                 // Out of file descriptors, most likely: give the others time to finish.
                 Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
             }
@@ -134,20 +185,14 @@ pub async fn serve(port: u16, handler: Handler) -> io::Result<()> {
     Ok(())
 }
 
-async fn converse(stream: TcpStream, handler: Handler) {
-    let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
-        let handler = Arc::clone(&handler);
-        async move {
-            let (parts, body) = request.into_parts();
-            let answer = match Limited::new(body, LARGEST_REQUEST).collect().await {
-                Ok(body) => handler(&parts.method, parts.uri.path(), &body.to_bytes()),
-                Err(_) => Answer { status: StatusCode::PAYLOAD_TOO_LARGE, body: "{}".to_owned() },
-            };
-            let mut response = Response::new(Full::new(Bytes::from(answer.body)));
-            *response.status_mut() = answer.status;
-            response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
-            Ok::<_, Infallible>(response)
-        }
+async fn converse<F, R>(stream: TcpStream, answer: F)
+where
+    F: Fn(Request<Incoming>) -> R,
+    R: Future<Output = Response<Body>>,
+{
+    let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+        let answer = answer(request);
+        async move { Ok::<_, Infallible>(answer.await) }
     });
     // A broken connection on loopback concerns nobody but the client.
     let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;

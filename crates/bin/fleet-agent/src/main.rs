@@ -6,6 +6,7 @@
 
 mod aws;
 mod backoff;
+mod bedrock;
 mod bundle;
 mod child;
 mod configuration;
@@ -24,6 +25,7 @@ mod people;
 mod rooms;
 mod secrets;
 mod settings;
+mod signature;
 mod status;
 mod supervise;
 mod tool;
@@ -154,7 +156,16 @@ async fn run(settings: Settings) -> ExitCode {
     if let Err(error) = rustix::thread::set_no_new_privs(true) {
         return fail("rights cannot be given up", &error);
     }
-    if let Err(error) = serve(&settings, &status).await {
+    let place = match settings.bedrock.as_ref().map(|_| aws::Place::of(delivery::variable)).transpose() {
+        Ok(place) => place,
+        Err(why) => {
+            return refuse(&InputError::Undelivered {
+                what: "the role for Amazon Bedrock".to_owned(),
+                why: why.to_owned(),
+            });
+        }
+    };
+    if let Err(error) = serve(&settings, place, &status).await {
         return fail("the loopback ports cannot be used", &error);
     }
     let mut waiting = stop.clone();
@@ -240,7 +251,10 @@ impl Inputs {
     }
 }
 
-async fn serve(settings: &Settings, status: &Status) -> std::io::Result<()> {
+async fn serve(settings: &Settings, place: Option<aws::Place>, status: &Status) -> std::io::Result<()> {
+    if let (Some(models), Some(place)) = (&settings.bedrock, place) {
+        bedrock::serve(models.port, &models.regions, place).await?;
+    }
     let report = status.clone();
     let health: http::Handler = Arc::new(move |_, path, _| match path {
         "/health" => report.answer(),

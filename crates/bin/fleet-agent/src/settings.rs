@@ -2,7 +2,10 @@
 //!
 //! Deliberately absent: secrets (files of their own, see [`crate::secrets`]) and anything about other agents.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use serde::Deserialize;
 
@@ -72,9 +75,22 @@ pub struct Settings {
     /// Base URLs of model servers, looked at now and then and reported; nothing depends on the answer.
     #[serde(default)]
     pub model_endpoints: Vec<String>,
+    /// Models of Amazon Bedrock by the task's role; on AWS only.
+    #[serde(default)]
+    pub bedrock: Option<Bedrock>,
     /// Seconds between SIGTERM and SIGKILL for OpenClaw. Less than the engine's own grace period.
     #[serde(default = "grace_seconds")]
     pub grace_seconds: u64,
+}
+
+/// Where OpenClaw asks Amazon Bedrock, through us.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bedrock {
+    /// Port, loopback.
+    pub port: u16,
+    /// Regions whose models may be asked.
+    pub regions: BTreeSet<String>,
 }
 
 fn device_id() -> String {
@@ -191,6 +207,13 @@ impl Settings {
         if settings.uid == 0 {
             return Err("uid 0: OpenClaw must not run as root".to_owned());
         }
+        let plain = |region: &str| {
+            region.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+        };
+        let regions = settings.bedrock.iter().flat_map(|models| &models.regions);
+        if let Some(region) = regions.into_iter().find(|region| region.is_empty() || !plain(region)) {
+            return Err(format!("bedrock: {region:?} is not the name of a region"));
+        }
         if let Some(name) = settings.env_secrets.iter().find(|name| !is_variable(name)) {
             return Err(format!("env_secrets: {name:?} is not the name of an environment variable"));
         }
@@ -227,6 +250,7 @@ mod tests {
             (r#""schema":1"#, r#""schema":1,"uid":0"#, "root"),
             (r#""schema":1"#, r#""schema":1,"env_secrets":["A B"]"#, "\"A B\""),
             (r#""schema":1"#, r#""schema":1,"colour":"red""#, "colour"),
+            (r#""schema":1"#, r#""schema":1,"bedrock":{"port":1,"regions":["a.b"]}"#, "\"a.b\""),
         ] {
             let error = Settings::parse(&MINIMAL.replace(from, to)).unwrap_err();
             assert!(error.contains(expected), "{error}");

@@ -1,6 +1,9 @@
 //! The built `fleet-agent` against a stand-in for the homeserver and for OpenClaw's readiness probe. OpenClaw itself is a
 //! shell that waits for SIGTERM; the real one is tested in containers (`tests/`).
 
+#[path = "agent/bedrock.rs"]
+mod bedrock;
+
 use std::{
     fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},

@@ -129,7 +129,11 @@ pub enum Command {
     Graph(Environment),
     /// Make accounts and rooms from inside the network; what the manager's container runs
     #[command(hide = true)]
-    Manager,
+    Manager {
+        /// Say whether the manager of this container is at work; exit 0 when it is
+        #[arg(long)]
+        health: bool,
+    },
     /// Build the images of an environment without deploying anything
     Build(BuildArgs),
     /// Show what would change and why; writes nothing
@@ -239,11 +243,17 @@ pub enum Command {
         #[arg(long)]
         auto_approve: bool,
     },
-    /// Remove from .fleet/ what no generation needs
+    /// Remove from .fleet/, and from an account on AWS, what no generation needs
     Gc {
         /// Generations of each environment that stay
         #[arg(long, default_value_t = 10)]
         keep: usize,
+        /// An environment on AWS: from its account, too
+        #[arg(short, long, value_name = "NAME")]
+        environment: Option<String>,
+        /// Do not ask before anything is removed from an account
+        #[arg(long, requires = "environment")]
+        auto_approve: bool,
     },
     /// Explain a diagnostic code; without one, list them
     Explain {

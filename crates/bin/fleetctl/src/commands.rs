@@ -5,6 +5,7 @@ pub mod bootstrap;
 pub mod build;
 pub mod destroy;
 pub mod files;
+pub mod gc;
 pub mod inspect;
 pub mod lock;
 pub mod manager;

@@ -53,6 +53,14 @@ impl Machine {
         Ok(self.state.as_ref().ok_or_else(homeless)?.join(scope.name("matrix-token")))
     }
 
+    /// What a manager touches as long as it goes on.
+    ///
+    /// # Errors
+    /// A machine without a home.
+    pub fn manager_file(&self, scope: &Scope) -> Result<PathBuf, Failure> {
+        Ok(self.state.as_ref().ok_or_else(homeless)?.join(scope.name("manager-alive")))
+    }
+
     /// The secrets of an environment: `FLEET_SECRET`, else a file that is generated once.
     ///
     /// # Errors

@@ -82,7 +82,7 @@ async fn run(cli: Cli) -> Outcome {
         Command::Explain { code } => return commands::inspect::explain(global, code.as_deref()),
         Command::Man { command } => return commands::inspect::man(command.as_deref()),
         Command::Completions { shell } => return commands::inspect::completions(*shell),
-        Command::Gc { keep } => return commands::build::gc(global, *keep),
+        Command::Gc { keep, environment: None, .. } => return commands::gc::gc(global, *keep),
         _ => {}
     }
     let context = Context::new(global)?;
@@ -155,7 +155,8 @@ async fn dispatch(context: &Context, command: &Command) -> Outcome {
             let asked = Asked { saved: plan.as_deref(), environment, approved: *auto_approve, allow_destroy };
             commands::apply::apply(context, &asked).await
         }
-        Command::Manager => commands::manager::manager(context).await,
+        Command::Manager { health: false } => commands::manager::manager(context).await,
+        Command::Manager { health: true } => commands::manager::health(context),
         Command::Bootstrap { environment, repository, auto_approve } => {
             commands::bootstrap::bootstrap(context, environment, repository.as_deref(), *auto_approve).await
         }
@@ -176,6 +177,9 @@ async fn dispatch(context: &Context, command: &Command) -> Outcome {
         Command::Password { person, environment } => {
             commands::talk::password(context, &environment.environment, person)
         }
+        Command::Gc { keep, environment: Some(environment), auto_approve } => {
+            commands::gc::of_account(context, environment, *keep, *auto_approve).await
+        }
         Command::Destroy { environment, purge, auto_approve } => {
             commands::destroy::destroy(context, &environment.environment, *purge, *auto_approve).await
         }
@@ -183,6 +187,6 @@ async fn dispatch(context: &Context, command: &Command) -> Outcome {
         | Command::Explain { .. }
         | Command::Man { .. }
         | Command::Completions { .. }
-        | Command::Gc { .. } => Ok(Exit::Done),
+        | Command::Gc { environment: None, .. } => Ok(Exit::Done),
     }
 }

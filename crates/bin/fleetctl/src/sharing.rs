@@ -71,6 +71,11 @@ impl Sharing {
         }
     }
 
+    /// What is in the state bucket; `None` where nobody has prepared the account.
+    pub const fn shared(&self) -> Option<&SharedHistory> {
+        self.shared.as_ref()
+    }
+
     /// What a person should know before they apply.
     pub fn remark(&self) -> Option<String> {
         self.shared.is_none().then(|| {

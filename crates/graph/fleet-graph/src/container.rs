@@ -199,7 +199,7 @@ pub fn agent(parts: &AgentParts<'_>) -> ContainerSpec {
     }
     let password = SecretUse::Password { matrix_id: agent.matrix_id.clone(), epoch: 0 };
     files.push(secret_file("/fleet/secrets/password".to_owned(), password));
-    for name in operator_secrets(agent, parts.model) {
+    for name in operator_secrets(parts) {
         files.push(secret_file(format!("/fleet/secrets/{name}"), SecretUse::Operator { name }));
     }
     let volume = |volume: String, path: &str, read_only| VolumeMount { volume, path: path.to_owned(), read_only };
@@ -242,7 +242,7 @@ fn agent_json(parts: &AgentParts<'_>) -> String {
             ModelProviderKind::Bedrock { .. } => None,
         })
         .collect();
-    let document = json!({
+    let mut document = json!({
         "schema": 1,
         "matrix_id": agent.matrix_id,
         "homeserver": homeserver_url(parts.environment, &parts.model.fleet.domain),
@@ -258,21 +258,27 @@ fn agent_json(parts: &AgentParts<'_>) -> String {
         "health_port": HEALTH_PORT,
         "tool_port": TOOL_PORT,
         "directory": "/fleet/directory",
-        "env_secrets": operator_secrets(agent, parts.model),
+        "env_secrets": operator_secrets(parts),
         "model_endpoints": probes,
     });
+    let regions = openclaw::bedrock_regions(agent, parts.model);
+    if bedrock_by_role(parts.environment) && !regions.is_empty() {
+        document["bedrock"] = json!({"port": openclaw::BEDROCK_PORT, "regions": regions});
+    }
     format!("{document:#}\n")
 }
 
+/// On AWS a task has a role that may ask its models; elsewhere a container has nothing but a key.
+#[must_use]
+pub const fn bedrock_by_role(environment: &Environment) -> bool {
+    matches!(environment.target, Target::Aws { .. })
+}
+
 /// Names of the operator's secrets that the agent's model providers need.
-fn operator_secrets(agent: &Agent, model: &Model) -> BTreeSet<String> {
-    openclaw::used_providers(agent, model)
-        .values()
-        .filter_map(|provider| match &provider.kind {
-            ModelProviderKind::Bedrock { api_key, .. } | ModelProviderKind::OpenAi { api_key, .. } => api_key.as_ref(),
-        })
-        .map(|name| name.0.clone())
-        .collect()
+fn operator_secrets(parts: &AgentParts<'_>) -> BTreeSet<String> {
+    let by_role = bedrock_by_role(parts.environment);
+    let used = openclaw::used_providers(parts.agent, parts.model).into_values();
+    used.filter_map(|provider| Some(openclaw::key(provider, by_role)?.0.clone())).collect()
 }
 
 /// The derivation of a container: everything in its specification, each part under a name of its own.

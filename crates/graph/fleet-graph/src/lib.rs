@@ -216,7 +216,8 @@ fn add_agents(inputs: &Inputs<'_>, images: &BTreeMap<String, PlannedImage>, inst
         // Said of the stacks already.
         Err(_) => return Vec::new(),
     };
-    let workspaces = Workspaces::new(inputs.model, inputs.sources, &homeserver);
+    let mut workspaces = Workspaces::new(inputs.model, inputs.sources, &homeserver);
+    workspaces.bedrock_by_role = container::bedrock_by_role(inputs.environment);
     let mut problems: Vec<Problem> = workspaces.broken_templates();
     for agent in inputs.resolved.agents.values() {
         match (workspaces.workspace(agent), images.get(&agent.image.value)) {

@@ -3,7 +3,7 @@
 //! Which keys OpenClaw 2026.9 understands is written down in `docs/reference/agent-runtime.md`.
 //! Deliberately absent: tokens (fleet-agent adds them at each start), the directory, other agents.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fleet_model::{
     model::{Model, ModelProvider, ModelProviderKind, SecretName, ServedModel},
@@ -13,6 +13,10 @@ use serde_json::{Map, Value, json};
 
 /// The port of OpenClaw's gateway inside an agent's container; loopback only.
 pub const GATEWAY_PORT: u16 = 18789;
+/// Where fleet-agent passes questions on to Amazon Bedrock by the task's role, on AWS; loopback only.
+pub const BEDROCK_PORT: u16 = 18788;
+/// OpenClaw wants a key for every provider. This one is none: fleet-agent drops it.
+const NO_KEY: &str = "by-role";
 /// What wakes an agent: the instructions are a generated file, so that they are reviewed and hashed like all others.
 const HEARTBEAT_PROMPT: &str =
     "This is your heartbeat. Read HEARTBEAT.md in your workspace and follow it. If nothing needs you, reply NO_REPLY.";
@@ -27,6 +31,8 @@ pub struct Surroundings<'a> {
     pub homeserver: &'a str,
     /// The rendered room prompt.
     pub room_prompt: &'a str,
+    /// Models of Bedrock are asked by the task's role, through fleet-agent; else with a key.
+    pub by_role: bool,
 }
 
 /// The configuration as text: keys sorted, two spaces, a line feed at the end. fleet-agent adds the tokens and ids.
@@ -42,7 +48,7 @@ pub fn configuration(agent: &Agent, around: &Surroundings<'_>) -> String {
         "models": {
             "mode": "merge",
             "catalogRefresh": {"enabled": false},
-            "providers": providers(agent, around.model),
+            "providers": providers(agent, around),
         },
         "agents": {"defaults": defaults(agent, around.model)},
         // Without `toolSearch: false` tools hide behind a search tool, and `people` is not offered to the model.
@@ -119,7 +125,27 @@ pub fn used_providers<'a>(agent: &Agent, model: &'a Model) -> BTreeMap<&'a str, 
         .collect()
 }
 
-/// A model as OpenClaw names it. Bedrock has two endpoints, so it becomes two providers there.
+/// Regions of Bedrock that this agent's models are asked in.
+#[must_use]
+pub fn bedrock_regions<'a>(agent: &Agent, model: &'a Model) -> BTreeSet<&'a str> {
+    let used = used_providers(agent, model).into_values();
+    used.filter_map(|provider| match &provider.kind {
+        ModelProviderKind::Bedrock { region, .. } => Some(region.as_str()),
+        ModelProviderKind::OpenAi { .. } => None,
+    })
+    .collect()
+}
+
+/// The key that a provider is asked with; none of Bedrock where that is asked by role.
+#[must_use]
+pub fn key(provider: &ModelProvider, by_role: bool) -> Option<&SecretName> {
+    match &provider.kind {
+        ModelProviderKind::Bedrock { .. } if by_role => None,
+        ModelProviderKind::Bedrock { api_key, .. } | ModelProviderKind::OpenAi { api_key, .. } => api_key.as_ref(),
+    }
+}
+
+/// A model as OpenClaw names it. Bedrock has two APIs, so it becomes two providers there.
 fn model_name(name: &str, model: &Model) -> String {
     match name.split_once('/') {
         Some((provider, id)) => format!("{}/{id}", provider_name(provider, id, model)),
@@ -142,14 +168,23 @@ fn is_anthropic(id: &str) -> bool {
     id.starts_with("anthropic.") || id.contains(".anthropic.")
 }
 
-fn providers(agent: &Agent, model: &Model) -> Value {
+fn providers(agent: &Agent, around: &Surroundings<'_>) -> Value {
+    let model = around.model;
     let mut all: Map<String, Value> = Map::new();
     let choice = &agent.model.value;
     for (provider, id) in std::iter::once(&choice.primary).chain(&choice.fallbacks).filter_map(|m| m.split_once('/')) {
         let Some(declared) = model.providers.get(provider) else { continue };
         let name = provider_name(provider, id, model);
         let entry = all.entry(name).or_insert_with(|| match &declared.kind {
-            ModelProviderKind::Bedrock { region, api_key } => bedrock(region, api_key.as_ref(), is_anthropic(id)),
+            ModelProviderKind::Bedrock { region, .. } => {
+                let host = if around.by_role {
+                    format!("http://127.0.0.1:{BEDROCK_PORT}/{region}")
+                } else {
+                    format!("https://bedrock-runtime.{region}.{}", domain(region))
+                };
+                let none = json!(if around.by_role { NO_KEY } else { "unused" });
+                bedrock(&host, key(declared, around.by_role).map_or(none, from_environment), is_anthropic(id))
+            }
             ModelProviderKind::OpenAi { base_url, api_key, .. } => open_ai(base_url, api_key.as_ref()),
         });
         let served = match &declared.kind {
@@ -175,11 +210,10 @@ fn open_ai(base_url: &str, key: Option<&SecretName>) -> Value {
     })
 }
 
-/// Bedrock by API key through its Anthropic- and OpenAI-compatible endpoints (Amazon Bedrock user guide, "API keys").
-fn bedrock(region: &str, key: Option<&SecretName>, anthropic: bool) -> Value {
-    let host = format!("https://bedrock-mantle.{region}.api.aws");
-    let key = key.map_or_else(|| json!("unused"), from_environment);
-    let (path, api) = if anthropic { ("anthropic", "anthropic-messages") } else { ("v1", "openai-completions") };
+/// Bedrock through its Anthropic- and OpenAI-compatible APIs (Amazon Bedrock user guide, "Endpoints supported by Amazon
+/// Bedrock"): the endpoint `bedrock-runtime`, which knows inference profiles, as `bedrock-mantle` does not.
+fn bedrock(host: &str, key: Value, anthropic: bool) -> Value {
+    let (path, api) = if anthropic { ("anthropic", "anthropic-messages") } else { ("openai/v1", "openai-completions") };
     let mut provider = json!({
         "baseUrl": format!("{host}/{path}"), "api": api, "auth": "api-key", "apiKey": key, "models": [],
     });
@@ -187,6 +221,11 @@ fn bedrock(region: &str, key: Option<&SecretName>, anthropic: bool) -> Value {
         provider["authHeader"] = json!(true);
     }
     provider
+}
+
+/// What hosts of AWS end with in a region.
+fn domain(region: &str) -> &'static str {
+    if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" }
 }
 
 /// A reference that OpenClaw resolves itself: no key is ever in the file.

@@ -10,7 +10,7 @@ use fleet_model::{
     Address, Kind, Origin,
     aws::Network,
     late,
-    model::{Environment, Model, Target},
+    model::{Environment, Layer, Model, Recipe, Target},
 };
 use fleet_objects::{Desired, StackParameter, StackSpec};
 use fleet_oci::Platform;
@@ -71,11 +71,24 @@ pub fn settings(model: &Model, declared: &Environment) -> Result<Option<Settings
             size: declared.homeserver.size,
         },
         web: declared.web.as_ref().map(|web| Web { image: web.image.clone(), size: web.size }),
-        manager: declared.manager.as_ref().map(|manager| Manager { image: manager.image.clone(), size: manager.size }),
+        manager: declared.manager.as_ref().map(|manager| Manager {
+            image: manager.image.clone(),
+            program: program(model, &manager.image),
+            size: manager.size,
+        }),
         agents_get_fleet_secret: declared.agents_get_fleet_secret.as_ref().is_some_and(|shared| shared.value),
         log_days: declared.log_days.value,
         backup_days: declared.backup_days.as_ref().map(|days| days.value),
     }))
+}
+
+/// Where this program is in an image.
+fn program(model: &Model, image: &str) -> Option<String> {
+    let Recipe::Layers(recipe) = &model.images.get(image)?.recipe else { return None };
+    recipe.layers.iter().find_map(|layer| match &layer.value {
+        Layer::Fleetctl { to } => Some(to.clone()),
+        _ => None,
+    })
 }
 
 /// Room is made for as many as the limit allows: a hire must not replace subnets.
@@ -198,6 +211,7 @@ fn from_environment(model: &Model, declared: &Environment, made: &mut Derivation
     }
     if let Some(manager) = &declared.manager {
         made.value("manager.image", &manager.image, Some(&manager.origin));
+        made.value("manager.program", program(model, &manager.image).unwrap_or_default(), Some(&manager.origin));
         service(made, "manager", manager.size, Some(&manager.origin));
     }
 }

@@ -9,7 +9,11 @@ use std::{
 };
 
 use fleet_derivation::{Derivation, Hash, Input};
-use fleet_model::{Address, Kind, Origin, RelPath, SourceTree, late, model::Model, resolved::Agent};
+use fleet_model::{
+    Address, Kind, Origin, RelPath, SourceTree, late,
+    model::{Model, ModelProviderKind},
+    resolved::Agent,
+};
 use fleet_oci::Digest;
 use serde::Serialize;
 use serde_json::json;
@@ -76,6 +80,8 @@ pub struct Workspaces<'a> {
     pub sources: &'a SourceTree,
     /// The homeserver as agents reach it.
     pub homeserver: &'a str,
+    /// Whether agents ask models of Bedrock by their task's role; they do not unless somebody says so.
+    pub bedrock_by_role: bool,
     /// The project's templates.
     renderer: Renderer<'a>,
     /// Skills by name. Read and hashed once: ten thousand agents share them.
@@ -119,7 +125,8 @@ impl<'a> Workspaces<'a> {
             let path = format!("files/skills/{name}/{inside}");
             skills.entry(name).or_default().push(SkillFile { source, path, text: file.text().map(SharedText::new) });
         }
-        Self { model, sources, homeserver, renderer: Renderer::new(sources, folder), skills }
+        let renderer = Renderer::new(sources, folder);
+        Self { model, sources, homeserver, bedrock_by_role: false, renderer, skills }
     }
 
     /// The workspace of one agent.
@@ -154,7 +161,12 @@ impl<'a> Workspaces<'a> {
             return Err(problems);
         }
         let manifest = manifest(&files);
-        let around = Surroundings { model: self.model, homeserver: self.homeserver, room_prompt: room_prompt.trim() };
+        let around = Surroundings {
+            model: self.model,
+            homeserver: self.homeserver,
+            room_prompt: room_prompt.trim(),
+            by_role: self.bedrock_by_role,
+        };
         let configuration = openclaw::configuration(agent, &around);
         let output = output(&manifest, &configuration);
         let mut files: BTreeMap<String, Arc<str>> = files.into_iter().map(|(path, file)| (path, file.text)).collect();
@@ -255,7 +267,12 @@ impl<'a> Workspaces<'a> {
         let mention = agent.require_mention.value.to_string();
         made.value("require-mention", mention, Some(&at(&agent.require_mention.origin)));
         for (name, provider) in openclaw::used_providers(agent, self.model) {
-            made.value(format!("provider.{name}"), json!(provider.kind).to_string(), Some(&provider.origin));
+            let mut kind = provider.kind.clone();
+            if let (true, ModelProviderKind::Bedrock { api_key, .. }) = (self.bedrock_by_role, &mut kind) {
+                *api_key = None;
+                made.value(format!("provider.{name}.by"), "role", Some(&provider.origin));
+            }
+            made.value(format!("provider.{name}"), json!(kind).to_string(), Some(&provider.origin));
         }
         made
     }

@@ -121,7 +121,11 @@ pub(crate) mod tests {
                 size: Size { cpu: 1024, memory_mib: 2048 },
             },
             web: Some(Web { image: "element".to_owned(), size: Size { cpu: 256, memory_mib: 512 } }),
-            manager: Some(Manager { image: "manager".to_owned(), size: Size { cpu: 256, memory_mib: 512 } }),
+            manager: Some(Manager {
+                image: "manager".to_owned(),
+                program: Some("/usr/local/bin/fleetctl".to_owned()),
+                size: Size { cpu: 256, memory_mib: 512 },
+            }),
             agents_get_fleet_secret: false,
             log_days: 7,
             backup_days: Some(7),

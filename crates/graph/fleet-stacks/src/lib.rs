@@ -36,7 +36,7 @@ pub use environment::{environment, homeserver_url};
 pub use parameters::{Known, repository_output};
 pub use settings::{Homeserver, LOG_DAYS, Manager, Settings, Web, data_stack, log_group, parameters_below, role_path};
 pub use shared::{SHARED, shared};
-pub use template::{RenderError, Rendered, pretty};
+pub use template::{RenderError, Rendered, TEMPLATE_HASH, pretty};
 
 /// Resources that one template may hold (AWS CloudFormation quotas).
 pub const MAX_RESOURCES: usize = 500;

@@ -73,6 +73,8 @@ pub struct Web {
 pub struct Manager {
     /// Its image in `fleet.kdl`.
     pub image: String,
+    /// Where this program is in it, for the container's health check; `None` where that cannot be told.
+    pub program: Option<String>,
     /// CPU and memory.
     pub size: Size,
 }

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::{MAX_BYTES, MAX_RESOURCES, resource::Resource, settings::Settings, value::Text};
 
 /// The output that holds the hash of everything else in the template.
-const HASH_OUTPUT: &str = "TemplateHash";
+pub const TEMPLATE_HASH: &str = "TemplateHash";
 
 /// What happens to a resource that its stack no longer has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,7 +152,7 @@ impl Template {
         let mut document = self.document();
         self.check_references(&document)?;
         let hash = Hash::of(compact(&document).as_bytes());
-        document["Outputs"][HASH_OUTPUT] = json!({"Value": hash.to_string()});
+        document["Outputs"][TEMPLATE_HASH] = json!({"Value": hash.to_string()});
         let body = compact(&document);
         let resources = self.resources.len();
         if resources > MAX_RESOURCES || body.len() > MAX_BYTES {
@@ -392,7 +392,7 @@ mod tests {
         let (first, second) = (first.finish().unwrap(), second.finish().unwrap());
         assert_eq!(first, second);
         let mut document: Value = serde_json::from_str(&first.body).unwrap();
-        assert_eq!(document["Outputs"][HASH_OUTPUT]["Value"], first.hash.to_string());
+        assert_eq!(document["Outputs"][TEMPLATE_HASH]["Value"], first.hash.to_string());
         document["Outputs"] = json!({});
         assert_eq!(Hash::of(compact(&document).as_bytes()), first.hash);
     }

@@ -27,8 +27,6 @@ pub struct Needs<'a> {
     pub platform: &'a str,
     /// Images of tasks, with the platforms that they are declared for; none: the target's own.
     pub images: BTreeMap<&'a str, &'a [String]>,
-    /// Models that are asked with a key of the operator, which may be of another account.
-    pub by_key: BTreeSet<&'a str>,
     /// Variables of the operator that are set.
     pub given: BTreeSet<&'a str>,
 }
@@ -67,10 +65,12 @@ pub fn verify(needs: &Needs<'_>, facts: &Facts) -> Vec<Finding> {
     found.push(secret(needs, facts));
     found.extend(needs.provided().into_iter().map(|(parameter, variable)| provided(needs, facts, parameter, variable)));
     found.extend(needs.images.iter().map(|(image, declared)| platform(needs, image, declared)));
-    found.extend(facts.models.iter().map(|(model, access)| {
-        let by_key = needs.by_key.contains(model.id.as_str());
-        model_access(&format!("model {} in {}", model.id, model.region), access, by_key)
-    }));
+    found.extend(
+        facts
+            .models
+            .iter()
+            .map(|(model, access)| model_access(&format!("model {} in {}", model.id, model.region), access)),
+    );
     found.extend(quotas::judge(needs, facts));
     found
 }
@@ -198,14 +198,9 @@ fn platform(needs: &Needs<'_>, image: &str, declared: &[String]) -> Finding {
         .remedy(format!("add {tasks} to its `platform`; what tasks run on goes by the homeserver's image"))
 }
 
-fn model_access(what: &str, access: &Seen<Access>, by_key: bool) -> Finding {
+fn model_access(what: &str, access: &Seen<Access>) -> Finding {
     let ask = "an administrator opens the model catalog of Amazon Bedrock in that region and asks for access; for models of Anthropic with the form about the use case";
-    let refused = |found: String, remedy: &str| {
-        // A key may be of another account, where all is well.
-        let (verdict, whose) =
-            if by_key { (Verdict::Warning, ", in this account; agents ask with a key") } else { (Verdict::Failed, "") };
-        Finding::new(verdict, what, format!("{found}{whose}")).remedy(remedy)
-    };
+    let refused = |found: String, remedy: &str| Finding::new(Verdict::Failed, what, found).remedy(remedy);
     match access {
         Err(why) => unseen(what, why),
         Ok(Access::Ready) => Finding::new(Verdict::Ok, what, "can be asked"),

@@ -60,7 +60,6 @@ fn found(facts: &Facts) -> Vec<Finding> {
         agents: BTreeMap::new(),
         platform: "linux/arm64",
         images: BTreeMap::from([("agent", &arm[..])]),
-        by_key: BTreeSet::new(),
         given: BTreeSet::new(),
     };
     verify(&needs, facts)
@@ -146,7 +145,7 @@ fn a_secret_that_no_stack_made_or_that_lost_its_field_is_found_before_apply_meet
 }
 
 #[test]
-fn a_model_that_cannot_be_asked_fails_unless_a_key_may_be_of_another_account() {
+fn a_model_that_cannot_be_asked_fails_and_so_does_an_image_for_another_platform() {
     let model = BedrockModel { region: "us-east-1".to_owned(), id: "m.large-v1:0".to_owned() };
     let refused = Access::Refused("authorizationStatus is NOT_AUTHORIZED".to_owned());
     let facts = Facts { models: BTreeMap::from([(model, Ok(refused))]), ..account() };
@@ -162,11 +161,9 @@ fn a_model_that_cannot_be_asked_fails_unless_a_key_may_be_of_another_account() {
         agents: BTreeMap::new(),
         platform: "linux/amd64",
         images: BTreeMap::from([("agent", &arm[..])]),
-        by_key: BTreeSet::from(["m.large-v1:0"]),
         given: BTreeSet::new(),
     };
     let found = verify(&needs, &facts);
-    assert_eq!(of(&found, "model m.large-v1:0 in us-east-1").verdict, Verdict::Warning);
     let image = of(&found, "image/agent");
     assert_eq!((image.verdict, image.needed.as_deref()), (Verdict::Failed, Some("linux/amd64")));
 }

@@ -1,7 +1,8 @@
 //! Which agents there are, and how they are: services ten at a time, and the folders of those that are gone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use fleet_derivation::Hash;
 use fleet_model::{Address, Kind};
 use fleet_plan::{Health, Observed, RunState, State};
 use fleet_stacks::agent_service::{SERVICE_PREFIX, agent_of, hash_of};
@@ -53,6 +54,16 @@ impl AgentProvider {
     pub(super) async fn services(&self) -> Result<Vec<String>, AwsError> {
         let arns = self.account.services(&self.scope.whole()).await?;
         Ok(arns.into_iter().filter(|arn| is_agent(arn)).collect())
+    }
+
+    /// Hashes of the task definitions that services name, of whichever deployment.
+    pub(crate) async fn definitions_in_use(&self) -> Result<BTreeSet<Hash>, AwsError> {
+        let services = self.running().await?;
+        let named = services.iter().flat_map(|service| {
+            let deployed = service.deployments.iter().map(|deployment| &deployment.task_definition);
+            deployed.chain([&service.task_definition])
+        });
+        Ok(named.filter_map(|arn| hash_of(arn)).collect())
     }
 
     async fn running(&self) -> Result<Vec<Running>, AwsError> {

@@ -7,9 +7,10 @@ use std::{
     time::Duration,
 };
 
+use aws_sdk_cloudformation::types::Stack;
 use fleet_apply::{Events, ProviderError, Scope};
 use fleet_model::{Address, Kind};
-use fleet_stacks::{BOOTSTRAP, SHARED};
+use fleet_stacks::{BOOTSTRAP, SHARED, TEMPLATE_HASH};
 
 use super::{
     read::{FLEET_TAG, Standing, Stood, stack_name},
@@ -28,6 +29,10 @@ const REFILLED: Duration = Duration::from_secs(5);
 pub(crate) type Outputs = BTreeMap<String, String>;
 /// What a stack has, by type and by the id that AWS gave it.
 pub(crate) type Resources = Vec<(String, String)>;
+
+fn tag<'s>(stack: &'s Stack, name: &str) -> Option<&'s str> {
+    stack.tags().iter().find(|tag| tag.key() == Some(name)).and_then(|tag| tag.value())
+}
 
 impl Account {
     /// Outputs of a stack of this environment; `None` where there is nothing of it. `name` is its name in addresses.
@@ -80,6 +85,28 @@ impl Account {
     /// # Errors
     /// A call that fails.
     pub(crate) async fn other_environments(&self, scope: &Scope) -> Result<Vec<String>, AwsError> {
+        let stacks = self.stacks_of(scope).await?;
+        let mut found: Vec<String> =
+            stacks.iter().filter_map(|stack| tag(stack, ENVIRONMENT_TAG)).map(str::to_owned).collect();
+        found.retain(|other| *other != scope.environment);
+        found.sort_unstable();
+        found.dedup();
+        Ok(found)
+    }
+
+    /// What the stacks of a fleet in this account and region say of the templates that they were made from.
+    ///
+    /// # Errors
+    /// A call that fails.
+    pub(crate) async fn template_hashes(&self, scope: &Scope) -> Result<BTreeSet<String>, AwsError> {
+        let stacks = self.stacks_of(scope).await?;
+        let outputs = stacks.iter().flat_map(Stack::outputs);
+        let hashes = outputs.filter(|output| output.output_key() == Some(TEMPLATE_HASH));
+        Ok(hashes.filter_map(|output| output.output_value()).map(str::to_owned).collect())
+    }
+
+    /// Stacks that are the fleet's.
+    async fn stacks_of(&self, scope: &Scope) -> Result<Vec<Stack>, AwsError> {
         let begin = format!("{}-", scope.fleet);
         let mut pages = self.cloudformation.list_stacks().into_paginator().items().send();
         let mut names = BTreeSet::new();
@@ -99,13 +126,9 @@ impl Account {
                 }
                 Err(error) => return Err(error),
             };
-            let tags = answer.stacks().first().map(aws_sdk_cloudformation::types::Stack::tags).unwrap_or_default();
-            let tag = |name: &str| tags.iter().find(|tag| tag.key() == Some(name)).and_then(|tag| tag.value());
-            let ours = tag(FLEET_TAG) == Some(scope.fleet.as_str());
-            found.extend(tag(ENVIRONMENT_TAG).filter(|other| ours && *other != scope.environment).map(str::to_owned));
+            let ours = |stack: &&Stack| tag(stack, FLEET_TAG) == Some(scope.fleet.as_str());
+            found.extend(answer.stacks().first().filter(ours).cloned());
         }
-        found.sort_unstable();
-        found.dedup();
         Ok(found)
     }
 

@@ -1,6 +1,9 @@
 //! Stacks made, changed, and left alone.
 
+use std::{collections::BTreeSet, time::Duration};
+
 use fleet_apply::{Event, Provider as _, ProviderError};
+use fleet_aws::{Sweep, Unneeded, YOUNG};
 use fleet_stacks::{Action, Data, Replacement, Settings, bootstrap, data, environment, shared};
 
 use crate::world::{CHANGED, DIGEST, UNCHANGED, World, address, changed};
@@ -83,6 +86,26 @@ async fn a_template_too_large_for_a_request_goes_through_the_state_bucket() {
     assert_eq!(sent().await, 2);
     assert_eq!(world.apply(&large).await.unwrap(), CHANGED);
     assert_eq!(sent().await, 2);
+
+    // The one that no stack was made from goes, once it is old enough.
+    let third = changed(&other, |document| document["Outputs"]["TemplateHash"]["Value"] = "third".into());
+    for stack in [&third, &large] {
+        assert_eq!(world.apply(stack).await.unwrap(), CHANGED);
+    }
+    assert_eq!(sent().await, 3);
+    let sweep = |young| Sweep::new(world.account.clone(), world.scope(), young);
+    let none = BTreeSet::new();
+    assert_eq!(sweep(YOUNG).unneeded(&none).await.unwrap(), Unneeded::default());
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let old = sweep(Duration::from_secs(1));
+    let unneeded = old.unneeded(&none).await.unwrap();
+    assert_eq!((unneeded.families.len(), unneeded.templates.len()), (0, 1), "{unneeded:?}");
+    old.remove(&unneeded).await.unwrap();
+    assert_eq!(old.unneeded(&none).await.unwrap(), Unneeded::default());
+    for stack in [&third, &large] {
+        assert_eq!(world.apply(stack).await.unwrap(), CHANGED);
+    }
+    assert_eq!(sent().await, 4, "the one that stands was kept");
 }
 
 fn account(settings: &Settings) -> fleet_stacks::Bootstrap {

@@ -1,4 +1,4 @@
-//! `build` and `gc`: images without deploying, and the store without what nobody needs.
+//! `build`: images without deploying.
 
 mod check;
 mod compare;
@@ -19,13 +19,12 @@ pub use sink::Sink;
 pub use telling::Tellings;
 
 use crate::{
-    cli::{BuildArgs, Format, Global},
+    cli::BuildArgs,
     commands::apply,
-    context::{Context, print_json, print_out},
+    context::{Context, print_out},
     error::{Failure, Outcome},
     exit::Exit,
     pipeline::{self, Prepared},
-    project::Opened,
     world::{Outside as _, World},
 };
 
@@ -145,29 +144,4 @@ async fn into_engine(context: &Context, prepared: &Prepared, names: &[String], o
     let report = apply::run(context, prepared, &world, &plan, &planned).await?;
     let told = only || !report.is_complete();
     Ok(if told { apply::finish(context, &plan, &report, &[]) } else { Exit::Done })
-}
-
-/// `fleetctl gc`.
-///
-/// # Errors
-/// A `fleet.lock` that cannot be read: what it pins is unknown then. A store that cannot be collected.
-pub fn gc(global: &Global, keep: usize) -> Outcome {
-    let opened = Opened::open(global)?;
-    // `lock` has fetched what no generation needs yet.
-    pipeline::pin(&opened.store, &opened.lock()?, opened.checked().model.as_ref())?;
-    let collected =
-        opened.store.gc(keep).map_err(|error| Failure::caused(Exit::Failed, "nothing was collected", &error))?;
-    if global.format == Format::Json {
-        print_json(&serde_json::json!({
-            "schema": 1, "removed": collected.removed, "bytes": collected.bytes, "kept": collected.kept,
-        }));
-        return Ok(Exit::Done);
-    }
-    print_out(&format!(
-        "removed {} files, {} MB; kept {} files\n",
-        collected.removed,
-        collected.bytes >> 20,
-        collected.kept
-    ));
-    Ok(Exit::Done)
 }

@@ -1,7 +1,12 @@
 //! `manager`: this program as the fleet's manager, inside the network of an environment on AWS. Everything that it needs it
 //! is told in variables, which the stack sets.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use async_trait::async_trait;
 use fleet_apply::{Events, Provider, Scope, Secrets, SystemClock};
@@ -12,7 +17,7 @@ use fleet_objects::ManagerSettings;
 use fleet_secret::{FleetSecret, Secret};
 
 use crate::{
-    context::Context,
+    context::{Context, print_out},
     error::{Failure, Outcome},
     exit::Exit,
 };
@@ -25,19 +30,15 @@ const BUCKET: &str = "FLEET_BUCKET";
 const SECRET: &str = "FLEET_SECRET";
 /// In place of AWS's own addresses: an emulator.
 const ENDPOINT: &str = "AWS_ENDPOINT_URL";
+/// A manager that goes on says so every few seconds; longer than one look at a homeserver that does not answer.
+const SILENT: Duration = Duration::from_secs(300);
 
 /// `fleetctl manager`: until it is told to end.
 ///
 /// # Errors
 /// A variable that is missing or wrong.
 pub async fn manager(context: &Context) -> Outcome {
-    let settings: ManagerSettings =
-        serde_json::from_str(&variable(SETTINGS)?).map_err(|error| wrong(SETTINGS, &error))?;
-    if settings.schema != ManagerSettings::SCHEMA {
-        let known = ManagerSettings::SCHEMA;
-        let what = format!("{SETTINGS} has schema {}, and this fleetctl knows {known}", settings.schema);
-        return Err(Failure::new(Exit::Usage, what));
-    }
+    let settings = settings()?;
     let fleet = FleetSecret::new(Secret::new(variable(SECRET)?)).map_err(|error| wrong(SECRET, &error))?;
     let events: Arc<dyn Events> = Arc::<crate::ui::events::Console>::clone(&context.console);
     let mailbox = mailbox(&settings, Key::of(&fleet), &events).await?;
@@ -50,6 +51,7 @@ pub async fn manager(context: &Context) -> Outcome {
     };
     let matrix = MatrixProvider::new(matrix, fleet.clone(), Arc::clone(&events))
         .map_err(|error| Failure::caused(Exit::Failed, "the homeserver cannot be used", &error))?;
+    let alive = beat(context.machine.manager_file(&scope)?)?;
     let manager = Manager {
         scope,
         mailbox,
@@ -59,10 +61,49 @@ pub async fn manager(context: &Context) -> Outcome {
         pace: Pace::SERVICE,
         events,
         tool: env!("CARGO_PKG_VERSION").to_owned(),
+        alive,
     };
     manager.run(context.interrupts.applying()).await;
     context.interrupts.applied();
     Ok(Exit::Done)
+}
+
+/// Touches a file, every time that it is called: how old that is says whether the manager goes on.
+fn beat(file: PathBuf) -> Result<Box<dyn Fn() + Send + Sync>, Failure> {
+    let touch = move || file.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| fs::write(&file, ""));
+    touch().map_err(|error| Failure::caused(Exit::Failed, "the manager cannot say that it is at work", &error))?;
+    // A disk that is full later on shows as a manager that is not at work.
+    Ok(Box::new(move || drop(touch())))
+}
+
+/// `fleetctl manager --health`, the health check of its container: whether the manager beside it goes on.
+///
+/// # Errors
+/// One that has not said so for [`SILENT`].
+pub fn health(context: &Context) -> Outcome {
+    let settings = settings()?;
+    let scope = Scope { fleet: settings.fleet, environment: settings.environment, domain: settings.domain };
+    let file = context.machine.manager_file(&scope)?;
+    let said = fs::metadata(&file).and_then(|file| file.modified());
+    let said = said.map_err(|error| Failure::caused(Exit::Failed, "the manager has not begun", &error))?;
+    let age = SystemTime::now().duration_since(said).unwrap_or_default();
+    if age > SILENT {
+        return Err(Failure::new(Exit::Failed, format!("the manager has said nothing for {} s", age.as_secs()))
+            .hint("its log says what it did last: fleetctl logs service/manager -e ENV"));
+    }
+    print_out(&format!("at work {} s ago\n", age.as_secs()));
+    Ok(Exit::Done)
+}
+
+fn settings() -> Result<ManagerSettings, Failure> {
+    let settings: ManagerSettings =
+        serde_json::from_str(&variable(SETTINGS)?).map_err(|error| wrong(SETTINGS, &error))?;
+    if settings.schema != ManagerSettings::SCHEMA {
+        let known = ManagerSettings::SCHEMA;
+        let what = format!("{SETTINGS} has schema {}, and this fleetctl knows {known}", settings.schema);
+        return Err(Failure::new(Exit::Usage, what));
+    }
+    Ok(settings)
 }
 
 async fn mailbox(settings: &ManagerSettings, key: Key, events: &Arc<dyn Events>) -> Result<Mailbox, Failure> {

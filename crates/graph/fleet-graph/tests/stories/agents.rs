@@ -99,6 +99,37 @@ fn an_agent_on_aws_is_a_service_with_the_container_of_any_target() {
 }
 
 #[test]
+fn on_aws_models_of_bedrock_are_asked_by_the_role_and_no_key_is_wanted() {
+    let instance = instance(FLEET);
+    let Some(Desired::Agent(spec)) = instance.desired.get(&Address::new(Kind::Agent, "ann.lee")) else {
+        panic!("{:?}", instance.desired.keys())
+    };
+    let file = |path: &str| {
+        let file = spec.container.files.iter().find(|file| file.path == path).unwrap();
+        let fleet_objects::Content::Text { text } = &file.content else { panic!("{file:?}") };
+        serde_json::from_str::<serde_json::Value>(text).unwrap()
+    };
+    let settings = file("/fleet/agent.json");
+    assert_eq!(settings["bedrock"], serde_json::json!({"port": 18788, "regions": ["us-east-1"]}));
+    assert_eq!(settings["env_secrets"], serde_json::json!([]));
+    let provider = &file("/fleet/bundle/openclaw.json")["models"]["providers"]["fleet-thinker"];
+    assert_eq!(provider["baseUrl"], "http://127.0.0.1:18788/us-east-1/anthropic");
+    assert_eq!(provider["apiKey"], "by-role");
+    assert!(!format!("{:?}", spec.parameters).contains("KEY"), "{:?}", spec.parameters);
+
+    // On a container engine there is no role.
+    let here = FLEET.replace("target \"aws\" account=\"111122223333\" region=\"us-east-1\"", "target \"docker\"");
+    let here = here.replace("    logs retention=\"7d\"\n    compute \"fargate\"\n", "");
+    let instance = self::instance(&here);
+    let Some(Desired::Container(spec)) = instance.desired.get(&Address::new(Kind::Agent, "ann.lee")) else {
+        panic!("{:?}", instance.desired.keys())
+    };
+    let texts = format!("{:?}", spec.files);
+    assert!(texts.contains("https://bedrock-runtime.us-east-1.amazonaws.com/anthropic"), "{texts}");
+    assert!(texts.contains("/fleet/secrets/KEY") && !texts.contains("by-role"), "{texts}");
+}
+
+#[test]
 fn each_change_rolls_whom_it_concerns() {
     let both = BTreeSet::from(["ann.lee".to_owned(), "bob".to_owned()]);
     let bob = BTreeSet::from(["bob".to_owned()]);
@@ -115,6 +146,7 @@ fn each_change_rolls_whom_it_concerns() {
         ("logs retention=\"7d\"", "logs retention=\"14d\"", &BTreeSet::new()),
         ("rollout wave=1", "rollout wave=2 healthy-within=\"10m\"", &BTreeSet::new()),
         ("compute \"fargate\"\n", "", &BTreeSet::new()),
+        (" api-key=\"KEY\"", "", &BTreeSet::new()),
         (" \"bob\"\n", "\n", &BTreeSet::new()),
     ] {
         assert_eq!(&rolled(from, to), expected, "{from} → {to}");

@@ -248,7 +248,7 @@ const NETWORK: [&str; 22] = [
     "ec2:UpdateSecurityGroup*",
 ];
 /// Actions that the service authorization reference lists without a resource type.
-const WITHOUT_RESOURCE: [&str; 27] = [
+const WITHOUT_RESOURCE: [&str; 28] = [
     "backup:CreateBackupPlan",
     "backup:ListBackupVaults",
     "bedrock:GetFoundationModelAvailability",
@@ -259,6 +259,7 @@ const WITHOUT_RESOURCE: [&str; 27] = [
     "ecs:DeregisterTaskDefinition",
     "ecs:DescribeTaskDefinition",
     "ecs:ListServices",
+    "ecs:ListTaskDefinitionFamilies",
     "ecs:ListTaskDefinitions",
     "elasticfilesystem:CreateFileSystem",
     "iam:GetAccountSummary",

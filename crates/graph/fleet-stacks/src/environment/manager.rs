@@ -16,7 +16,7 @@ use crate::{
     data::SECRET_FIELD,
     iam::{Policy, Statement, trust_for},
     resource::{
-        ecs::{Container, SecretVariable, Service, TaskDefinition, Variable},
+        ecs::{Container, HealthCheck, SecretVariable, Service, TaskDefinition, Variable},
         iam::Role,
     },
     settings::{Manager, Settings},
@@ -47,7 +47,7 @@ pub fn add(parts: &Parts<'_>, declared: &Manager, place: &Place<'_>, template: &
         }],
         port_mappings: Vec::new(),
         mount_points: Vec::new(),
-        health_check: None,
+        health_check: declared.program.as_deref().map(health),
         stop_timeout: Some(STOP_SECONDS),
         log_configuration: services::log_to(parts, &logs, "manager"),
     };
@@ -60,6 +60,12 @@ pub fn add(parts: &Parts<'_>, declared: &Manager, place: &Place<'_>, template: &
         ..services::service(place, "manager", Side::Manager, task.reference())
     };
     template.add("ManagerService", service);
+}
+
+/// The program itself says whether the manager beside it goes on: its image has no shell.
+fn health(program: &str) -> HealthCheck {
+    let command = ["CMD", program, "manager", "--health"].map(str::to_owned).to_vec();
+    HealthCheck { command, interval: 10, timeout: 10, retries: 3, start_period: 60 }
 }
 
 fn variable(name: &str, value: Text) -> Variable {

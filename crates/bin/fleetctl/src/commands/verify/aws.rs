@@ -3,10 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fleet_graph::agent_service::bedrock;
-use fleet_model::{
-    Kind,
-    model::{ModelProviderKind, SecretName},
-};
+use fleet_model::Kind;
 use fleet_plan::{
     Desired,
     verify::{Finding, Questions},
@@ -33,7 +30,6 @@ pub async fn findings(context: &Context, prepared: &Prepared) -> Result<Vec<Find
         agents: BTreeMap::new(),
         platform: &platform,
         images: images(prepared)?.into_iter().collect(),
-        by_key: by_key(prepared),
         given: given.keys().map(String::as_str).collect(),
     };
     for (address, desired) in &instance.desired {
@@ -77,20 +73,4 @@ fn questions(prepared: &Prepared, settings: &Settings, needs: &Needs<'_>) -> Que
 
 fn models(prepared: &Prepared) -> BTreeSet<BedrockModel> {
     prepared.resolved.agents.values().flat_map(|agent| bedrock(&prepared.model, agent)).collect()
-}
-
-/// Models of providers that are asked with a key.
-fn by_key(prepared: &Prepared) -> BTreeSet<&str> {
-    let key = |provider: &str| -> Option<&SecretName> {
-        match &prepared.model.providers.get(provider)?.kind {
-            ModelProviderKind::Bedrock { api_key, .. } | ModelProviderKind::OpenAi { api_key, .. } => api_key.as_ref(),
-        }
-    };
-    let choices = prepared.resolved.agents.values().map(|agent| &agent.model.value);
-    let names = choices.flat_map(|choice| std::iter::once(&choice.primary).chain(&choice.fallbacks));
-    names
-        .filter_map(|name| name.split_once('/'))
-        .filter(|(provider, _)| key(provider).is_some())
-        .map(|(_, id)| id)
-        .collect()
 }
