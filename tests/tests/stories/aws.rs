@@ -1,7 +1,6 @@
 //! Environments on AWS, from the command line to an emulated account: the program that people run, real templates, real
 //! images in a real repository. What runs in tasks is shown in `waves` only.
 
-#[path = "aws/waves.rs"]
 mod waves;
 
 use std::{
