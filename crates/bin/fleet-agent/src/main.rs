@@ -30,7 +30,12 @@ mod status;
 mod supervise;
 mod tool;
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
 
 use fleet_secret::Secret;
 use tokio::{
@@ -159,10 +164,8 @@ async fn run(settings: Settings) -> ExitCode {
     let place = match settings.bedrock.as_ref().map(|_| aws::Place::of(delivery::variable)).transpose() {
         Ok(place) => place,
         Err(why) => {
-            return refuse(&InputError::Undelivered {
-                what: "the role for Amazon Bedrock".to_owned(),
-                why: why.to_owned(),
-            });
+            let document = Path::new(settings::DEFAULT_PATH);
+            return refuse(&InputError::wrong(document, format!("bedrock: {why}")));
         }
     };
     if let Err(error) = serve(&settings, place, &status).await {
