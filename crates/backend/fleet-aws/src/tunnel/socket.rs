@@ -33,6 +33,8 @@ const OPEN_WITHIN: Duration = Duration::from_secs(30);
 const LARGEST_MESSAGE: usize = 1 << 20;
 /// What a server adds to the key before it hashes it (RFC 6455, section 1.3).
 const SUFFIX: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+/// An address with this in it is signed already, and is not signed again (`websocketchannel.go` of session-manager-plugin).
+const PRESIGNED: &str = "X-Amz-Signature=";
 /// Version of what is said first.
 const SCHEMA: &str = "1.0";
 
@@ -68,7 +70,12 @@ async fn upgraded(account: &Account, ticket: &Ticket, client: Id) -> Result<Sock
     };
     let url = over_http(&ticket.url)
         .ok_or_else(|| refused(format!("its address is no WebSocket's: {}", without_query(&ticket.url))))?;
-    let mut request = account.signed.opening(&ask, &url).await?;
+    let mut request = if ticket.url.contains(PRESIGNED) {
+        let url = url.parse().map_err(|_| refused("its address is none"))?;
+        reqwest::Request::new(reqwest::Method::GET, url)
+    } else {
+        account.signed.opening(&ask, &url).await?
+    };
     for (name, value) in [
         ("connection", "Upgrade"),
         ("upgrade", "websocket"),
