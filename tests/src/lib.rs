@@ -7,6 +7,7 @@ pub mod cloud;
 pub mod engine;
 pub mod fleet;
 pub mod homeserver;
+pub mod model;
 pub mod run;
 pub mod search;
 pub mod sources;

@@ -28,6 +28,10 @@ fn what_the_command_line_gets_wrong_is_said_with_a_remedy() {
     fleet.run(&["why", "agent/nobody"]).expect(1).says("agent/nobody").says("agent/vera.vp");
     fleet.run(&["logs", "room/all-employees"]).expect(64).says("room/all-employees").says("agent/NAME");
     fleet.run(&["password", "vera.vp"]).expect(64).says("helen.ceo");
+    fleet.run(&["connect", "--open"]).expect(64).says("has no web client");
+    fleet.run(&["connect", "--homeserver-port", "1"]).expect(64).says("publishes its own ports");
+    let port = format!("http://127.0.0.1:{}", fleet.port);
+    assert_eq!(fleet.run(&["connect", "--format", "json"]).expect(0).json()["homeserver"], port.as_str());
     fleet.run(&["lock", "--only", "image/nothing"]).expect(64).says("image/agent");
     fleet.run(&["explain", "no::such::code"]).expect(64);
     fleet.run(&["explain", "fleet::org::reporting-cicle"]).expect(64).says("fleet::org::reporting-cycle");
@@ -161,7 +165,6 @@ fn an_environment_on_aws_shows_its_stacks() {
     account.expect(0).says("repo:small/fleet:environment:cloud");
 
     fleet.run(&["diff", "--offline", "-e", "cloud"]).expect(0).says("stack/cloud").says("AWS::EC2::VPC");
-    fleet.run(&["password", "dora.director", "-e", "cloud"]).expect(1).says("this version does not do this");
 
     fleet.edit("fleet.kdl", "limits agents=50", "network cidr=\"10.0.0.0/20\"; limits agents=100000");
     fleet.run(&["plan", "--offline", "-e", "cloud"]).expect(1).says("fleet::environment::no-stack").says("10.0.0.0/20");

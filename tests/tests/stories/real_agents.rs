@@ -1,15 +1,9 @@
 //! From an empty machine to an answer: the repository's own fleet with the real OpenClaw, and a scripted model.
 
-use std::{
-    fs,
-    path::Path,
-    process::{Child, Command, Stdio},
-    time::Duration,
-};
+use std::{fs, process::Command, time::Duration};
 
 use fleet_secret::{FleetSecret, Secret};
-use fleet_tests::{Fleet, engine, run::eventually, search::Secrets, sources::workspace};
-use tempfile::TempDir;
+use fleet_tests::{Fleet, engine, model::Model, run::eventually, search::Secrets};
 
 /// A question about the quarter gets an answer; one about Austin is looked up with the tool first.
 const SCRIPT: &str = r#"{"rules": [
@@ -19,55 +13,9 @@ const SCRIPT: &str = r#"{"rules": [
     {"match": "who is Austin", "after_tool": true, "answer": "The directory says: {tool_result}"}
 ]}"#;
 
-/// The scripted model, reachable from containers.
-struct Model {
-    process: Child,
-    folder: TempDir,
-    port: u16,
-}
-
-impl Model {
-    fn start() -> Self {
-        let folder = TempDir::new().expect("a folder");
-        let at = |name: &str| folder.path().join(name);
-        fs::write(at("script.json"), SCRIPT).expect("a script");
-        let process = Command::new("python3")
-            .arg(workspace().join("tests/fixtures/model-server/server.py"))
-            .args(["--host", "0.0.0.0", "--port", "0", "--script"])
-            .arg(at("script.json"))
-            .arg("--log")
-            .arg(at("log"))
-            .arg("--port-file")
-            .arg(at("port"))
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("python3 runs the scripted model");
-        let port = || read_port(&at("port"));
-        eventually("the scripted model listens", Duration::from_secs(120), || port().is_some());
-        let port = port().expect("a port");
-        Self { process, folder, port }
-    }
-
-    /// How many answers it was asked for.
-    fn asked(&self) -> usize {
-        fs::read_to_string(self.folder.path().join("log")).unwrap_or_default().lines().count()
-    }
-}
-
-fn read_port(file: &Path) -> Option<u16> {
-    fs::read_to_string(file).ok()?.trim().parse().ok()
-}
-
-impl Drop for Model {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
 #[test]
 fn a_person_who_mentions_an_agent_gets_an_answer_from_openclaw() {
-    let model = Model::start();
+    let model = Model::start(SCRIPT);
     let fleet = Fleet::shipped("real", model.port);
     let output = fleet.run(&["apply", "-e", "local", "--auto-approve"]);
     output.expect(0);

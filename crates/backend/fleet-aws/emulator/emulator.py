@@ -10,11 +10,12 @@ What is added, all of it on top of MiniStack's own services:
 * a log of every request, as lines of JSON, so that tests and people see what was asked and what was written;
 * bad answers, where tests ask for them;
 * Service Quotas: `quotas.py`;
+* Session Manager: `sessions.py`;
 * tasks that run, as containers: `services.py`, `tasks.py`, `containers.py`, and `engine.py` for the engine they run in.
 
 Its environment: MiniStack's own (`GATEWAY_PORT`, `BIND_HOST`, …), `FLEET_EMULATOR_LOG`, the file for requests,
 `FLEET_EMULATOR_FAULTS`, the file of bad answers to give, `FLEET_EMULATOR_QUOTAS`, the file of quotas that the account asked for,
-`FLEET_EMULATOR_REPLACEMENTS`, the table: {"AWS::EC2::Subnet":
+`FLEET_EMULATOR_LINE`, the file of what is wrong with the lines of sessions, `FLEET_EMULATOR_REPLACEMENTS`, the table: {"AWS::EC2::Subnet":
 {"always": ["VpcId", …], "perhaps": […]}, …}, and `FLEET_EMULATOR_ENGINE`, the address of a container engine. Without that,
 tasks are as MiniStack has them where there is no engine: on paper, running from the moment they are asked for.
 It ends, with all that it started, on SIGTERM, and when its standard input ends without a word: then who started it is gone.
@@ -38,6 +39,7 @@ from ministack.services.cloudformation import provisioners, stacks
 import containers
 import quotas
 import services
+import sessions
 import tasks
 from engine import FROM_TASKS, Engine, EngineError
 
@@ -297,7 +299,7 @@ access_points_by_token()
 
 def namespaces_by_network():
     """A private namespace has its name for itself in its network; MiniStack lets an account have one of a name."""
-    create, network_of = servicediscovery._create_namespace_record, {}
+    create, network_of = servicediscovery._create_namespace_record, sessions.NETWORK_OF
 
     def created(name, kind, *more, **fields):
         network = fields.get("vpc", more[3] if len(more) > 3 else None)
@@ -322,6 +324,7 @@ def namespaces_by_network():
 
 
 namespaces_by_network()
+sessions.install()
 
 
 # ── the registry ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -457,6 +460,9 @@ class Gateway:
         self.faults = faults
 
     async def __call__(self, scope, receive, send):
+        if scope["type"] == "websocket" and scope["path"].startswith(sessions.PATH):
+            self.write("ssmmessages OpenDataChannel", False)
+            return await sessions.serve(scope, receive, send)
         if scope["type"] != "http" or scope["path"].startswith("/_ministack/"):
             return await self.app(scope, receive, send)
         if scope["path"].startswith(CREDENTIALS):

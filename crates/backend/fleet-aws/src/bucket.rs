@@ -111,14 +111,23 @@ impl Account {
     ) -> std::result::Result<Option<(Arc<dyn ObjectStore>, FleetSecret)>, ProviderError> {
         let about = Address::new(Kind::Stack, &scope.environment);
         let Some(bucket) = self.config_bucket(scope, &about).await? else { return Ok(None) };
-        let data = self.outputs_of(scope, &data_stack(&scope.environment)).await;
-        let data = data.map_err(|error| error.about(&about))?;
+        Ok(self.fleet_secret_of(scope).await?.map(|secret| (bucket, secret)))
+    }
+
+    /// The fleet secret of an environment; `None` while its data stack does not stand.
+    ///
+    /// # Errors
+    /// A call that fails; a fleet secret that cannot be used.
+    pub async fn fleet_secret_of(&self, scope: &Scope) -> std::result::Result<Option<FleetSecret>, ProviderError> {
+        let name = data_stack(&scope.environment);
+        let about = Address::new(Kind::Stack, &name);
+        let data = self.outputs_of(scope, &name).await.map_err(|error| error.about(&about))?;
         let Some(secret) = data.get(SECRET_OUTPUT) else { return Ok(None) };
         let secret = self.fleet_secret(secret).await.map_err(|error| match error {
             SecretError::Aws(error) => error.about(&about),
             other => failed(&about, other.to_string()),
         })?;
-        Ok(Some((bucket, secret)))
+        Ok(Some(secret))
     }
 }
 

@@ -26,13 +26,14 @@ use crate::account::Place;
 /// What runs, and what it needs beside itself; installed into an environment of its own.
 pub const REQUIREMENTS: [&str; 2] = ["ministack==1.5.33", "docker==7.2.0"];
 /// The program, and what it is made of.
-const SCRIPTS: [(&str, &str); 7] = [
+const SCRIPTS: [(&str, &str); 8] = [
     ("emulator.py", include_str!("../emulator/emulator.py")),
     ("containers.py", include_str!("../emulator/containers.py")),
     ("definition.py", include_str!("../emulator/definition.py")),
     ("engine.py", include_str!("../emulator/engine.py")),
     ("quotas.py", include_str!("../emulator/quotas.py")),
     ("services.py", include_str!("../emulator/services.py")),
+    ("sessions.py", include_str!("../emulator/sessions.py")),
     ("tasks.py", include_str!("../emulator/tasks.py")),
 ];
 /// How long it may take to answer, on a machine that is busy with other things.
@@ -45,6 +46,8 @@ const STOP_WITHIN: Duration = Duration::from_secs(90);
 const FAULTS: &str = "faults.json";
 /// Name of the file of quotas that the account asked for.
 const QUOTAS: &str = "quotas.json";
+/// Name of the file of what is wrong with the lines of sessions.
+const LINE: &str = "line.json";
 /// Lines of its log that an error shows.
 const LAST_LINES: usize = 12;
 
@@ -136,6 +139,19 @@ impl Fault {
     }
 }
 
+/// What is wrong with the line between the two ends of a session; 0 where nothing is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Line {
+    /// Every so many-th message is lost.
+    pub lose: u32,
+    /// Every so many-th arrives twice.
+    pub repeat: u32,
+    /// Every so many-th arrives after the next one.
+    pub swap: u32,
+    /// After so many the socket is closed, once.
+    pub cut: u32,
+}
+
 /// A running emulator. It ends with this value, and with this process, however that ends: when its standard input is closed.
 #[derive(Debug)]
 pub struct Emulator {
@@ -173,6 +189,7 @@ impl Emulator {
             .env("FLEET_EMULATOR_LOG", folder.join("requests.log"))
             .env("FLEET_EMULATOR_FAULTS", folder.join(FAULTS))
             .env("FLEET_EMULATOR_QUOTAS", folder.join(QUOTAS))
+            .env("FLEET_EMULATOR_LINE", folder.join(LINE))
             .env("FLEET_EMULATOR_REPLACEMENTS", &table)
             .env("FLEET_EMULATOR_ENGINE", start.engine.unwrap_or_default())
             // MiniStack itself gets none: it drops entry points, secrets and volumes of tasks.
@@ -246,6 +263,17 @@ impl Emulator {
         let path = self.folder.join(QUOTAS);
         let quotas: BTreeMap<&str, u64> = quotas.iter().copied().collect();
         fs::write(&path, serde_json::json!(quotas).to_string()).await.map_err(file("writing", &path))
+    }
+
+    /// What happens from now on to the messages of sessions that begin.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
+    pub async fn disturb(&self, line: Line) -> Result<(), EmulatorError> {
+        let path = self.folder.join(LINE);
+        let all = [("lose", line.lose), ("repeat", line.repeat), ("swap", line.swap), ("cut", line.cut)];
+        let wrong: BTreeMap<&str, u32> = all.into_iter().filter(|(_, each)| *each > 0).collect();
+        fs::write(&path, serde_json::json!(wrong).to_string()).await.map_err(file("writing", &path))
     }
 
     /// Its process id while it runs.

@@ -2,7 +2,7 @@
 //!
 //! [`Account`] is the way in: the SDK's clients, checked to be the account that `fleet.kdl` names. [`StackProvider`] makes
 //! stacks through change sets, [`AgentProvider`] makes agents as services of their own, and
-//! [`DirectoryProvider`] puts the org directory where they look for it. [`emulator`] starts an account on
+//! [`DirectoryProvider`] puts the org directory where they look for it. [`Tunnel`] leads to what runs in its networks. [`emulator`] starts an account on
 //! loopback that answers the same calls.
 //! Deliberately absent: rendering of templates and task definitions (fleet-stacks), planning, and the pushing of layers,
 //! which is the registry's own protocol (fleet-registry).
@@ -31,6 +31,7 @@ mod standing;
 mod survey;
 mod sweep;
 mod teardown;
+mod tunnel;
 mod vault;
 
 pub use account::{Account, Identity, Place};
@@ -43,3 +44,4 @@ pub use stacks::StackProvider;
 pub use standing::Standing;
 pub use sweep::{Sweep, Unneeded, YOUNG};
 pub use teardown::{Kept, Teardown, Thing};
+pub use tunnel::{Far, PluginTunnel, SsmTunnel, Tunnel, TunnelError};

@@ -1,5 +1,5 @@
 //! [`Signed`]: calls of AWS that we sign ourselves, for services of which few calls are needed (decision 23): ECS, EFS, IAM,
-//! CloudWatch Logs, Parameter Store, Secrets Manager, AWS Backup, versions of objects in S3, and reads of EC2, Service Quotas and
+//! CloudWatch Logs, Parameter Store, Session Manager, Secrets Manager, AWS Backup, versions of objects in S3, and reads of EC2, Service Quotas and
 //! Bedrock. Signatures are `aws-sigv4`'s,
 //! credentials those of the SDK.
 //!
@@ -47,6 +47,7 @@ pub(crate) enum Service {
     Files,
     Identity,
     Logs,
+    Messages,
     Models,
     Network,
     Parameters,
@@ -64,6 +65,7 @@ impl Service {
             Self::Files => "elasticfilesystem",
             Self::Identity => "iam",
             Self::Logs => "logs",
+            Self::Messages => "ssmmessages",
             Self::Models => "bedrock",
             Self::Network => "ec2",
             Self::Parameters => "ssm",
@@ -177,7 +179,8 @@ impl Signed {
             ],
             body: body.to_string().into_bytes(),
             rate,
-            repeatable: call != "RegisterTaskDefinition",
+            // Twice would be two revisions, or a session that nobody has and nobody ends.
+            repeatable: !matches!(call, "RegisterTaskDefinition" | "StartSession"),
         };
         Ok(self.ask(&ask).await?.json())
     }
@@ -244,11 +247,26 @@ impl Signed {
         let (host, region) = ask.service.host(&self.place.region);
         let base = self.place.endpoint.clone().unwrap_or_else(|| format!("https://{host}"));
         let url = format!("{}{}", base.trim_end_matches('/'), ask.target);
+        self.sign(ask, &url, &region).await
+    }
+
+    /// A request that begins something else than an answer, at an address that AWS gave: it is signed, and not sent.
+    ///
+    /// # Errors
+    /// [`AwsError`].
+    pub(crate) async fn opening(&self, ask: &Ask, url: &str) -> Result<reqwest::Request, AwsError> {
+        let request = self.sign(ask, url, &self.place.region).await?;
+        let call = format!("{} {}", ask.service.name(), ask.call);
+        self.events.emit(Event::Call { system: "aws".to_owned(), call, write: is_write(ask.call) });
+        Ok(request)
+    }
+
+    async fn sign(&self, ask: &Ask, url: &str, region: &str) -> Result<reqwest::Request, AwsError> {
         let unusable = |why: String| AwsError::Unreachable { call: ask.call, why };
         let identity = self.credentials().await?.into();
         let parameters = v4::SigningParams::builder()
             .identity(&identity)
-            .region(&region)
+            .region(region)
             .name(ask.service.name())
             .time(SystemTime::now())
             .settings(ask.service.settings())
@@ -256,10 +274,10 @@ impl Signed {
             .map_err(|error| unusable(error.to_string()))?
             .into();
         let headers = ask.headers.iter().map(|(name, value)| (*name, value.as_str()));
-        let signable = SignableRequest::new(ask.method, url.as_str(), headers, SignableBody::Bytes(&ask.body))
+        let signable = SignableRequest::new(ask.method, url, headers, SignableBody::Bytes(&ask.body))
             .map_err(|error| unusable(error.to_string()))?;
         let (instructions, _) = sign(signable, &parameters).map_err(|error| unusable(error.to_string()))?.into_parts();
-        let mut request = http::Request::builder().method(ask.method).uri(url.as_str());
+        let mut request = http::Request::builder().method(ask.method).uri(url);
         for (name, value) in &ask.headers {
             request = request.header(*name, value);
         }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use fleet_oci::Platform;
 
-use crate::commands::build::Sink;
+use crate::{commands::build::Sink, tunnels::By};
 
 /// Seconds that `say` may wait for an answer: a day.
 const LONGEST_WAIT: u64 = 24 * 60 * 60;
@@ -207,6 +207,24 @@ pub enum Command {
         #[arg(long, default_value_t = 100)]
         tail: u32,
     },
+    /// Hold tunnels to the homeserver and the web client of an environment on aws open, until Ctrl-C
+    Connect {
+        /// Which environment
+        #[command(flatten)]
+        environment: Environment,
+        /// Show the web client in a browser
+        #[arg(long)]
+        open: bool,
+        /// Port on 127.0.0.1 for the homeserver, in place of the declared one; 0: any that is free
+        #[arg(long, value_name = "PORT")]
+        homeserver_port: Option<u16>,
+        /// Port on 127.0.0.1 for the web client, in place of the declared one; 0: any that is free
+        #[arg(long, value_name = "PORT")]
+        web_port: Option<u16>,
+        /// Who speaks Session Manager's protocol
+        #[arg(long, value_enum, default_value_t = By::Own)]
+        tunnel: By,
+    },
     /// Say something in a room and show the answers
     Say {
         /// Alias of a room, for instance all-employees
@@ -222,6 +240,9 @@ pub enum Command {
         /// Seconds to wait for an answer, at most a day; 0: do not wait
         #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(..=LONGEST_WAIT))]
         wait: u64,
+        /// On aws: who speaks Session Manager's protocol
+        #[arg(long, value_enum, default_value_t = By::Own)]
+        tunnel: By,
     },
     /// Print a person's Matrix password, for logging in with a Matrix client
     Password {

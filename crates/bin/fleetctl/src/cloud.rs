@@ -16,6 +16,7 @@ use fleet_plan::{Change, Desired, State};
 use fleet_registry::{
     Client as Registries, Credential, Credentials, CredentialsError, RegistryConfig, StoreBlobs, Target as Pushed,
 };
+use fleet_secret::FleetSecret;
 use fleet_store::{Depth, History};
 
 use crate::{
@@ -28,7 +29,7 @@ use crate::{
     pipeline::Prepared,
     sharing::{Kept, Sharing},
     ui::events::Console,
-    world::{Outside, unobservable},
+    world::{self, Outside, unobservable},
 };
 
 /// The outside systems of an environment on AWS.
@@ -88,12 +89,33 @@ pub async fn account(context: &Context, prepared: &Prepared) -> Result<(Account,
 }
 
 fn unusable(error: &AwsError) -> Failure {
-    let exit = match error {
+    Failure::caused(exit_of(error), "AWS cannot be used", error)
+}
+
+/// The exit code of a call that failed.
+pub const fn exit_of(error: &AwsError) -> Exit {
+    match error {
         AwsError::Unreachable { .. } | AwsError::Throttled { .. } => Exit::Unavailable,
         AwsError::Refused { .. } => Exit::Failed,
         _ => Exit::Denied,
-    };
-    Failure::caused(exit, "AWS cannot be used", error)
+    }
+}
+
+/// The fleet secret of an environment, which its account has. It is told to nobody; passwords are derived from it.
+///
+/// # Errors
+/// An environment that was not applied yet; a call that fails.
+pub async fn fleet_secret(account: &Account, prepared: &Prepared) -> Result<FleetSecret, Failure> {
+    let scope = &prepared.scope;
+    let found = account.fleet_secret_of(scope).await;
+    let found = found.map_err(|error| {
+        Failure::caused(world::exit_of(&error), "the fleet secret of the account cannot be read", &error)
+    })?;
+    found.ok_or_else(|| {
+        let name = &scope.environment;
+        Failure::new(Exit::Failed, format!("{name} has no fleet secret yet"))
+            .hint(format!("stack/{name}-data makes it: `fleetctl apply -e {name}`"))
+    })
 }
 
 #[async_trait]

@@ -3,6 +3,7 @@
 pub mod apply;
 pub mod bootstrap;
 pub mod build;
+pub mod connect;
 pub mod destroy;
 pub mod files;
 pub mod gc;

@@ -1,10 +1,12 @@
 //! [`Interrupts`]: Ctrl-C and SIGTERM. While changes are made the first one stops what was not begun and lets the rest
-//! finish, the second one stops at once; at any other time one is enough. Either way the event stream gets its last line.
+//! finish, the second one stops at once; while something is held open the first one asks for its end; at any other time one is enough. Either way the event stream gets its last line.
 
 use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
 };
+
+use tokio::sync::Notify;
 
 use crate::{
     exit::Exit,
@@ -22,6 +24,10 @@ pub struct Interrupts {
     terminated: AtomicBool,
     /// Somebody else works on the same environment by now.
     overtaken: AtomicBool,
+    /// Something is held open.
+    holding: AtomicBool,
+    /// Its end was asked for.
+    asked: Notify,
 }
 
 impl Interrupts {
@@ -40,6 +46,16 @@ impl Interrupts {
     pub fn overtaken(&self) {
         self.overtaken.store(true, Ordering::SeqCst);
         self.stop.store(true, Ordering::SeqCst);
+    }
+
+    /// From now on something is held open, and the first signal asks for its end: [`asked`](Self::asked).
+    pub fn hold(&self) {
+        self.holding.store(true, Ordering::SeqCst);
+    }
+
+    /// Returns once the end of what is held open was asked for.
+    pub async fn asked(&self) {
+        self.asked.notified().await;
     }
 
     /// The exit code of a run that was interrupted.
@@ -63,6 +79,11 @@ impl Interrupts {
             tokio::select! {
                 result = tokio::signal::ctrl_c() => if result.is_err() { return },
                 _ = terminated => self.terminated.store(true, Ordering::SeqCst),
+            }
+            if self.holding.swap(false, Ordering::SeqCst) {
+                tell!("closing; again to stop at once");
+                self.asked.notify_one();
+                continue;
             }
             let applying = self.applying.load(Ordering::SeqCst);
             if applying && !self.stop.swap(true, Ordering::SeqCst) {

@@ -19,6 +19,7 @@ mod pipeline;
 mod programs;
 mod project;
 mod sharing;
+mod tunnels;
 mod ui;
 mod world;
 
@@ -28,7 +29,7 @@ use clap::Parser as _;
 
 use crate::{
     cli::{Cli, Command, Format},
-    commands::{apply::Asked, talk::Saying},
+    commands::{apply::Asked, connect, talk::Saying},
     context::{Context, print_json},
     error::{Failure, Outcome},
     exit::Exit,
@@ -98,8 +99,8 @@ async fn run(cli: Cli) -> Outcome {
 /// Global options that the command cannot follow are refused: one that does nothing is worse than an error.
 fn fits(cli: &Cli) -> Result<(), Failure> {
     use Command::{
-        Apply, Bootstrap, Build, Check, Destroy, Diff, Explain, Fmt, Gc, Graph, History, Lock, Org, Plan, Say, Show,
-        Status, Verify, Why,
+        Apply, Bootstrap, Build, Check, Connect, Destroy, Diff, Explain, Fmt, Gc, Graph, History, Lock, Org, Plan, Say,
+        Show, Status, Verify, Why,
     };
     let refuse = |what: &str| Err(Failure::new(Exit::Usage, what.to_owned()));
     match cli.global.format {
@@ -111,6 +112,7 @@ fn fits(cli: &Cli) -> Result<(), Failure> {
             | Bootstrap { .. }
             | Build { .. }
             | Check
+            | Connect { .. }
             | Destroy { .. }
             | Diff(_)
             | Explain { .. }
@@ -170,12 +172,18 @@ async fn dispatch(context: &Context, command: &Command) -> Outcome {
         Command::Logs { address, environment, follow, tail } => {
             commands::talk::logs(context, &environment.environment, address, *follow, *tail).await
         }
-        Command::Say { room, text, environment, speaker, wait } => {
-            let saying = Saying { room, text, speaker: speaker.as_deref(), wait: Duration::from_secs(*wait) };
+        Command::Connect { environment, open, homeserver_port, web_port, tunnel } => {
+            let (homeserver_port, web_port) = (*homeserver_port, *web_port);
+            let asked = connect::Asked { open: *open, homeserver_port, web_port, by: *tunnel };
+            connect::connect(context, &environment.environment, &asked).await
+        }
+        Command::Say { room, text, environment, speaker, wait, tunnel } => {
+            let (speaker, wait) = (speaker.as_deref(), Duration::from_secs(*wait));
+            let saying = Saying { room, text, speaker, wait, by: *tunnel };
             commands::talk::say(context, &environment.environment, &saying).await
         }
         Command::Password { person, environment } => {
-            commands::talk::password(context, &environment.environment, person)
+            commands::talk::password(context, &environment.environment, person).await
         }
         Command::Gc { keep, environment: Some(environment), auto_approve } => {
             commands::gc::of_account(context, environment, *keep, *auto_approve).await

@@ -138,7 +138,7 @@ impl Prepared {
                 Exit::Failed,
                 format!("environment {} is on aws, where this version does not do this", self.scope.environment),
             )
-            .hint("check, show, graph, build --to, plan, diff, apply, status, logs, destroy, why, history and rehearse work there; docs/reference/aws.md says what they do")),
+            .hint("docs/reference/aws.md says what commands do there")),
         }
     }
 

@@ -13,6 +13,7 @@ use fleet_model::{
 };
 use fleet_plan::{RunState, State};
 use fleet_registry::{Client as Registries, RegistryConfig};
+use fleet_secret::FleetSecret;
 use fleet_store::{History, LocalHistory};
 
 use crate::{
@@ -162,16 +163,7 @@ impl World {
         prepared.require_docker()?;
         let engine = engine().await?;
         let secrets = context.machine.secrets(&prepared.scope, &prepared.model)?;
-        let homeserver = &prepared.environment()?.homeserver;
-        let settings = Settings {
-            scope: prepared.scope.clone(),
-            url: format!("http://127.0.0.1:{}", homeserver.port),
-            flavour: flavour(homeserver.kind),
-            token_file: context.machine.token_file(&prepared.scope)?,
-        };
-        let events: Arc<dyn Events> = Arc::<Console>::clone(&context.console);
-        let matrix = MatrixProvider::new(settings, secrets.fleet.clone(), events)
-            .map_err(|error| Failure::caused(Exit::Failed, "the homeserver cannot be used", &error))?;
+        let matrix = matrix(context, prepared, prepared.environment()?.homeserver.port, &secrets.fleet)?;
         Ok(Self {
             history: LocalHistory::new(Arc::clone(&prepared.opened.store), prepared.history_name()),
             images: ImageProvider { engine: engine.clone(), assembler: prepared.assembler(Some(engine.clone()))? },
@@ -182,6 +174,27 @@ impl World {
             console: Arc::clone(&context.console),
         })
     }
+}
+
+/// Accounts and rooms of the homeserver at a port of this machine.
+///
+/// # Errors
+/// A domain that is none.
+pub fn matrix(
+    context: &Context,
+    prepared: &Prepared,
+    port: u16,
+    secret: &FleetSecret,
+) -> Result<MatrixProvider, Failure> {
+    let settings = Settings {
+        scope: prepared.scope.clone(),
+        url: format!("http://127.0.0.1:{port}"),
+        flavour: flavour(prepared.environment()?.homeserver.kind),
+        token_file: context.machine.token_file(&prepared.scope)?,
+    };
+    let events: Arc<dyn Events> = Arc::<Console>::clone(&context.console);
+    MatrixProvider::new(settings, secret.clone(), events)
+        .map_err(|error| Failure::caused(Exit::Failed, "the homeserver cannot be used", &error))
 }
 
 /// How a homeserver of this kind is spoken to.
@@ -232,10 +245,15 @@ impl Outside for World {
     }
 
     async fn finish(&self) {
-        if let Err(error) = self.matrix.finish().await {
-            let text = format!("a helper session could not be signed out: {}", crate::error::chain(&error));
-            self.console.emit(fleet_apply::Event::Notice { text });
-        }
+        sign_out(&self.matrix, &self.console).await;
+    }
+}
+
+/// Signs out what was signed in for this run. That it fails changes nothing of what was done.
+pub async fn sign_out(matrix: &MatrixProvider, console: &Console) {
+    if let Err(error) = matrix.finish().await {
+        let text = format!("a helper session could not be signed out: {}", crate::error::chain(&error));
+        console.emit(fleet_apply::Event::Notice { text });
     }
 }
 

@@ -21,7 +21,7 @@ use crate::{
 };
 
 pub(crate) use network::letter as zone_letter;
-pub use services::homeserver_url;
+pub use services::{homeserver_host, homeserver_url, web_host};
 
 /// What the parts of the stack take from one another.
 struct Parts<'s> {
@@ -60,9 +60,9 @@ pub fn environment(settings: &Settings) -> Result<Rendered, RenderError> {
     network::endpoints(&parts, &network, &firewall, &mut template);
     let storage = storage::add(&parts, &network, &firewall, &mut template);
     let cluster = services::cluster(&parts, &mut template);
-    let found = services::discovery(&parts, &network, &mut template);
+    let zone = services::zone(&parts, &network, &mut template);
     let place =
-        services::Place { network: &network, firewall: &firewall, storage: &storage, cluster: &cluster, found: &found };
+        services::Place { network: &network, firewall: &firewall, storage: &storage, cluster: &cluster, zone: &zone };
     services::homeserver(&parts, &place, &mut template);
     if let Some(web) = &settings.web {
         services::web(&parts, web, &place, &mut template);

@@ -32,7 +32,7 @@ pub use bootstrap::{BOOTSTRAP, Bootstrap, bootstrap, makes_provider, workflow_ro
 pub use compare::{Action, Data, Replacement, ResourceChange, Snapshot, compare};
 pub use create_only::{CreateOnly, TABLE, create_only};
 pub use data::{SECRET_FIELD, data, secret_name};
-pub use environment::{environment, homeserver_url};
+pub use environment::{environment, homeserver_host, homeserver_url, web_host};
 pub use parameters::{Known, repository_output};
 pub use settings::{Homeserver, LOG_DAYS, Manager, Settings, Web, data_stack, log_group, parameters_below, role_path};
 pub use shared::{SHARED, shared};

@@ -10,4 +10,5 @@ mod recovery;
 mod rig;
 mod stacks;
 mod tasks;
+mod tunnel;
 mod world;

@@ -37,6 +37,15 @@ impl Events for Heard {
 }
 
 impl Heard {
+    pub fn notices(&self) -> Vec<String> {
+        let events = self.0.lock().unwrap();
+        let text = |event: &Event| match event {
+            Event::Notice { text } => Some(text.clone()),
+            _ => None,
+        };
+        events.iter().filter_map(text).collect()
+    }
+
     pub fn progress(&self) -> Vec<String> {
         let events = self.0.lock().unwrap();
         events

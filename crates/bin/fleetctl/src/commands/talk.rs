@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use fleet_aws::{AwsError, Log};
-use fleet_matrix::CallError;
+use fleet_matrix::{CallError, MatrixProvider};
 use fleet_model::{Address, Kind, model::Target, resolved::Account};
 use futures::StreamExt;
 
@@ -13,8 +13,9 @@ use crate::{
     error::{Failure, Outcome},
     exit::Exit,
     pipeline::Prepared,
+    tunnels::{self, By},
     ui::out::{self, tell},
-    world::{Outside as _, World, exit_of},
+    world::{self, Outside as _, World, exit_of},
 };
 
 /// How often is asked for what was printed since.
@@ -30,6 +31,8 @@ pub struct Saying<'a> {
     pub speaker: Option<&'a str>,
     /// How long to wait for an answer.
     pub wait: Duration,
+    /// On AWS: who speaks the protocol of the tunnel.
+    pub by: By,
 }
 
 /// `fleetctl say`: stdout gets the answers, one `name: text` each.
@@ -39,19 +42,44 @@ pub struct Saying<'a> {
 pub async fn say(context: &Context, environment: &str, saying: &Saying<'_>) -> Outcome {
     let prepared = Prepared::new(context, environment)?;
     let speaker = speaker(&prepared, saying.speaker)?.matrix_id.clone();
+    if matches!(prepared.environment()?.target, Target::Aws { .. }) {
+        return say_on_aws(context, &prepared, &speaker, saying).await;
+    }
     let world = World::connect(context, &prepared).await?;
-    let outcome = converse(context, &world, &speaker, saying).await;
+    let outcome = converse(context, &world.matrix, &speaker, saying).await;
     world.finish().await;
     outcome
 }
 
-async fn converse(context: &Context, world: &World, speaker: &str, saying: &Saying<'_>) -> Outcome {
+/// The same through a tunnel, which is closed again however it ends.
+async fn say_on_aws(context: &Context, prepared: &Prepared, speaker: &str, saying: &Saying<'_>) -> Outcome {
+    let (account, _) = cloud::account(context, prepared).await?;
+    let secret = cloud::fleet_secret(&account, prepared).await?;
+    let (tunnel, far) = (tunnels::tunnels(context, prepared, &account, saying.by), tunnels::homeserver(prepared));
+    context.interrupts.hold();
+    let said = async {
+        let address = tunnel.open(&far, 0).await.map_err(|error| tunnels::failed(&far, &error))?;
+        let matrix = world::matrix(context, prepared, address.port(), &secret)?;
+        let outcome = tokio::select! {
+            outcome = converse(context, &matrix, speaker, saying) => outcome,
+            () = context.interrupts.asked() => Ok(context.interrupts.exit()),
+            error = tunnel.over() => Err(tunnels::failed(&far, &error)),
+        };
+        world::sign_out(&matrix, &context.console).await;
+        outcome
+    };
+    let outcome = said.await;
+    tunnel.close().await;
+    outcome
+}
+
+async fn converse(context: &Context, matrix: &MatrixProvider, speaker: &str, saying: &Saying<'_>) -> Outcome {
     let failed = |error: CallError| {
         let exit = if matches!(error, CallError::Unreachable { .. }) { Exit::Unavailable } else { Exit::Failed };
         Failure::caused(exit, format!("nothing was said in {}", saying.room), &error)
             .hint("`fleetctl status` shows whether the homeserver runs and which rooms there are")
     };
-    let mut sent = world.matrix.send_message(speaker, saying.room, saying.text).await.map_err(failed)?;
+    let mut sent = matrix.send_message(speaker, saying.room, saying.text).await.map_err(failed)?;
     for name in &sent.not_members {
         tell!("warning: {name} names nobody in the room, so nobody was mentioned by it");
     }
@@ -60,7 +88,7 @@ async fn converse(context: &Context, world: &World, speaker: &str, saying: &Sayi
     }
     let end = Instant::now() + saying.wait;
     let left = end.saturating_duration_since(Instant::now());
-    let replies = world.matrix.replies_since(&mut sent, left).await.map_err(failed)?;
+    let replies = matrix.replies_since(&mut sent, left).await.map_err(failed)?;
     for reply in &replies {
         if context.json() {
             print_json(&serde_json::json!({
@@ -157,14 +185,18 @@ fn unread_because(address: &Address, error: AwsError) -> Failure {
 /// `fleetctl password`: the one place where a derived password is shown, because a person asked for exactly that.
 ///
 /// # Errors
-/// Somebody without an account.
-pub fn password(context: &Context, environment: &str, person: &str) -> Outcome {
+/// Somebody without an account; on AWS, an account that does not let us read its fleet secret.
+pub async fn password(context: &Context, environment: &str, person: &str) -> Outcome {
     let prepared = Prepared::new(context, environment)?;
-    // Elsewhere the secret that it is derived from is not on this machine.
-    prepared.require_docker()?;
     let account = speaker(&prepared, Some(person))?;
-    let secrets = context.machine.secrets(&prepared.scope, &prepared.model)?;
-    let secret = secrets.fleet.password(&account.matrix_id, 0);
+    let fleet = match prepared.environment()?.target {
+        Target::Docker => context.machine.secrets(&prepared.scope, &prepared.model)?.fleet,
+        Target::Aws { .. } => {
+            let (account, _) = cloud::account(context, &prepared).await?;
+            cloud::fleet_secret(&account, &prepared).await?
+        }
+    };
+    let secret = fleet.password(&account.matrix_id, 0);
     let text =
         secret.expose_str().map_err(|error| Failure::caused(Exit::Failed, "the password is not text", &error))?;
     print_out(&format!("{text}\n"));

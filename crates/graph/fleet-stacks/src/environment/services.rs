@@ -29,7 +29,7 @@ use crate::{
     value::{Text, text},
 };
 
-/// Seconds for which the homeserver's address may be remembered.
+/// Seconds for which an address may be remembered.
 const DNS_SECONDS: u16 = 10;
 /// Seconds between SIGTERM and SIGKILL for who has something to write down.
 pub(super) const STOP_SECONDS: u16 = 30;
@@ -37,12 +37,27 @@ pub(super) const STOP_SECONDS: u16 = 30;
 const SYNAPSE_UID: u32 = 991;
 /// The homeserver in the private zone, whichever it is (architecture seed).
 const HOMESERVER_NAME: &str = "conduit";
+/// The web client in the private zone, for tunnels: its tasks have other addresses each time.
+const WEB_NAME: &str = "web";
 pub(super) const TASKS: &str = "ecs-tasks.amazonaws.com";
 
 /// The homeserver as agents of the environment reach it.
 #[must_use]
 pub fn homeserver_url(domain: &str) -> String {
-    format!("http://{HOMESERVER_NAME}.{domain}:{HOMESERVER_PORT}")
+    let (host, port) = homeserver_host(domain);
+    format!("http://{host}:{port}")
+}
+
+/// Name and port of the homeserver within the network.
+#[must_use]
+pub fn homeserver_host(domain: &str) -> (String, u16) {
+    (format!("{HOMESERVER_NAME}.{domain}"), HOMESERVER_PORT)
+}
+
+/// Name and port of the web client within the network.
+#[must_use]
+pub fn web_host(domain: &str) -> (String, u16) {
+    (format!("{WEB_NAME}.{domain}"), WEB_PORT)
 }
 
 /// Where services are put.
@@ -55,8 +70,8 @@ pub struct Place<'p> {
     pub storage: &'p Storage,
     /// The cluster.
     pub cluster: &'p Handle<Cluster>,
-    /// The homeserver's name.
-    pub found: &'p Handle<DiscoveryService>,
+    /// The private zone.
+    pub zone: &'p Handle<PrivateDnsNamespace>,
 }
 
 /// Adds the cluster.
@@ -78,21 +93,19 @@ const fn on_demand() -> Capacity {
     Capacity { capacity_provider: "FARGATE", weight: 1 }
 }
 
-/// Adds the private zone and `conduit` in it.
-pub fn discovery(parts: &Parts<'_>, network: &Network, template: &mut Template) -> Handle<DiscoveryService> {
+/// Adds the private zone.
+pub fn zone(parts: &Parts<'_>, network: &Network, template: &mut Template) -> Handle<PrivateDnsNamespace> {
     let zone = PrivateDnsNamespace { name: parts.settings.domain.clone(), vpc: network.vpc.clone() };
-    let zone = template.add("Namespace", zone);
-    template.add(
-        "HomeserverName",
-        DiscoveryService {
-            name: HOMESERVER_NAME,
-            namespace_id: zone.namespace_id(),
-            dns_config: DnsConfig {
-                routing_policy: "MULTIVALUE",
-                dns_records: vec![DnsRecord { r#type: "A", ttl: DNS_SECONDS }],
-            },
-        },
-    )
+    template.add("Namespace", zone)
+}
+
+/// Adds a name to the zone, under which a service's tasks are found.
+fn found_as(name: &'static str, id: &str, place: &Place<'_>, template: &mut Template) -> Registry {
+    let dns_records = vec![DnsRecord { r#type: "A", ttl: DNS_SECONDS }];
+    let dns_config = DnsConfig { routing_policy: "MULTIVALUE", dns_records };
+    let namespace_id = place.zone.namespace_id();
+    let service = template.add(id, DiscoveryService { name, namespace_id, dns_config });
+    Registry { registry_arn: service.arn() }
 }
 
 /// Adds the homeserver.
@@ -136,11 +149,12 @@ pub fn homeserver(parts: &Parts<'_>, place: &Place<'_>, template: &mut Template)
         ..task(parts, "homeserver", declared.size, starts.arn(), container)
     };
     let task = template.add("HomeserverTask", task);
+    let found = found_as(HOMESERVER_NAME, "HomeserverName", place, template);
     let service = Service {
         // Its database has one writer: the old task ends before the new one starts.
         deployment_configuration: rolls(0, 100),
         availability_zone_rebalancing: "DISABLED",
-        service_registries: vec![Registry { registry_arn: place.found.arn() }],
+        service_registries: vec![found],
         ..service(place, "homeserver", Side::Homeserver, task.reference())
     };
     template.add_after("HomeserverService", service, place.storage.mounts.clone());
@@ -164,7 +178,9 @@ pub fn web(parts: &Parts<'_>, web: &Web, place: &Place<'_>, template: &mut Templ
         log_configuration: log_to(parts, &logs, "web"),
     };
     let task = template.add("WebTask", task(parts, "web", web.size, starts.arn(), container));
-    template.add("WebService", service(place, "web", Side::Web, task.reference()));
+    let found = found_as(WEB_NAME, "WebName", place, template);
+    let service = service(place, "web", Side::Web, task.reference());
+    template.add("WebService", Service { service_registries: vec![found], ..service });
 }
 
 /// Adds what every agent's task has in common.
