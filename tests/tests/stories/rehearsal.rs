@@ -35,7 +35,9 @@ impl Rehearsal {
         let at = |host: &str| format!("http://{host}:{}/v1", model.port);
         fleet.edit("fleet.kdl", &at("127.0.0.1"), &at(machine.trim()));
         let declared = "environment \"rehearsal\" extends=\"dev\" {\n";
-        fleet.edit("fleet.kdl", declared, &format!("{declared}    override {{ model \"local/qwen3:8b\" }}\n"));
+        let thinks =
+            "model \"local/qwen3:8b\" { fallback \"amazon-bedrock/us.anthropic.claude-sonnet-4-20250514-v1:0\" }";
+        fleet.edit("fleet.kdl", declared, &format!("{declared}    override {{ {thinks} }}\n"));
         fs::write(fleet.path("images/welcome/large"), large()).expect("a file");
         let text = fs::read_to_string(fleet.path("fleet.kdl")).expect("fleet.kdl");
         assert_eq!(text.matches("127.0.0.1:4566").count(), 2, "an endpoint and a registry");

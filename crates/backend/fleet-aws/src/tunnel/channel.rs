@@ -26,6 +26,10 @@ const EARLY_BYTES: usize = 16 << 20;
 const FIRST_TIMEOUT: Duration = Duration::from_millis(200);
 const SHORTEST_TIMEOUT: Duration = Duration::from_millis(50);
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(1);
+/// However much before it waits, a message is sent again after so long: an agent that has what is before it may have said so, once,
+/// and not been heard. So many of them at a time.
+const LATE: Duration = Duration::from_secs(2);
+const LATE_AT_ONCE: usize = 16;
 /// A message that is unacknowledged for so long while later ones are acknowledged has arrived: its acknowledgement was lost.
 const HAD: Duration = Duration::from_secs(30);
 /// For so long nothing was heard while something waited to be acknowledged: nobody is there.
@@ -230,22 +234,22 @@ impl Channel {
         (smooth + variation * 4).clamp(SHORTEST_TIMEOUT, LONGEST_TIMEOUT)
     }
 
-    /// What is to be sent again by now: of what was not acknowledged in time the oldest, and everything before something that
-    /// was acknowledged. All of it together would only fill the queues that made it late.
+    /// What is to be sent again by now: of what was not acknowledged in time the oldest, everything before something that was
+    /// acknowledged, and some of what has waited for [`LATE`]. All of it together would only fill the queues that made it late.
     pub(super) fn due(&mut self, now: Duration) -> Vec<Bytes> {
         let (timeout, acknowledged) = (self.timeout(), self.acknowledged);
         self.unacknowledged.retain(|sequence, sent| *sequence > acknowledged || now.saturating_sub(sent.first) < HAD);
         if self.paused {
             return Vec::new();
         }
-        let mut due = Vec::new();
+        let (mut due, mut late) = (Vec::new(), 0);
         for (at, (sequence, sent)) in self.unacknowledged.iter_mut().enumerate() {
-            if at > 0 && *sequence > acknowledged {
-                break;
-            }
-            if now.saturating_sub(sent.last) >= timeout {
+            let waited = now.saturating_sub(sent.last);
+            let first = at == 0 || *sequence <= acknowledged;
+            if first && waited >= timeout || !first && waited >= LATE && late < LATE_AT_ONCE {
                 (sent.last, sent.again) = (now, true);
                 due.push(sent.bytes.clone());
+                late += usize::from(!first);
             }
         }
         due
@@ -359,7 +363,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(48))]
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(48) })]
 
         #[test]
         fn what_is_lost_repeated_or_out_of_order_arrives_once_and_in_order(
@@ -408,6 +412,21 @@ mod tests {
             agent.receive(bytes, FIRST_TIMEOUT).unwrap();
         }
         assert_eq!(agent.receive(&sent[3], FIRST_TIMEOUT).unwrap().heard, [data("d")]);
+    }
+
+    #[test]
+    fn what_was_lost_is_sent_again_though_what_is_before_it_had_arrived_and_nobody_heard_so() {
+        let (mut client, mut agent) = ends();
+        let sent = ["a", "b"].map(|word| client.send(payload::BYTES, words(word), Duration::ZERO));
+        // "a" arrives and is acknowledged once, which is lost; "b" is lost.
+        agent.receive(&sent[0], MILLISECOND).unwrap();
+        assert_eq!(client.due(FIRST_TIMEOUT), sent[..1], "nobody knows better");
+        assert_eq!(client.due(LATE), sent);
+        let received = agent.receive(&sent[1], LATE).unwrap();
+        assert_eq!(received.heard, [data("b")]);
+        client.receive(&received.reply.unwrap(), LATE).unwrap();
+        client.due(HAD);
+        assert!(client.unacknowledged.is_empty(), "\"a\" must have arrived, too");
     }
 
     #[test]
