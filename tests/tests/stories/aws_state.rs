@@ -1,7 +1,7 @@
 //! An environment on AWS belongs to everybody who may apply it: history and lease are in the account, whatever checkout or
 //! machine asks.
 
-use std::{fs, process::Command, time::Duration};
+use std::{fs, path::Path, process::Command, time::Duration};
 
 use fleet_tests::{
     cloud::Cloud,
@@ -83,13 +83,32 @@ fn of_two_applies_from_two_checkouts_one_works_and_the_other_learns_who_and_late
     assert_eq!(written, None, "who changes nothing needs no lease");
 
     // What it changes the first one can explain, although the derivations were made elsewhere.
-    for folder in [cloud.fleet.path(""), second.folder()] {
+    let keep_logs = |folder: &Path, former: &str, days: &str| {
         let path = folder.join("fleet.kdl");
-        let text = fs::read_to_string(&path).expect("fleet.kdl").replace("retention=\"7d\"", "retention=\"14d\"");
-        fs::write(&path, text).expect("fleet.kdl");
-    }
+        let text = fs::read_to_string(&path).expect("fleet.kdl");
+        let (former, days) = (format!("retention=\"{former}\""), format!("retention=\"{days}\""));
+        assert!(text.contains(&former));
+        fs::write(&path, text.replace(&former, &days)).expect("fleet.kdl");
+    };
+    let (ours, theirs) = (cloud.fleet.path(""), second.folder());
+    [&ours, &theirs].map(|folder| keep_logs(folder, "7d", "14d"));
     second.run(&["apply", "--auto-approve"]).expect(3).says("1 changed");
     cloud.run(&["why", "stack/cloud"]).expect(0).says("in generation 2").says("logs.retention: 7d → 14d");
+    cloud.run(&["plan"]).expect(0).says("10 unchanged");
+
+    // Both save a plan before either applies. Of the same one nothing is left to do; another one is refused for its object.
+    let both_plan = |file: &str| {
+        [cloud.run(&["plan", "-o", file]), second.run(&["plan", "-o", file])].map(|plan| plan.expect(0).code)
+    };
+    [&ours, &theirs].map(|folder| keep_logs(folder, "14d", "30d"));
+    both_plan("same.plan");
+    cloud.run(&["apply", "same.plan", "--auto-approve"]).expect(3).says("1 changed");
+    second.run(&["apply", "same.plan", "--auto-approve"]).expect(3).says("0 changed");
+    keep_logs(&ours, "30d", "60d");
+    keep_logs(&theirs, "30d", "90d");
+    both_plan("other.plan");
+    cloud.run(&["apply", "other.plan", "--auto-approve"]).expect(3).says("1 changed");
+    second.run(&["apply", "other.plan", "--auto-approve"]).expect(5).says("stack/cloud").says("nothing was changed");
     cloud.run(&["plan"]).expect(0).says("10 unchanged");
 }
 
