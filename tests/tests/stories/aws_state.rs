@@ -108,7 +108,10 @@ fn of_two_applies_from_two_checkouts_one_works_and_the_other_learns_who_and_late
     keep_logs(&theirs, "30d", "90d");
     both_plan("other.plan");
     cloud.run(&["apply", "other.plan", "--auto-approve"]).expect(3).says("1 changed");
-    second.run(&["apply", "other.plan", "--auto-approve"]).expect(5).says("stack/cloud").says("nothing was changed");
+    second
+        .run(&["apply", "other.plan", "--auto-approve"])
+        .expect(5)
+        .says("refused: stack/cloud is no longer what the plan was made against");
     cloud.run(&["plan"]).expect(0).says("10 unchanged");
 }
 
