@@ -91,16 +91,18 @@ fn of_two_applies_from_two_checkouts_one_works_and_the_other_learns_who_and_late
         fs::write(&path, text.replace(&former, &days)).expect("fleet.kdl");
     };
     let (ours, theirs) = (cloud.fleet.path(""), second.folder());
-    [&ours, &theirs].map(|folder| keep_logs(folder, "7d", "14d"));
+    [&ours, &theirs].into_iter().for_each(|folder| keep_logs(folder, "7d", "14d"));
     second.run(&["apply", "--auto-approve"]).expect(3).says("1 changed");
     cloud.run(&["why", "stack/cloud"]).expect(0).says("in generation 2").says("logs.retention: 7d → 14d");
     cloud.run(&["plan"]).expect(0).says("10 unchanged");
 
     // Both save a plan before either applies. Of the same one nothing is left to do; another one is refused for its object.
     let both_plan = |file: &str| {
-        [cloud.run(&["plan", "-o", file]), second.run(&["plan", "-o", file])].map(|plan| plan.expect(0).code)
+        for plan in [cloud.run(&["plan", "-o", file]), second.run(&["plan", "-o", file])] {
+            plan.expect(0);
+        }
     };
-    [&ours, &theirs].map(|folder| keep_logs(folder, "14d", "30d"));
+    [&ours, &theirs].into_iter().for_each(|folder| keep_logs(folder, "14d", "30d"));
     both_plan("same.plan");
     cloud.run(&["apply", "same.plan", "--auto-approve"]).expect(3).says("1 changed");
     second.run(&["apply", "same.plan", "--auto-approve"]).expect(3).says("0 changed");

@@ -22,7 +22,7 @@ use rustix::fs::{FileType, RawMode};
 use crate::{
     WriteError,
     atomic::{Temporary, write_unsynced},
-    stamp::{Stamp, take},
+    stamp::{Stamp, seal, take, unseal},
 };
 
 /// First bytes of the file; another format has another number and is ignored.
@@ -195,22 +195,17 @@ fn encode(folders: &BTreeMap<&[u8], (&Stamp, &[u8])>) -> Vec<u8> {
         bytes.extend(names_length.to_le_bytes());
         bytes.extend(*names);
     }
-    let sum = blake3::hash(&bytes);
-    bytes.extend(sum.as_bytes());
-    bytes
+    seal(bytes)
 }
 
 fn decode(bytes: &[u8]) -> Option<Vec<Known>> {
-    let (body, sum) = bytes.split_last_chunk::<32>()?;
-    if blake3::hash(body).as_bytes() != sum {
-        return None;
-    }
-    let mut rest = body.strip_prefix(MAGIC)?;
+    let mut rest = unseal(bytes, MAGIC)?;
     let mut known = Vec::new();
+    let end = MAGIC.len() + rest.len();
     // Takes a length and so many bytes; gives where they are.
     let piece = |rest: &mut &[u8]| {
         let length = usize::try_from(u32::from_le_bytes(take(rest)?)).ok()?;
-        let start = body.len() - rest.len();
+        let start = end - rest.len();
         *rest = rest.split_at_checked(length)?.1;
         Some(start..start + length)
     };

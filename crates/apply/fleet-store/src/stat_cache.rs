@@ -26,7 +26,7 @@ use crate::{
     atomic::{Temporary, write_unsynced},
     blob::copy,
     folder_cache::FolderCache,
-    stamp::{Stamp, now, take},
+    stamp::{Stamp, now, seal, take, unseal},
     walk,
 };
 
@@ -280,17 +280,11 @@ fn encode(entries: &BTreeMap<&OsStr, &Entry>) -> Vec<u8> {
         stamp.encode(&mut bytes);
         bytes.extend(hash);
     }
-    let sum = blake3::hash(&bytes);
-    bytes.extend(sum.as_bytes());
-    bytes
+    seal(bytes)
 }
 
 fn decode(bytes: &[u8]) -> Option<Vec<(OsString, Entry)>> {
-    let (body, sum) = bytes.split_last_chunk::<32>()?;
-    if blake3::hash(body).as_bytes() != sum {
-        return None;
-    }
-    let mut rest = body.strip_prefix(MAGIC)?;
+    let mut rest = unseal(bytes, MAGIC)?;
     let mut entries = Vec::with_capacity(rest.len() / ENTRY_SIZE);
     while !rest.is_empty() {
         let length = usize::try_from(u32::from_le_bytes(take(&mut rest)?)).ok()?;

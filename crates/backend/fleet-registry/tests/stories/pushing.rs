@@ -12,7 +12,7 @@ use fleet_oci::{
     index::Index,
     upload::Upload,
 };
-use fleet_registry::{Event, Nobody, Origin, RegistryError};
+use fleet_registry::{Client, Event, Nobody, Origin, RegistryError};
 
 const ME: Always = Always(USER, PASSWORD);
 
@@ -79,22 +79,25 @@ async fn a_small_change_costs_six_requests_another_environment_four_and_six_more
     assert_eq!(pushed.requests, 4 + 6, "{:#?}", registry.asked());
 }
 
-/// Another process's notes may be wrong: the registry was wiped since.
-#[tokio::test]
-async fn blobs_that_an_earlier_process_left_and_that_are_gone_are_sent_again() {
+/// Somebody wipes the registry between one client's push and the other's, of another image with the same layer.
+async fn a_wiped_registry_gets_everything_again(bench: &Bench, [before, after]: [Client; 2]) {
     let mut registry = DockerRegistry::start();
-    let bench = Bench::new(ME);
     let layer = bench.large("a", 1 << 20, 1);
-    bench
-        .push(&bench.client(), &target(&registry.host, "org/app:d-1"), &image(std::slice::from_ref(&layer), "a"))
-        .await
-        .unwrap();
+    let first = image(std::slice::from_ref(&layer), "a");
+    bench.push(&before, &target(&registry.host, "org/app:d-1"), &first).await.unwrap();
     registry.kill();
     std::fs::remove_dir_all(registry.folder.path().join("images")).unwrap();
     registry.start_again();
     let second = image(&[layer], "b");
-    bench.push(&bench.client(), &target(&registry.host, "org/app:d-2"), &second).await.unwrap();
+    bench.push(&after, &target(&registry.host, "org/app:d-2"), &second).await.unwrap();
     assert_eq!(pulled(&registry.host, "org/app:d-2").await, Base::from(&second));
+}
+
+/// Another process's notes may be wrong: the registry was wiped since.
+#[tokio::test]
+async fn blobs_that_an_earlier_process_left_and_that_are_gone_are_sent_again() {
+    let bench = Bench::new(ME);
+    a_wiped_registry_gets_everything_again(&bench, [bench.client(), bench.client()]).await;
 }
 
 #[tokio::test]
@@ -111,21 +114,9 @@ async fn a_former_image_that_is_gone_or_lies_costs_only_its_request() {
 
 #[tokio::test]
 async fn blobs_that_were_known_and_are_gone_are_sent_after_all() {
-    let mut registry = DockerRegistry::start();
     let bench = Bench::new(ME);
     let client = bench.client();
-    let layer = bench.large("a", 1 << 20, 1);
-    bench
-        .push(&client, &target(&registry.host, "org/app:d-1"), &image(std::slice::from_ref(&layer), "a"))
-        .await
-        .unwrap();
-    // Somebody wipes the registry while this process goes on.
-    registry.kill();
-    std::fs::remove_dir_all(registry.folder.path().join("images")).unwrap();
-    registry.start_again();
-    let second = image(&[layer], "b");
-    bench.push(&client, &target(&registry.host, "org/app:d-2"), &second).await.unwrap();
-    assert_eq!(pulled(&registry.host, "org/app:d-2").await, Base::from(&second));
+    a_wiped_registry_gets_everything_again(&bench, [client.clone(), client]).await;
 }
 
 #[tokio::test]

@@ -4,38 +4,19 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fleet_apply::Secrets;
 use fleet_derivation::Hash;
-use fleet_model::{Address, Kind, model::Size};
-use fleet_plan::{AccountSpec, ContainerSpec, Desired, DirectorySpec, RoomSpec};
+use fleet_model::{Address, Kind};
+use fleet_plan::{AccountSpec, Desired, DirectorySpec, RoomSpec};
 use fleet_secret::{FleetSecret, Secret};
 use fleet_sim::{
     World,
     contract::{Case, provider_contract},
 };
 
+use crate::container;
+
 fn secrets() -> Secrets {
     let fleet = FleetSecret::new(Secret::new("0123456789abcdef0123456789abcdef")).expect("long enough");
     Secrets { fleet, operator: BTreeMap::new() }
-}
-
-fn container(image: &[u8], version: &str) -> Desired {
-    Desired::Container(ContainerSpec {
-        image: Address::new(Kind::Image, "agent"),
-        image_hash: Hash::of(image),
-        image_output: None,
-        env: BTreeMap::from([("VERSION".to_owned(), version.to_owned())]),
-        command: None,
-        files: Vec::new(),
-        volumes: Vec::new(),
-        ports: Vec::new(),
-        size: Size { cpu: 256, memory_mib: 512 },
-        health: None,
-        aliases: BTreeSet::new(),
-        host_gateway: false,
-        hostname: "ann".to_owned(),
-        stop_grace_seconds: 1,
-        healthy_within_seconds: 1,
-        read_only_root: false,
-    })
 }
 
 async fn holds(address: Address, version: &(dyn Fn(&str) -> Desired + Sync)) {
@@ -54,8 +35,8 @@ async fn fake_containers_keep_the_contract_also_with_versions_that_are_never_hea
         provider: &provider,
         secrets: &secrets,
         address: ann.clone(),
-        version: &|version| container(b"well", version),
-        bad: Some(&|version| container(b"sick", version)),
+        version: &|version| container(Hash::of(b"well"), version),
+        bad: Some(&|version| container(Hash::of(b"sick"), version)),
     };
     provider_contract(&case).await;
     assert_eq!(world.memories(), BTreeSet::from([ann]), "memory outlives the agent");

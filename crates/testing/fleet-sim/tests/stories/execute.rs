@@ -1,20 +1,19 @@
 //! Plan and execute over the fake world: killed at every write, failing, rolled back, and always ending the same.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::{Mutex, atomic::AtomicBool},
 };
 
 use fleet_apply::{Execution, Provider as _, Recorder, Report, Secrets, execute};
 use fleet_derivation::{Derivation, DerivationGraph, Hash, Input};
-use fleet_model::{
-    Address, Kind,
-    model::{Rollout, Size},
-};
-use fleet_plan::{AccountSpec, Action, ContainerSpec, Desired, Outcome, Plan, Reason, RoomSpec};
+use fleet_model::{Address, Kind, model::Rollout};
+use fleet_plan::{AccountSpec, Action, Desired, Outcome, Plan, Reason, RoomSpec};
 use fleet_planner::{Known, Planning, plan};
 use fleet_secret::{FleetSecret, Secret};
 use fleet_sim::{CallLog, Faults, World, killed};
+
+use crate::container;
 
 const PEOPLE: [&str; 3] = ["ann", "bob", "cid"];
 
@@ -48,7 +47,7 @@ impl Small {
             agent.value("model", self.model[person], None);
             let address = Address::new(Kind::Image, "agent");
             agent.input("image", Input::Derivation { address, hash: image_hash, output: None }, None);
-            desired.insert(agent.address.clone(), Desired::Container(container(image_hash, self.model[person])));
+            desired.insert(agent.address.clone(), container(image_hash, self.model[person]));
             graph.insert(agent);
         }
         let mut room = Derivation::new(Address::new(Kind::Room, "team"));
@@ -81,27 +80,6 @@ fn image_spec(content: &str) -> Desired {
 
 fn account_spec(person: &str) -> AccountSpec {
     AccountSpec { matrix_id: format!("@{person}:sim.example"), display_name: person.to_owned(), epoch: 0 }
-}
-
-fn container(image_hash: Hash, model: &str) -> ContainerSpec {
-    ContainerSpec {
-        image: Address::new(Kind::Image, "agent"),
-        image_hash,
-        image_output: None,
-        env: BTreeMap::from([("MODEL".to_owned(), model.to_owned())]),
-        command: None,
-        files: Vec::new(),
-        volumes: Vec::new(),
-        ports: Vec::new(),
-        size: Size { cpu: 256, memory_mib: 512 },
-        health: None,
-        hostname: "agent".to_owned(),
-        aliases: BTreeSet::new(),
-        host_gateway: false,
-        stop_grace_seconds: 1,
-        healthy_within_seconds: 1,
-        read_only_root: false,
-    }
 }
 
 /// What `.fleet/` keeps, and the world.
