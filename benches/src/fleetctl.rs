@@ -66,15 +66,15 @@ fn write(project: &Path, place: &Place, target: &Target) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Builds and pushes.
+/// Builds and pushes, below a place of the tool's name and with these options.
 ///
 /// # Errors
 /// When the project cannot be written.
-pub fn build(place: &Place, target: &Target) -> anyhow::Result<Vec<Command>> {
+pub fn build(tool: &str, place: &Place, target: &Target, options: &[&str]) -> anyhow::Result<Vec<Command>> {
     let project = project(target);
     write(&project, place, target)?;
-    let to = format!("registry:{}/fleetctl", place.registry);
-    Ok(vec![at(&project, &["build", target.name, "--to", &to])?])
+    let to = format!("registry:{}/{tool}", place.registry);
+    Ok(vec![at(&project, &[&["build", target.name, "--to", &to], options].concat())?])
 }
 
 fn at(project: &Path, arguments: &[&str]) -> anyhow::Result<Command> {

@@ -20,6 +20,8 @@ use crate::{
 pub enum Tool {
     /// Ours.
     Fleetctl,
+    /// The same without statements, as the floor and the peers: `build --no-statements`.
+    Silent,
     /// Nothing that is not needed.
     Floor,
     /// The same, and a provenance statement and a bill of packages attached to what it pushes, as fleetctl does.
@@ -33,7 +35,8 @@ pub enum Tool {
 }
 
 /// All, in the order of the table.
-pub const TOOLS: [Tool; 6] = [Tool::Floor, Tool::Telling, Tool::Fleetctl, Tool::Docker, Tool::Buildah, Tool::Umoci];
+pub const TOOLS: [Tool; 7] =
+    [Tool::Floor, Tool::Telling, Tool::Fleetctl, Tool::Silent, Tool::Docker, Tool::Buildah, Tool::Umoci];
 
 /// An image of the benchmark.
 #[derive(Clone, Debug)]
@@ -82,6 +85,7 @@ impl Tool {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Fleetctl => "fleetctl",
+            Self::Silent => "fleetctl-silent",
             Self::Floor => "floor",
             Self::Telling => "floor-telling",
             Self::Docker => "docker",
@@ -96,6 +100,12 @@ impl Tool {
         matches!(self, Self::Docker | Self::Buildah | Self::Umoci)
     }
 
+    /// Whether it is ours that is measured.
+    #[must_use]
+    pub const fn is_fleetctl(self) -> bool {
+        matches!(self, Self::Fleetctl | Self::Silent)
+    }
+
     /// Why it cannot be measured here; `None` when it can.
     #[must_use]
     pub fn missing(self) -> Option<String> {
@@ -107,7 +117,7 @@ impl Tool {
         let absent = |what: &str| Some(format!("{what} is not installed or does not answer"));
         match self {
             Self::Floor | Self::Telling => None,
-            Self::Fleetctl => fleetctl::program().err().map(|error| error.to_string()),
+            Self::Fleetctl | Self::Silent => fleetctl::program().err().map(|error| error.to_string()),
             Self::Docker if docker().is_none() => {
                 Some("no docker command line here builds with BuildKit against a running engine".to_owned())
             }
@@ -125,7 +135,7 @@ impl Tool {
     /// When its files cannot be made.
     pub fn prepare(self, place: &Place, target: &Target) -> anyhow::Result<()> {
         match self {
-            Self::Fleetctl => fleetctl::prepare(place, target),
+            Self::Fleetctl | Self::Silent => fleetctl::prepare(place, target),
             Self::Umoci => {
                 let layout = self.files(place, target);
                 if layout.exists() {
@@ -159,7 +169,8 @@ impl Tool {
         let files = self.files(place, target);
         let reference = format!("{}/{}/{}:v1", place.registry, self.name(), target.name);
         let commands = match self {
-            Self::Fleetctl => fleetctl::build(place, target)?,
+            Self::Fleetctl => fleetctl::build(self.name(), place, target, &[])?,
+            Self::Silent => fleetctl::build(self.name(), place, target, &["--no-statements"])?,
             Self::Floor => vec![floor(&job(place, target, &files), &files)?],
             Self::Telling => {
                 let repository = format!("{}/{}", self.name(), target.name);

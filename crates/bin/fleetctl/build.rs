@@ -55,6 +55,11 @@ fn main() {
     add(&version.map(|output| output.stdout).unwrap_or_default());
     let hash: String = all.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
     println!("cargo::rustc-env=FLEETCTL_SOURCES={hash}");
+    // At a fixed address nothing has to be relocated when it starts: docs/decisions/0029-cheap-to-start.md.
+    let target = |what| env::var(format!("CARGO_CFG_TARGET_{what}")).unwrap_or_default();
+    if target("OS") == "linux" && target("ENV") == "gnu" {
+        println!("cargo::rustc-link-arg-bins=-no-pie");
+    }
 }
 
 fn walk(at: &Path, files: &mut Vec<PathBuf>) {

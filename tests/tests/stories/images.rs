@@ -437,6 +437,33 @@ fn what_is_pushed_is_pulled_and_run_by_the_engine_and_found_with_its_statements(
 }
 
 #[test]
+fn where_nothing_is_to_be_said_an_image_is_the_same_and_stands_alone() {
+    let fleet = Fleet::of_files("silent");
+    let registry = Registry::start(&fleet.path("../registry"));
+    let place = format!("127.0.0.1:{}", registry.port);
+    let out = fleet.path("../out");
+    let (to_registry, to_layout) = (format!("registry:{place}"), format!("oci:{}", out.display()));
+    let build = |more: &[&str]| {
+        let all = [&["build", "agent", "--format", "json", "--to", &to_registry, "--to", &to_layout], more].concat();
+        fleet.run(&all).expect(0).json()["images"][0].clone()
+    };
+    let silent = build(&["--no-statements"]);
+    let digest = silent["digest"].as_str().expect("a digest");
+    assert_eq!(silent["statements"], Value::from(Vec::<Value>::new()));
+    // The image's manifest and config, and the index.
+    assert_eq!(validate(&out), 1 + 2);
+    let tags = format!("docker://{place}/{}/agent", fleet.name);
+    let listed = tool("skopeo", &["list-tags", "--tls-verify=false", &tags]);
+    let listed = serde_json::from_str::<Value>(&listed).expect("JSON")["Tags"].clone();
+    assert_eq!(listed, Value::from(vec![silent["tag"].clone()]), "no list of statements, which has a tag of its own");
+    // The tag is there: a push that has something to say has nothing left to do.
+    let told = build(&[]);
+    assert_eq!(told["digest"], digest);
+    assert_eq!(entry(&out, "agent")["digest"], digest);
+    assert_eq!(validate(&out), 1 + 4, "a layout gets them when it is written again");
+}
+
+#[test]
 fn layers_of_a_target_that_wants_gzip_are_unpacked_by_umoci() {
     let fleet = Fleet::of_files("gzip");
     fleet.edit("fleet.kdl", "target \"docker\"", "target \"docker\" compression=\"gzip\"");

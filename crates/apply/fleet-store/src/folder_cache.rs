@@ -5,28 +5,24 @@
 //! enough ago. And only on file systems that are known to give a folder another time with each change of its names.
 
 use std::{
-    collections::BTreeMap,
     ffi::OsStr,
-    fs,
-    ops::Range,
     os::unix::ffi::OsStrExt as _,
-    path::{Path, PathBuf},
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
+    path::Path,
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
 use rustix::fs::{FileType, RawMode};
 
 use crate::{
     WriteError,
-    atomic::{Temporary, write_unsynced},
-    stamp::{Stamp, seal, take, unseal},
+    remembered::Remembered,
+    stamp::{Stamp, take},
 };
 
+/// Its file in a store's folder.
+const FILE: &str = "folder-cache";
 /// First bytes of the file; another format has another number and is ignored.
-const MAGIC: &[u8] = b"fleetctl folder cache 1\n";
+const MAGIC: &[u8] = b"fleetctl folder cache 2\n";
 /// Where its kind stands in a file's mode.
 const KIND_BITS: u32 = 12;
 
@@ -38,30 +34,8 @@ const KNOWN_FILE_SYSTEMS: [i128; 6] = [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_
 /// Names by folder. Shared by threads.
 #[derive(Debug, Default)]
 pub(crate) struct FolderCache {
-    file: Option<PathBuf>,
-    /// The file as it was read.
-    bytes: Vec<u8>,
-    /// What is in it, by path.
-    known: Vec<Known>,
-    learned: Mutex<BTreeMap<Vec<u8>, Listed>>,
+    remembered: Remembered,
     read: AtomicUsize,
-}
-
-/// A folder of the file.
-#[derive(Debug)]
-struct Known {
-    path: Range<usize>,
-    stamp: Stamp,
-    names: Range<usize>,
-    /// It was there in this run.
-    seen: AtomicBool,
-}
-
-/// A folder that was read.
-#[derive(Debug)]
-struct Listed {
-    stamp: Stamp,
-    names: Names,
 }
 
 /// Names in a folder with their kinds, as the file has them: kind (1 byte), length (2 bytes), bytes.
@@ -96,17 +70,12 @@ impl<'a> Iterator for Read<'a> {
 impl FolderCache {
     /// The one in a store's folder. One that is missing, damaged or of another version is empty.
     pub fn load(store: &Path) -> Self {
-        let cache = Self::distrusting(store);
-        let bytes = cache.file.as_ref().and_then(|file| fs::read(file).ok()).unwrap_or_default();
-        match decode(&bytes) {
-            Some(known) => Self { bytes, known, ..cache },
-            None => cache,
-        }
+        Self { remembered: Remembered::load(store.join(FILE), MAGIC), ..Self::default() }
     }
 
     /// One that believes nothing, and keeps what it learns.
     pub fn distrusting(store: &Path) -> Self {
-        Self { file: Some(store.join("folder-cache")), ..Self::default() }
+        Self { remembered: Remembered::distrusting(store.join(FILE), MAGIC), ..Self::default() }
     }
 
     /// How many folders were read, since nothing was known of them.
@@ -131,22 +100,19 @@ impl FolderCache {
 
     /// Whether there is any use in asking for a folder's stamp.
     pub fn knows(&self, folder: &Path) -> bool {
-        self.find(folder).is_some()
+        self.remembered.knows(folder)
     }
 
     /// The names in a real folder that has this stamp now.
     pub fn names(&self, folder: &Path, stamp: &Stamp) -> Option<impl Iterator<Item = (FileType, &OsStr)>> {
-        let known = self.find(folder).filter(|known| known.stamp == *stamp)?;
-        known.seen.store(true, Ordering::Relaxed);
-        Some(Read(self.bytes.get(known.names.clone())?))
+        self.remembered.get(folder, stamp).map(Read)
     }
 
     /// Takes note of the names in a real folder, read while it had this stamp; `None`: of no use later.
     pub fn note(&self, folder: &Path, listed: Option<(Stamp, Names)>) {
         self.read.fetch_add(1, Ordering::Relaxed);
-        if let (Some((stamp, names)), Some(_)) = (listed, &self.file) {
-            let mut learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
-            learned.insert(folder.as_os_str().as_bytes().to_owned(), Listed { stamp, names });
+        if let Some((stamp, names)) = listed {
+            self.remembered.learn(folder, stamp, names.0);
         }
     }
 
@@ -155,71 +121,13 @@ impl FolderCache {
     /// # Errors
     /// [`WriteError`].
     pub fn save(&self) -> Result<(), WriteError> {
-        let learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(file) = self.file.as_ref().filter(|_| !learned.is_empty()) else { return Ok(()) };
-        let mut all: BTreeMap<&[u8], (&Stamp, &[u8])> = learned
-            .iter()
-            .map(|(path, listed)| (path.as_slice(), (&listed.stamp, listed.names.0.as_slice())))
-            .collect();
-        for known in &self.known {
-            let (path, names) = (&self.bytes[known.path.clone()], &self.bytes[known.names.clone()]);
-            // Folders that nobody asked for this time stay; those that are gone do not.
-            let there = || known.seen.load(Ordering::Relaxed) || Path::new(OsStr::from_bytes(path)).is_dir();
-            if !all.contains_key(path) && there() {
-                all.insert(path, (&known.stamp, names));
-            }
-        }
-        // Damaged by a power failure, it is empty.
-        let temporary = Temporary::within(&file.with_file_name("tmp"));
-        write_unsynced(file, &temporary, &encode(&all), 0o600)
+        self.remembered.save()
     }
-
-    fn find(&self, folder: &Path) -> Option<&Known> {
-        let path = folder.as_os_str().as_bytes();
-        let at = self.known.binary_search_by(|known| self.bytes[known.path.clone()].cmp(path)).ok()?;
-        self.known.get(at)
-    }
-}
-
-/// [`MAGIC`], the folders in byte order of their paths, and BLAKE3 of all before it. A folder is the path's length (4 bytes)
-/// and bytes, its stamp, and the names' length (4 bytes) and bytes; numbers are little endian.
-fn encode(folders: &BTreeMap<&[u8], (&Stamp, &[u8])>) -> Vec<u8> {
-    let mut bytes = MAGIC.to_vec();
-    for (path, (stamp, names)) in folders {
-        let (Ok(path_length), Ok(names_length)) = (u32::try_from(path.len()), u32::try_from(names.len())) else {
-            continue;
-        };
-        bytes.extend(path_length.to_le_bytes());
-        bytes.extend(*path);
-        stamp.encode(&mut bytes);
-        bytes.extend(names_length.to_le_bytes());
-        bytes.extend(*names);
-    }
-    seal(bytes)
-}
-
-fn decode(bytes: &[u8]) -> Option<Vec<Known>> {
-    let mut rest = unseal(bytes, MAGIC)?;
-    let mut known = Vec::new();
-    let end = MAGIC.len() + rest.len();
-    // Takes a length and so many bytes; gives where they are.
-    let piece = |rest: &mut &[u8]| {
-        let length = usize::try_from(u32::from_le_bytes(take(rest)?)).ok()?;
-        let start = end - rest.len();
-        *rest = rest.split_at_checked(length)?.1;
-        Some(start..start + length)
-    };
-    while !rest.is_empty() {
-        let path = piece(&mut rest)?;
-        let stamp = Stamp::decode(&mut rest)?;
-        known.push(Known { path, stamp, names: piece(&mut rest)?, seen: AtomicBool::new(false) });
-    }
-    Some(known)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{os::unix::fs::symlink, time::Duration};
+    use std::{fs, os::unix::fs::symlink, path::PathBuf, time::Duration};
 
     use fleet_model::source::{Links, Listing, RelPath};
 
@@ -229,7 +137,7 @@ mod tests {
     type Any = Result<(), Box<dyn std::error::Error>>;
 
     #[test]
-    fn names_come_back_as_they_were_and_a_damaged_cache_is_empty() -> Any {
+    fn names_come_back_as_they_were() -> Any {
         let store = tempfile::tempdir()?;
         fs::create_dir(store.path().join("tmp"))?;
         let stamp = Stamp::of(&fs::metadata(store.path())?);
@@ -239,7 +147,6 @@ mod tests {
             names.push(kind, name.as_bytes());
         }
         cache.note(store.path(), Some((stamp, names)));
-        cache.note(Path::new("/nowhere"), Some((stamp, Names::default())));
         cache.save()?;
         let again = FolderCache::load(store.path());
         let found: Vec<_> = again.names(store.path(), &stamp).ok_or("unknown")?.collect();
@@ -251,20 +158,6 @@ mod tests {
                 (FileType::Unknown, OsStr::new(""))
             ]
         );
-        let other = Stamp::of(&fs::metadata("/")?);
-        assert!(again.names(store.path(), &other).is_none(), "it is another folder now");
-        again.note(Path::new("/elsewhere"), Some((stamp, Names::default())));
-        again.save()?;
-        let third = FolderCache::load(store.path());
-        assert!(third.knows(store.path()) && third.knows(Path::new("/elsewhere")));
-        assert!(!third.knows(Path::new("/nowhere")), "what is gone is forgotten");
-        let good = fs::read(store.path().join("folder-cache"))?;
-        for at in 0..good.len() {
-            let mut bad = good.clone();
-            bad[at] ^= 1;
-            assert!(decode(&bad).is_none(), "byte {at}");
-            assert!(decode(&good[..at]).is_none(), "cut at {at}");
-        }
         Ok(())
     }
 

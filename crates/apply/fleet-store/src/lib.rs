@@ -43,6 +43,7 @@ mod lease;
 mod objects;
 pub mod private_file;
 mod project;
+mod remembered;
 mod shared;
 mod shared_lease;
 mod shelf;

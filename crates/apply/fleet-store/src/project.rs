@@ -8,16 +8,17 @@ use std::{
 };
 
 use fleet_model::source::{Links, ListedEntry, ListedFile, Listing, Looked, RelPath, SourceTree};
-use rayon::prelude::*;
 
 use crate::{
     HashError, HashedFile, StatCache, WriteError,
     stamp::Stamp,
-    walk::{self, Found},
+    walk::{self, Found, side_by_side},
 };
 
 /// Files that one thread looks up in the cache before another is worth waking.
 const HASHED_AT_A_TIME: usize = 16;
+/// Bytes that one thread reads, should nothing be in the cache, before another is worth waking.
+const READ_AT_A_TIME: u64 = 1 << 20;
 
 /// A project's folder and the cache of its hashes.
 ///
@@ -89,8 +90,7 @@ impl Project {
                 Err(why) => tree.insert(path.clone(), Looked::Unreadable(why)),
             }
         }
-        let read: Vec<(RelPath, Looked)> = files.into_par_iter().map(|(path, real)| (path, self.read(&real))).collect();
-        for (path, found) in read {
+        for (path, found) in side_by_side(files, 1, |(path, real)| (path, self.read(&real))) {
             tree.insert(path, found);
         }
     }
@@ -114,22 +114,20 @@ impl Project {
             Place::Missing => Ok(Listing::Missing),
             Place::File(real) => listed(&real, None).map(Listing::File),
             Place::Folder(real) => walk::walk(&self.root, &real, links, self.cache.folders()).map(|found| {
-                let entries: Vec<(String, ListedEntry)> = found
-                    .into_par_iter()
-                    .with_min_len(HASHED_AT_A_TIME)
-                    .map(|(name, found)| {
-                        let entry = match found {
-                            Found::File(real, stamp) => match listed(&real, Some(stamp)) {
-                                Ok(file) => ListedEntry::File(file),
-                                Err(why) => ListedEntry::Refused(why),
-                            },
-                            Found::Folder => ListedEntry::Folder,
-                            Found::Link(target) => ListedEntry::Link(target),
-                            Found::Refused(why) => ListedEntry::Refused(why),
-                        };
-                        (name, entry)
-                    })
-                    .collect();
+                let size: u64 = found.iter().map(|(_, found)| found.size()).fold(0, u64::saturating_add);
+                let at_a_time = if size > READ_AT_A_TIME { 1 } else { HASHED_AT_A_TIME };
+                let entries = side_by_side(found, at_a_time, |(name, found)| {
+                    let entry = match found {
+                        Found::File(real, stamp) => match listed(&real, Some(stamp)) {
+                            Ok(file) => ListedEntry::File(file),
+                            Err(why) => ListedEntry::Refused(why),
+                        },
+                        Found::Folder => ListedEntry::Folder,
+                        Found::Link(target) => ListedEntry::Link(target),
+                        Found::Refused(why) => ListedEntry::Refused(why),
+                    };
+                    (name, entry)
+                });
                 Listing::Folder(entries.into_iter().collect())
             }),
         });

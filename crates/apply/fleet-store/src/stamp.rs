@@ -1,5 +1,4 @@
-//! [`Stamp`]: what `stat` says of a file or a folder, as caches compare it and keep it; and how the files of those caches are
-//! sealed.
+//! [`Stamp`]: what `stat` says of a file or a folder, as caches compare it and keep it.
 
 use std::{
     fs::Metadata,
@@ -93,19 +92,6 @@ pub(crate) fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
     let (first, after) = rest.split_first_chunk::<N>()?;
     *rest = after;
     Some(*first)
-}
-
-/// Ends a cache's file: with BLAKE3 of all that is in it.
-pub(crate) fn seal(mut bytes: Vec<u8>) -> Vec<u8> {
-    let sum = blake3::hash(&bytes);
-    bytes.extend(sum.as_bytes());
-    bytes
-}
-
-/// What is in a sealed file after its first bytes; `None` when it is damaged, or begins otherwise.
-pub(crate) fn unseal<'a>(bytes: &'a [u8], magic: &[u8]) -> Option<&'a [u8]> {
-    let (body, sum) = bytes.split_last_chunk::<32>()?;
-    if blake3::hash(body).as_bytes() == sum { body.strip_prefix(magic) } else { None }
 }
 
 #[cfg(test)]

@@ -6,15 +6,12 @@
 
 use std::{
     collections::BTreeMap,
-    ffi::{OsStr, OsString},
+    ffi::OsStr,
     fs::{self, File},
     io::{self, Read},
-    os::unix::{ffi::OsStrExt, fs::OpenOptionsExt},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicUsize, Ordering},
 };
 
 use fleet_derivation::Hash;
@@ -23,28 +20,22 @@ use rayon::prelude::*;
 
 use crate::{
     Store, WriteError,
-    atomic::{Temporary, write_unsynced},
     blob::copy,
     folder_cache::FolderCache,
-    stamp::{Stamp, now, seal, take, unseal},
+    remembered::Remembered,
+    stamp::{Stamp, now},
     walk,
 };
 
+/// Its file in a store's folder.
+const FILE: &str = "stat-cache";
 /// First bytes of the file; another format has another number and is ignored.
-const MAGIC: &[u8] = b"fleetctl stat cache 1\n";
-/// Bytes of an entry that has a path of some length.
-const ENTRY_SIZE: usize = 160;
+const MAGIC: &[u8] = b"fleetctl stat cache 2\n";
 /// How often a file that changes while it is read is read again before its last reading is taken.
 const ATTEMPTS: usize = 3;
 
-/// An entry of the file, and whether its path was there in this run.
-#[derive(Debug)]
-struct Known {
-    entry: Entry,
-    seen: AtomicBool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A file as it was read.
+#[derive(Clone, Copy, Debug)]
 struct Entry {
     stamp: Stamp,
     hash: [u8; 32],
@@ -74,10 +65,7 @@ pub struct HashError {
 /// Hashes by path and `stat`. Shared by threads; [`StatCache::save`] at the end of a run.
 #[derive(Debug, Default)]
 pub struct StatCache {
-    file: Option<PathBuf>,
-    /// By path, as bytes: paths compare part by part, which costs more than the look-up is worth.
-    known: BTreeMap<OsString, Known>,
-    learned: Mutex<BTreeMap<OsString, Entry>>,
+    hashes: Remembered,
     contents_read: AtomicUsize,
     folders: FolderCache,
 }
@@ -86,18 +74,15 @@ impl StatCache {
     /// The cache of a store. One that is missing, damaged or of another version is empty.
     #[must_use]
     pub fn load(store: &Store) -> Self {
-        let file = store.root().join("stat-cache");
-        let entries = fs::read(&file).ok().and_then(|bytes| decode(&bytes)).unwrap_or_default();
-        let known = |(path, entry)| (path, Known { entry, seen: AtomicBool::new(false) });
-        let known = entries.into_iter().map(known).collect();
-        Self { file: Some(file), known, folders: FolderCache::load(store.root()), ..Self::default() }
+        let hashes = Remembered::load(store.root().join(FILE), MAGIC);
+        Self { hashes, folders: FolderCache::load(store.root()), ..Self::default() }
     }
 
     /// `--no-stat-cache`: believes nothing, reads every file, and writes what it learns.
     #[must_use]
     pub fn distrusting(store: &Store) -> Self {
-        let folders = FolderCache::distrusting(store.root());
-        Self { file: Some(store.root().join("stat-cache")), folders, ..Self::default() }
+        let hashes = Remembered::distrusting(store.root().join(FILE), MAGIC);
+        Self { hashes, folders: FolderCache::distrusting(store.root()), ..Self::default() }
     }
 
     /// Without a store: nothing is remembered.
@@ -134,9 +119,8 @@ impl StatCache {
     /// The same for a file that was looked at a moment ago.
     pub(crate) fn hash_stamped(&self, path: &Path, stamp: Stamp) -> Result<HashedFile, HashError> {
         let failed = |error: io::Error| HashError { path: path.to_owned(), why: error.to_string() };
-        if let Some(known) = self.known.get(path.as_os_str()).filter(|known| known.entry.stamp == stamp) {
-            known.seen.store(true, Ordering::Relaxed);
-            return Ok(hashed(&known.entry));
+        if let Some(hash) = self.hashes.get(path, &stamp).and_then(|hash| hash.try_into().ok()) {
+            return Ok(hashed(&Entry { stamp, hash }));
         }
         let entry = self.read(path, |file| {
             let mut hasher = blake3::Hasher::new();
@@ -197,22 +181,7 @@ impl StatCache {
     /// [`WriteError`].
     pub fn save(&self) -> Result<(), WriteError> {
         self.folders.save()?;
-        let learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(file) = &self.file else { return Ok(()) };
-        if learned.iter().all(|(path, entry)| self.known.get(path).is_some_and(|known| known.entry == *entry)) {
-            return Ok(());
-        }
-        let mut all: BTreeMap<&OsStr, &Entry> = learned.iter().map(|(path, entry)| (path.as_os_str(), entry)).collect();
-        for (path, known) in &self.known {
-            // Files that nobody asked for this time stay; those that are gone do not, or the cache would only grow.
-            let there = || known.seen.load(Ordering::Relaxed) || Path::new(path).exists();
-            if !learned.contains_key(path) && there() {
-                all.insert(path, &known.entry);
-            }
-        }
-        // Damaged by a power failure, it is empty.
-        let temporary = Temporary::within(&file.with_file_name("tmp"));
-        write_unsynced(file, &temporary, &encode(&all), 0o600)
+        self.hashes.save()
     }
 
     /// Opens and reads a file until its stamp is the same before and after, and remembers a settled result.
@@ -237,17 +206,13 @@ impl StatCache {
             let entry = Entry { stamp, hash };
             let unchanged = Stamp::of(&file.metadata()?) == stamp;
             if unchanged && stamp.settled(now) {
-                self.remember(path, entry);
+                self.hashes.learn(path, entry.stamp, entry.hash.to_vec());
             }
             if unchanged || attempt == ATTEMPTS {
                 return Ok((entry, value));
             }
             attempt += 1;
         }
-    }
-
-    fn remember(&self, path: &Path, entry: Entry) {
-        self.learned.lock().unwrap_or_else(PoisonError::into_inner).insert(path.as_os_str().to_owned(), entry);
     }
 }
 
@@ -268,37 +233,9 @@ fn hashed(entry: &Entry) -> HashedFile {
     HashedFile { hash: Hash::from_bytes(entry.hash), executable: entry.stamp.executable, size: entry.stamp.size }
 }
 
-/// [`MAGIC`], the entries, and BLAKE3 of all before it. An entry is the path's length (4 bytes) and bytes, six numbers and
-/// the hash; numbers are little endian.
-fn encode(entries: &BTreeMap<&OsStr, &Entry>) -> Vec<u8> {
-    let mut bytes = MAGIC.to_vec();
-    for (path, Entry { stamp, hash }) in entries {
-        let path = path.as_bytes();
-        let Ok(length) = u32::try_from(path.len()) else { continue };
-        bytes.extend(length.to_le_bytes());
-        bytes.extend(path);
-        stamp.encode(&mut bytes);
-        bytes.extend(hash);
-    }
-    seal(bytes)
-}
-
-fn decode(bytes: &[u8]) -> Option<Vec<(OsString, Entry)>> {
-    let mut rest = unseal(bytes, MAGIC)?;
-    let mut entries = Vec::with_capacity(rest.len() / ENTRY_SIZE);
-    while !rest.is_empty() {
-        let length = usize::try_from(u32::from_le_bytes(take(&mut rest)?)).ok()?;
-        let (path, after) = rest.split_at_checked(length)?;
-        rest = after;
-        let stamp = Stamp::decode(&mut rest)?;
-        entries.push((OsStr::from_bytes(path).to_owned(), Entry { stamp, hash: take(&mut rest)? }));
-    }
-    Some(entries)
-}
-
 #[cfg(test)]
 mod tests {
-    use std::{os::unix::fs::MetadataExt as _, time::Duration};
+    use std::time::Duration;
 
     use super::*;
 
@@ -323,7 +260,8 @@ mod tests {
     fn believing(bench: &Bench) -> Result<StatCache, Box<dyn std::error::Error>> {
         let cache = StatCache::load(&bench.store);
         let stamp = Stamp::of(&fs::metadata(&bench.file)?);
-        cache.remember(&bench.file, Entry { stamp, hash: *blake3::hash(&fs::read(&bench.file)?).as_bytes() });
+        let hash = blake3::hash(&fs::read(&bench.file)?);
+        cache.hashes.learn(&bench.file, stamp, hash.as_bytes().to_vec());
         cache.save()?;
         Ok(StatCache::load(&bench.store))
     }
@@ -371,42 +309,6 @@ mod tests {
         let cache = believing(&bench)?;
         fs::set_permissions(&bench.file, fs::Permissions::from_mode(0o755))?;
         assert!(cache.hash_file(&bench.file)?.executable);
-        Ok(())
-    }
-
-    #[test]
-    fn a_damaged_cache_is_empty_and_an_unchanged_one_is_not_written_again() -> Any {
-        let bench = bench("AAAA1111")?;
-        let cache = believing(&bench)?;
-        let place = bench.store.root().join("stat-cache");
-        let inode = fs::metadata(&place)?.ino();
-        cache.hash_file(&bench.file)?;
-        cache.save()?;
-        assert_eq!(fs::metadata(&place)?.ino(), inode, "nothing was learned, so nothing is written");
-        let good = fs::read(&place)?;
-        for at in 0..good.len() {
-            let mut bad = good.clone();
-            bad[at] ^= 1;
-            assert_eq!(decode(&bad), None, "byte {at}");
-            assert_eq!(decode(&good[..at]), None, "cut at {at}");
-        }
-        fs::write(&place, &good[..good.len() - 1])?;
-        let cache = StatCache::load(&bench.store);
-        cache.hash_file(&bench.file)?;
-        assert_eq!(cache.contents_read(), 1);
-        Ok(())
-    }
-
-    #[test]
-    fn files_that_are_gone_leave_the_cache() -> Any {
-        let bench = bench("AAAA1111")?;
-        let cache = believing(&bench)?;
-        fs::remove_file(&bench.file)?;
-        let other = bench.file.with_file_name("other");
-        fs::write(&other, "x")?;
-        cache.remember(&other, Entry { stamp: Stamp::of(&fs::metadata(&other)?), hash: [0; 32] });
-        cache.save()?;
-        assert_eq!(StatCache::load(&bench.store).known.into_keys().collect::<Vec<_>>(), [other.into_os_string()]);
         Ok(())
     }
 }

@@ -45,12 +45,33 @@ pub(crate) enum Found {
     Refused(String),
 }
 
+impl Found {
+    /// Bytes of a file's contents.
+    pub(crate) const fn size(&self) -> u64 {
+        if let Self::File(_, stamp) = self { stamp.size } else { 0 }
+    }
+}
+
 /// Folders within folders that are entered; deeper is a mistake, or somebody's joke.
 const DEPTH_MAX: usize = 128;
 /// Files that one thread looks at before another is worth waking.
 const FILES_AT_A_TIME: usize = 64;
 /// Names read from a folder at a time, in bytes.
 const NAMES: usize = 32 << 10;
+
+/// Does something to each, on several threads where there are more than one of them should do: the threads of a process that
+/// never needs a second one are never started.
+pub(crate) fn side_by_side<T: Send, R: Send>(
+    items: Vec<T>,
+    at_a_time: usize,
+    work: impl Fn(T) -> R + Send + Sync,
+) -> Vec<R> {
+    if items.len() > at_a_time {
+        items.into_par_iter().with_min_len(at_a_time).map(work).collect()
+    } else {
+        items.into_iter().map(work).collect()
+    }
+}
 
 /// Everything below `folder` (a real path within `boundary`, a real path too) by path relative to it, in byte order.
 /// Links are followed as long as they stay within `boundary`, or kept as long as they lead to something that was found.
@@ -64,10 +85,16 @@ pub(crate) fn walk(
     folders: &FolderCache,
 ) -> Result<Vec<(String, Found)>, String> {
     let (rules, device) = (rules_of(folder)?, FolderCache::device(folder));
-    let walker = Walker { boundary, root: folder, links, rules, folders, device };
+    let handle = open_folder(CWD, folder).map_err(|error| error.to_string())?;
+    let walker = Walker { boundary, root: folder, handle, links, rules, folders, device };
     let at = Inside { real: folder, outer: None, depth: 1 };
     let mut found = walker.enter((None, folder.as_os_str()), "", &at).map_err(|error| error.to_string())?;
-    found.par_sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+    let by_name = |(one, _): &(String, Found), (other, _): &(String, Found)| one.cmp(other);
+    if found.len() > FILES_AT_A_TIME {
+        found.par_sort_unstable_by(by_name);
+    } else {
+        found.sort_unstable_by(by_name);
+    }
     if found.iter().any(|(_, found)| matches!(found, Found::Link(_))) {
         let mut all: BTreeMap<String, Found> = found.into_iter().collect();
         refuse_bad_links(&mut all);
@@ -177,6 +204,8 @@ fn rules_of(folder: &Path) -> Result<IgnoreRules, String> {
 struct Walker<'a> {
     boundary: &'a Path,
     root: &'a Path,
+    /// The root, opened.
+    handle: OwnedFd,
     links: Links,
     rules: IgnoreRules,
     folders: &'a FolderCache,
@@ -202,13 +231,6 @@ struct Open<'a> {
     at: &'a Inside<'a>,
 }
 
-impl Open<'_> {
-    /// Where a name in it is found: from the open folder, or by its whole path.
-    fn place<'p>(&self, name: &'p OsStr, path: &'p Path) -> (BorrowedFd<'_>, &'p OsStr) {
-        self.handle.as_ref().map_or((CWD, path.as_os_str()), |handle| (handle.as_fd(), name))
-    }
-}
-
 /// A real folder, and those that we came through, so that a link back to one of them is seen.
 struct Inside<'a> {
     real: &'a Path,
@@ -223,16 +245,36 @@ impl Inside<'_> {
 }
 
 impl Walker<'_> {
+    /// Where a name in a folder is found: from that folder where it is open, or else from the root, which is less to look
+    /// up for each file than a whole path.
+    fn place<'p>(&'p self, open: &'p Open<'_>, name: &'p OsStr, path: &'p Path) -> (BorrowedFd<'p>, &'p OsStr) {
+        match &open.handle {
+            Some(handle) => (handle.as_fd(), name),
+            None => self.below_root(path),
+        }
+    }
+
+    /// A real path, from the root where it is below it; a link may have led elsewhere.
+    fn below_root<'p>(&'p self, path: &'p Path) -> (BorrowedFd<'p>, &'p OsStr) {
+        let (path, root) = (path.as_os_str(), self.root.as_os_str().as_bytes());
+        match path.as_bytes().strip_prefix(root).and_then(|below| below.strip_prefix(b"/")) {
+            Some(below) => (self.handle.as_fd(), OsStr::from_bytes(below)),
+            None => (CWD, path),
+        }
+    }
+
     /// What is in the folder `at`, which is found by this name from the other one, and whose name below the root is `name`.
     fn enter(&self, found_as: (Option<&Open<'_>>, &OsStr), name: &str, at: &Inside<'_>) -> io::Result<All> {
         let mut found = Vec::new();
         let (open, names) = self.names(found_as, name, at, &mut found)?;
         let (folders, files): (Vec<Name>, Vec<Name>) =
             names.into_iter().partition(|name| matches!(name.kind, FileType::Directory | FileType::Symlink));
-        let (below, here): (Vec<All>, Vec<All>) = rayon::join(
-            || folders.into_par_iter().map(|name| self.add(&open, name)).collect(),
-            || files.into_par_iter().with_min_len(FILES_AT_A_TIME).map(|name| self.add(&open, name)).collect(),
-        );
+        let add = |name| self.add(&open, name);
+        let (below, here) = if folders.is_empty() {
+            (Vec::new(), side_by_side(files, FILES_AT_A_TIME, add))
+        } else {
+            rayon::join(|| side_by_side(folders, 1, add), || side_by_side(files, FILES_AT_A_TIME, add))
+        };
         found.extend(here.into_iter().chain(below).flatten());
         Ok(found)
     }
@@ -246,7 +288,7 @@ impl Walker<'_> {
         at: &'a Inside<'a>,
         found: &mut All,
     ) -> io::Result<(Open<'a>, Vec<Name>)> {
-        let (folder, path) = from.map_or((CWD, found_as), |from| from.place(found_as, at.real));
+        let (folder, path) = from.map_or((CWD, found_as), |from| self.place(from, found_as, at.real));
         let mut names = Vec::new();
         if self.device.is_some() && self.folders.knows(at.real) {
             let stat = look((folder, path))?;
@@ -307,7 +349,7 @@ impl Walker<'_> {
         let found = match name.kind {
             FileType::Directory => return self.add_folder((open, &name.file), &path, name.below, ignored),
             FileType::Symlink => match self.links {
-                Links::Kept => keep(open.place(&name.file, &path)),
+                Links::Kept => keep(self.place(open, &name.file, &path)),
                 Links::Followed => match self.follow(&path) {
                     Ok(Some((real, FileType::Directory, _))) => {
                         return self.add_folder((open, real.as_os_str()), &real, name.below, ignored);
@@ -317,7 +359,7 @@ impl Walker<'_> {
                     Err(why) => Found::Refused(why),
                 },
             },
-            _ => match look(open.place(&name.file, &path)) {
+            _ => match look(self.place(open, &name.file, &path)) {
                 Ok(stat) => match FileType::from_raw_mode(stat.st_mode) {
                     // Some file systems do not tell kinds with names.
                     kind @ (FileType::Directory | FileType::Symlink) if name.kind == FileType::Unknown => {

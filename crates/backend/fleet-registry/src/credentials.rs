@@ -144,6 +144,10 @@ impl DockerConfig {
 #[async_trait]
 impl Credentials for DockerConfig {
     async fn of(&self, registry: &str) -> Result<Option<Credential>, CredentialsError> {
+        // Where there is nothing to read, nobody waits for a thread that finds that out.
+        if matches!(self.file.try_exists(), Ok(false)) {
+            return Ok(None);
+        }
         let (config, name) = (self.clone(), registry.to_owned());
         let looking = tokio::task::spawn_blocking(move || config.look_up(&name));
         match tokio::time::timeout(HELPER_TIME, looking).await {

@@ -308,6 +308,9 @@ pub struct BuildArgs {
     /// Build everything twice, in different places, and compare
     #[arg(long)]
     pub check: bool,
+    /// Say nothing about them: neither provenance nor the bill of packages is put beside them
+    #[arg(long, conflicts_with = "check")]
+    pub no_statements: bool,
     /// Only these images
     #[arg(value_name = "IMAGE")]
     pub images: Vec<String>,

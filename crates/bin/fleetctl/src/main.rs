@@ -36,6 +36,10 @@ use crate::{
     ui::out::{self, tell, to_stderr},
 };
 
+/// Many small values on several threads, for some milliseconds: docs/decisions/0029-cheap-to-start.md has what it saves.
+#[global_allocator]
+static MEMORY: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> Exit {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -51,7 +55,12 @@ fn main() -> Exit {
     let json = cli.global.format == Format::Json;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let outcome = match runtime {
-        Ok(runtime) => runtime.block_on(run(cli)),
+        Ok(runtime) => {
+            let outcome = runtime.block_on(run(cli));
+            // What still runs, nobody waits for: a connection that is kept, work whose outcome is no longer wanted.
+            runtime.shutdown_background();
+            outcome
+        }
         Err(error) => Err(Failure::caused(Exit::Failed, "no threads can be started", &error)),
     };
     delivered(outcome.unwrap_or_else(|failure| {

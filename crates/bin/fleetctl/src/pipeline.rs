@@ -376,7 +376,7 @@ pub async fn apply(
     let store = &prepared.opened.store;
     catch_up(prepared, planned, world.history()).await?;
     // Before anything carries a hash, what the hash stands for is in the store.
-    store.put_derivations(instance.graph.iter()).map_err(|error| unwritable(&error))?;
+    store.put_derivations(instance.graph.iter().map(|made| &**made)).map_err(|error| unwritable(&error))?;
     let outputs = world.observe_images().await?.outputs;
     let recorder = StoreRecorder { store: Arc::clone(store) };
     let providers = world.providers();
@@ -451,7 +451,7 @@ pub fn known(store: &Store, instance: &Instance, asked: impl Iterator<Item = Has
                 Input::Derivation { hash, .. } => Some(*hash),
                 _ => None,
             }));
-            known.insert(hash, derivation);
+            known.insert(hash, derivation.into());
         }
     }
     known

@@ -20,6 +20,9 @@ const SECRET: u8 = 7;
 /// BLAKE3 hashes much at a time several times as fast as little by little: so many bytes are gathered first.
 const GATHERED: usize = 64 << 10;
 
+/// Room for what most derivations gather.
+const USUAL: usize = 4 << 10;
+
 struct Encoder {
     hasher: blake3::Hasher,
     gathered: Vec<u8>,
@@ -44,7 +47,7 @@ impl Encoder {
 /// The hash of a derivation.
 #[must_use]
 pub fn hash(derivation: &Derivation) -> Hash {
-    let mut encoder = Encoder { hasher: blake3::Hasher::new_derive_key(VERSION), gathered: Vec::new() };
+    let mut encoder = Encoder { hasher: blake3::Hasher::new_derive_key(VERSION), gathered: Vec::with_capacity(USUAL) };
     encoder.field(ADDRESS, derivation.address.to_string().as_bytes());
     for (name, input) in &derivation.inputs {
         encoder.field(NAME, name.as_bytes());

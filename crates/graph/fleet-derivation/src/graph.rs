@@ -1,16 +1,54 @@
-//! [`DerivationGraph`]: every derivation of one environment by address.
+//! [`DerivationGraph`]: every derivation of one environment by address, each with its hash ([`Hashed`]).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Deref,
+    sync::Arc,
+};
 
 use fleet_model::Address;
-use serde::{Deserialize, Serialize};
 
 use crate::{Derivation, Hash, Input};
 
+/// A derivation that does not change any more, and its hash. Cheap to clone: fleets have tens of thousands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hashed {
+    derivation: Arc<Derivation>,
+    hash: Hash,
+}
+
+impl Hashed {
+    /// The hash that it was given when it was made.
+    #[must_use]
+    pub const fn hash(&self) -> Hash {
+        self.hash
+    }
+
+    /// As [`Derivation::with_outputs`]; the same one where nothing becomes known.
+    #[must_use]
+    pub fn with_outputs(&self, outputs: &BTreeMap<Hash, String>) -> Self {
+        if self.derivation.learns(outputs) { self.derivation.with_outputs(outputs).into() } else { self.clone() }
+    }
+}
+
+impl From<Derivation> for Hashed {
+    fn from(derivation: Derivation) -> Self {
+        Self { hash: derivation.hash(), derivation: Arc::new(derivation) }
+    }
+}
+
+impl Deref for Hashed {
+    type Target = Derivation;
+
+    fn deref(&self) -> &Derivation {
+        &self.derivation
+    }
+}
+
 /// Derivations by address. An input may name an address that is not in the graph (a base image, say).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DerivationGraph {
-    nodes: BTreeMap<Address, Derivation>,
+    nodes: BTreeMap<Address, Hashed>,
 }
 
 /// Derivations that need each other.
@@ -23,20 +61,26 @@ pub struct Cycle {
 
 impl DerivationGraph {
     /// Adds or replaces a derivation and returns its hash.
-    pub fn insert(&mut self, derivation: Derivation) -> Hash {
-        let hash = derivation.hash();
-        self.nodes.insert(derivation.address.clone(), derivation);
+    pub fn insert(&mut self, derivation: impl Into<Hashed>) -> Hash {
+        let hashed = derivation.into();
+        let hash = hashed.hash();
+        self.nodes.insert(hashed.address.clone(), hashed);
         hash
+    }
+
+    /// Adds or replaces all that another graph has.
+    pub fn extend(&mut self, other: Self) {
+        self.nodes.extend(other.nodes);
     }
 
     /// The derivation at an address.
     #[must_use]
-    pub fn get(&self, address: &Address) -> Option<&Derivation> {
+    pub fn get(&self, address: &Address) -> Option<&Hashed> {
         self.nodes.get(address)
     }
 
     /// Every derivation in address order.
-    pub fn iter(&self) -> impl Iterator<Item = &Derivation> {
+    pub fn iter(&self) -> impl Iterator<Item = &Hashed> {
         self.nodes.values()
     }
 
@@ -74,7 +118,7 @@ impl DerivationGraph {
     ///
     /// # Errors
     /// [`Cycle`] when there is none.
-    pub fn topological(&self) -> Result<Vec<&Derivation>, Cycle> {
+    pub fn topological(&self) -> Result<Vec<&Hashed>, Cycle> {
         let mut waiting: BTreeMap<&Address, BTreeSet<&Address>> =
             self.nodes.keys().map(|a| (a, self.inputs_of(a).collect())).collect();
         let mut users: BTreeMap<&Address, Vec<&Address>> = BTreeMap::new();

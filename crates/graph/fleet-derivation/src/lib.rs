@@ -12,7 +12,7 @@ mod graph;
 mod hash;
 
 pub use diff::{Difference, InputChange, difference};
-pub use graph::{Cycle, DerivationGraph};
+pub use graph::{Cycle, DerivationGraph, Hashed};
 pub use hash::{Hash, NotAHash};
 
 use std::collections::BTreeMap;
@@ -111,7 +111,7 @@ impl Derivation {
     #[must_use]
     pub fn with_outputs(&self, outputs: &BTreeMap<Hash, String>) -> Self {
         let mut known = self.clone();
-        if self.address.kind == fleet_model::Kind::Image {
+        if !self.learns(outputs) {
             return known;
         }
         for input in known.inputs.values_mut() {
@@ -120,5 +120,13 @@ impl Derivation {
             }
         }
         known
+    }
+
+    /// Whether any of these outputs is one that it does not know yet.
+    fn learns(&self, outputs: &BTreeMap<Hash, String>) -> bool {
+        self.address.kind != fleet_model::Kind::Image
+            && self.inputs.values().any(
+                |input| matches!(input, Input::Derivation { hash, output: None, .. } if outputs.contains_key(hash)),
+            )
     }
 }

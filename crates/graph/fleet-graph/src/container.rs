@@ -18,7 +18,7 @@ use fleet_objects::{
 };
 use serde_json::json;
 
-use crate::{image::PlannedImage, openclaw, workspace::Workspace};
+use crate::{image::PlannedImage, openclaw};
 
 /// Name under which other containers reach the homeserver.
 pub const HOMESERVER_ALIAS: &str = "homeserver";
@@ -181,8 +181,8 @@ pub struct AgentParts<'a> {
     pub environment: &'a Environment,
     /// The agent.
     pub agent: &'a Agent,
-    /// Its rendered files.
-    pub workspace: &'a Workspace,
+    /// Its rendered files, by path within the bundle.
+    pub files: &'a BTreeMap<String, Arc<str>>,
     /// Its image.
     pub image: &'a PlannedImage,
     /// What the image is known to be.
@@ -194,7 +194,7 @@ pub struct AgentParts<'a> {
 pub fn agent(parts: &AgentParts<'_>) -> ContainerSpec {
     let agent = parts.agent;
     let mut files = vec![text_file("/fleet/agent.json", agent_json(parts))];
-    for (path, text) in &parts.workspace.files {
+    for (path, text) in parts.files {
         files.push(text_file(&format!("/fleet/bundle/{path}"), Arc::clone(text)));
     }
     let password = SecretUse::Password { matrix_id: agent.matrix_id.clone(), epoch: 0 };

@@ -18,10 +18,12 @@ use fleet_derivation::{Derivation, DerivationGraph, Hash, Input};
 use fleet_model::{
     Address, Kind, Origin, SourceTree,
     model::{Environment, Model, Target},
-    resolved::{Account, Resolved, Room},
+    resolved::{Account, Agent, Resolved, Room},
 };
 use fleet_objects::{AccountSpec, ContainerSpec, Desired, DirectorySpec, RoomSpec, directory};
 use fleet_oci::{Lock, Platform};
+use fleet_stacks::Settings;
+use rayon::prelude::*;
 use serde_json::json;
 
 use crate::{
@@ -29,6 +31,9 @@ use crate::{
     image::PlannedImage,
     workspace::{Workspace, Workspaces},
 };
+
+/// Agents that one thread makes before another is worth waking, and that share templates which were parsed once.
+const AGENTS_AT_A_TIME: usize = 256;
 
 /// Everything a graph is made from.
 #[derive(Clone, Copy)]
@@ -219,48 +224,63 @@ fn add_agents(inputs: &Inputs<'_>, images: &BTreeMap<String, PlannedImage>, inst
     let mut workspaces = Workspaces::new(inputs.model, inputs.sources, &homeserver);
     workspaces.bedrock_by_role = container::bedrock_by_role(inputs.environment);
     let mut problems: Vec<Problem> = workspaces.broken_templates();
-    for agent in inputs.resolved.agents.values() {
-        match (workspaces.workspace(agent), images.get(&agent.image.value)) {
-            (Err(found), _) => problems.extend(found),
-            (Ok(_), None) => {}
-            (Ok(workspace), Some(image)) => {
-                let parts = AgentParts {
-                    model: inputs.model,
-                    environment: inputs.environment,
-                    agent,
-                    workspace: &workspace,
-                    image,
-                    output: output(inputs, image),
-                };
-                let spec = container::agent(&parts);
-                let derivation = agent_derivation(&parts, &spec);
-                match &settings {
-                    None => instance.add(derivation, Desired::Container(spec)),
-                    Some(settings) => agent_service::add(settings, &parts, (derivation, spec), instance),
+    let some = |agents: &[&Agent]| {
+        let mut part = (Instance::default(), Vec::new());
+        // Templates remember what was read of them: each thread has its own.
+        let workspaces = workspaces.again();
+        for agent in agents {
+            match (workspaces.workspace(agent), images.get(&agent.image.value)) {
+                (Err(found), _) => part.1.extend(found),
+                (Ok(_), None) => {}
+                (Ok(workspace), Some(image)) => {
+                    add_agent(inputs, settings.as_ref(), (agent, workspace, image), &mut part.0)
                 }
-                instance.graph.insert(workspace.derivation);
             }
         }
+        part
+    };
+    let agents: Vec<&Agent> = inputs.resolved.agents.values().collect();
+    let parts: Vec<(Instance, Vec<Problem>)> = if agents.len() > AGENTS_AT_A_TIME {
+        agents.par_chunks(AGENTS_AT_A_TIME).map(some).collect()
+    } else {
+        vec![some(&agents)]
+    };
+    for (part, found) in parts {
+        instance.graph.extend(part.graph);
+        instance.desired.extend(part.desired);
+        problems.extend(found);
     }
     problems
 }
 
-fn agent_derivation(parts: &AgentParts<'_>, spec: &ContainerSpec) -> Derivation {
-    let agent = parts.agent;
-    let mut made = container::derivation(Address::new(Kind::Agent, &agent.id), spec, Some(&agent.origin));
-    let workspace: &Workspace = parts.workspace;
-    let input = Input::Derivation {
-        address: workspace.derivation.address.clone(),
-        hash: workspace.derivation.hash(),
-        output: Some(workspace.output.clone()),
+fn add_agent(
+    inputs: &Inputs<'_>,
+    settings: Option<&Settings>,
+    (agent, workspace, image): (&Agent, Workspace, &PlannedImage),
+    instance: &mut Instance,
+) {
+    let derived = instance.graph.insert(workspace.derivation);
+    let parts = AgentParts {
+        model: inputs.model,
+        environment: inputs.environment,
+        agent,
+        files: &workspace.files,
+        image,
+        output: output(inputs, image),
     };
-    made.input("workspace", input, Some(&agent.origin));
+    let spec = container::agent(&parts);
+    let mut derivation = container::derivation(Address::new(Kind::Agent, &agent.id), &spec, Some(&agent.origin));
+    let input = Input::Derivation { address: workspace::address(agent), hash: derived, output: Some(workspace.output) };
+    derivation.input("workspace", input, Some(&agent.origin));
     for (name, declared) in
         [("image", &agent.image.origin), ("size.cpu", &agent.size.origin), ("size.memory-mib", &agent.size.origin)]
     {
         if let Some(origin) = declared {
-            made.origins.insert(name.to_owned(), origin.clone());
+            derivation.origins.insert(name.to_owned(), origin.clone());
         }
     }
-    made
+    match settings {
+        None => instance.add(derivation, Desired::Container(spec)),
+        Some(settings) => agent_service::add(settings, &parts, (derivation, spec), instance),
+    }
 }

@@ -85,7 +85,7 @@ pub struct Workspaces<'a> {
     /// The project's templates.
     renderer: Renderer<'a>,
     /// Skills by name. Read and hashed once: ten thousand agents share them.
-    skills: BTreeMap<&'a str, Vec<SkillFile<'a>>>,
+    skills: Arc<BTreeMap<&'a str, Vec<SkillFile<'a>>>>,
 }
 
 /// One file of a skill, the same for every agent that has it.
@@ -126,7 +126,14 @@ impl<'a> Workspaces<'a> {
             skills.entry(name).or_default().push(SkillFile { source, path, text: file.text().map(SharedText::new) });
         }
         let renderer = Renderer::new(sources, folder);
-        Self { model, sources, homeserver, bedrock_by_role: false, renderer, skills }
+        Self { model, sources, homeserver, bedrock_by_role: false, renderer, skills: Arc::new(skills) }
+    }
+
+    /// The same for another thread.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        let renderer = Renderer::new(self.sources, &self.model.templates.value);
+        Self { renderer, skills: Arc::clone(&self.skills), ..*self }
     }
 
     /// The workspace of one agent.
@@ -176,7 +183,7 @@ impl<'a> Workspaces<'a> {
     }
 
     fn render(&self, agent: &Agent, name: &str, context: &Context<'_>) -> Result<(String, BTreeSet<RelPath>), Problem> {
-        self.renderer.render(name, context).map_err(|error| broken(workspace_address(agent), &error))
+        self.renderer.render(name, context).map_err(|error| broken(address(agent), &error))
     }
 
     /// Templates that do not parse, also those that no deployed agent uses.
@@ -195,7 +202,7 @@ impl<'a> Workspaces<'a> {
     ) -> Result<(), Problem> {
         let problem = |what: String| Problem {
             code: late::SKILL_NOT_TEXT,
-            address: workspace_address(agent),
+            address: address(agent),
             origin: agent.skills.origin.clone(),
             what,
             help: "a skill is a folder of text files with a SKILL.md".to_owned(),
@@ -240,7 +247,7 @@ impl<'a> Workspaces<'a> {
     }
 
     fn derivation(&self, agent: &Agent, read: &BTreeSet<RelPath>) -> Derivation {
-        let mut made = Derivation::new(workspace_address(agent));
+        let mut made = Derivation::new(address(agent));
         for path in read {
             if let Some(file) = self.sources.file(path) {
                 let hash = Hash::from_bytes(file.hash);
@@ -278,7 +285,7 @@ impl<'a> Workspaces<'a> {
     }
 }
 
-/// `workspace/<id>`.
+/// A template that cannot be rendered, as a problem of what wanted it.
 #[must_use]
 pub fn broken(address: Address, error: &RenderError) -> Problem {
     Problem {
@@ -301,7 +308,9 @@ fn span(seconds: u32) -> String {
     format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
 }
 
-fn workspace_address(agent: &Agent) -> Address {
+/// `workspace/<id>`.
+#[must_use]
+pub fn address(agent: &Agent) -> Address {
     Address::new(Kind::Workspace, agent.id.clone())
 }
 

@@ -93,7 +93,7 @@ pub struct Compressed {
     pub uncompressed: u64,
 }
 
-/// Compresses what is written to it and hashes both sides. Holds at most [`IN_FLIGHT`] blocks and their frames.
+/// Compresses what is written to it and hashes both sides. Holds a few blocks and their frames, whatever it is given.
 ///
 /// Blocks are compressed by rayon's threads while the next ones are being read, hashed and filled here; their frames are
 /// written in order.
@@ -105,6 +105,7 @@ pub struct BlockWriter<W> {
     working: VecDeque<mpsc::Receiver<Framed>>,
     /// A buffer that came back.
     spare: Vec<Vec<u8>>,
+    in_flight: usize,
     diff: Hasher,
     compressed: Hasher,
     size: u64,
@@ -117,8 +118,13 @@ type Framed = (io::Result<Vec<u8>>, Vec<u8>);
 /// How long a thread waits for a frame before it looks again whether there is something else to do.
 const PATIENCE: Duration = Duration::from_millis(1);
 
-/// How many blocks are on their way at a time; it bounds memory and does not change the bytes.
-pub const IN_FLIGHT: usize = 16;
+/// How many blocks are on their way at a time, at most; it bounds memory and does not change the bytes.
+const IN_FLIGHT: usize = 16;
+
+/// The same for this machine: as many as keep its threads busy while the next ones are filled.
+fn in_flight() -> usize {
+    (2 * rayon::current_num_threads() + 2).min(IN_FLIGHT)
+}
 
 impl<W: Write> BlockWriter<W> {
     /// Writes frames to `out`.
@@ -129,6 +135,7 @@ impl<W: Write> BlockWriter<W> {
             pending: Vec::new(),
             working: VecDeque::new(),
             spare: Vec::new(),
+            in_flight: in_flight(),
             diff: Hasher::new(Algorithm::Sha256),
             compressed: Hasher::new(Algorithm::Sha256),
             size: 0,
@@ -141,7 +148,7 @@ impl<W: Write> BlockWriter<W> {
         if self.pending.is_empty() {
             return Ok(());
         }
-        if self.working.len() == IN_FLIGHT {
+        if self.working.len() >= self.in_flight {
             self.write_oldest()?;
         }
         let next = self.spare.pop().unwrap_or_default();

@@ -12,7 +12,7 @@ pub use why::{Known, reasons};
 
 use std::collections::BTreeMap;
 
-use fleet_derivation::{Derivation, DerivationGraph, Hash};
+use fleet_derivation::{Derivation, DerivationGraph, Hash, Hashed};
 use fleet_model::{Address, Kind};
 use fleet_plan::{
     Action, Change, Desired, Health, Note, Observed, Plan, Reason, ResourceChange, RunState, SCHEMA, State,
@@ -107,7 +107,7 @@ impl Verdict {
 }
 
 impl Planning<'_> {
-    fn judge(&self, address: &Address, desired: &Desired, derivation: &Derivation) -> Option<Verdict> {
+    fn judge(&self, address: &Address, desired: &Desired, derivation: &Hashed) -> Option<Verdict> {
         let observed = self.state.objects.get(address);
         if let (Desired::Stack(spec), Some(deployed)) = (desired, self.state.stacks.get(address)) {
             return self.judge_stack(address, spec, derivation, deployed);
@@ -119,7 +119,7 @@ impl Planning<'_> {
         }
     }
 
-    fn judge_image(&self, address: &Address, derivation: &Derivation) -> Option<Verdict> {
+    fn judge_image(&self, address: &Address, derivation: &Hashed) -> Option<Verdict> {
         if self.state.outputs.contains_key(&derivation.hash()) {
             return None;
         }
@@ -137,7 +137,7 @@ impl Planning<'_> {
         &self,
         address: &Address,
         desired: &Desired,
-        derivation: &Derivation,
+        derivation: &Hashed,
         observed: Option<&Observed>,
     ) -> Option<Verdict> {
         let last = self.last.get(address).copied();
@@ -180,7 +180,7 @@ impl Planning<'_> {
         &self,
         address: &Address,
         desired: &Desired,
-        (derivation, observed): (&Derivation, Option<&Observed>),
+        (derivation, observed): (&Hashed, Option<&Observed>),
     ) -> Option<Verdict> {
         let Some(observed) = observed else {
             let reason = match self.last.get(address) {
@@ -223,22 +223,19 @@ impl Planning<'_> {
         }
     }
 
-    fn change(&self, address: &Address, verdict: Verdict, wanted: Option<(&Desired, Derivation)>) -> Change {
+    fn change(&self, address: &Address, verdict: Verdict, wanted: Option<(&Desired, Hashed)>) -> Change {
         let observed = self.state.objects.get(address);
-        let (desired, derivation) = match wanted {
-            Some((desired, derivation)) => (Some(desired.clone()), Some(derivation)),
-            None => (None, None),
-        };
+        let (desired, derivation) = wanted.unzip();
         Change {
             address: address.clone(),
             action: verdict.action,
             if_changed: verdict.if_changed,
             reasons: verdict.reasons,
             before: observed.and_then(|o| o.hash).or_else(|| self.last.get(address).copied()),
-            after: derivation.as_ref().map(Derivation::hash),
+            after: derivation.as_ref().map(Hashed::hash),
             expect: observed.map(|o| o.version.clone()),
-            desired,
-            derivation,
+            desired: desired.cloned(),
+            derivation: derivation.map(|derivation| (*derivation).clone()),
             resources: verdict.resources,
         }
     }

@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fleet_derivation::{Derivation, Hash, Input, difference};
+use fleet_derivation::{Derivation, Hash, Hashed, Input, difference};
 use fleet_model::Address;
 use fleet_plan::Reason;
 
 /// Derivations by hash: those of the store and those of the present graph.
-pub type Known = BTreeMap<Hash, Derivation>;
+pub type Known = BTreeMap<Hash, Hashed>;
 
 /// Why `after` differs from `before`: inputs that really have another value first, then which derivations only passed
 /// it on. An input derivation that is not in `known` on either side is a cascade without further explanation.

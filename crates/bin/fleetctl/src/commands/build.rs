@@ -54,7 +54,9 @@ pub async fn build(context: &Context, args: &BuildArgs) -> Outcome {
         unchecked(context, &prepared, &wanted);
     }
     let only_registries = elsewhere.iter().all(|sink| matches!(sink, Sink::Registry(_)));
-    let (made, notes) = make::make(context, &mut prepared, (&wanted, &platforms), only_registries).await?;
+    let statements = !args.no_statements;
+    let wanted = make::Wanted { names: &wanted, platforms: &platforms, only_registries, statements };
+    let (made, notes) = make::make(context, &mut prepared, wanted).await?;
     let mut references = Vec::new();
     for sink in &elsewhere {
         references.push(sink::write(context, &prepared, sink, &made).await?);

@@ -92,7 +92,7 @@ struct Machine {
 
 impl Recorder for Machine {
     fn derivation(&self, derivation: &Derivation) {
-        self.store.lock().expect("a lock").insert(derivation.hash(), derivation.clone());
+        self.store.lock().expect("a lock").insert(derivation.hash(), derivation.clone().into());
     }
 
     fn output(&self, _: &Hash, _: &str) {}

@@ -123,7 +123,7 @@ impl Made {
     }
 
     /// Provenance and packages of each platform's image, and of the index where there are several. Made when they are
-    /// first asked for: of what is where it should be already, nobody asks.
+    /// first asked for: of what is where it should be already, nobody asks. None where none are wanted.
     pub async fn statements(&self) -> &[Referrer] {
         let say = || async {
             let revision = self.commit.get().await;
@@ -152,31 +152,46 @@ struct Part {
     materials: Vec<Material>,
 }
 
+/// What is to be made.
+#[derive(Clone, Copy)]
+pub struct Wanted<'a> {
+    /// Names in `fleet.kdl`.
+    pub names: &'a BTreeSet<String>,
+    /// For these.
+    pub platforms: &'a BTreeSet<Platform>,
+    /// They go nowhere else: layers of bases in registries stay there.
+    pub only_registries: bool,
+    /// With what is said about them.
+    pub statements: bool,
+}
+
 /// Makes images, with what a person should know of how they were made; those that they stand on are made, too, and not
-/// among the images. Where they only go to registries, layers of bases in registries stay there.
+/// among the images.
 ///
 /// # Errors
 /// A platform that an image is not for, a pin that is missing, anything that keeps a layer from being made.
 pub async fn make(
     context: &Context,
     prepared: &mut Prepared,
-    (names, platforms): (&BTreeSet<String>, &BTreeSet<Platform>),
-    only_registries: bool,
+    wanted: Wanted<'_>,
 ) -> Result<(Vec<Made>, BTreeSet<String>), Failure> {
     let commit = Commit::of(&prepared.opened.root);
     let mut made: BTreeMap<String, BTreeMap<Platform, Part>> = BTreeMap::new();
     let mut all_notes = BTreeSet::new();
-    for platform in platforms {
+    for platform in wanted.platforms {
         prepared.platform = *platform;
-        let (parts, notes) = of_platform(context, prepared, (names, only_registries), &commit).await?;
+        let (parts, notes) = of_platform(context, prepared, wanted, &commit).await?;
         all_notes.extend(notes);
         for (name, image) in parts {
             made.entry(name).or_default().insert(*platform, image);
         }
     }
-    let made: Result<Vec<Made>, Failure> =
-        made.into_iter().map(|(name, parts)| together(prepared, name, parts, commit.clone())).collect();
-    Ok((made?, all_notes))
+    let mut all = Vec::new();
+    for (name, parts) in made {
+        let made = together(prepared, name, parts, commit.clone())?;
+        all.push(if wanted.statements { made } else { Made { facts: Vec::new(), ..made } });
+    }
+    Ok((all, all_notes))
 }
 
 /// Images of one name for several platforms, with what is to be said about each and about their index.
@@ -248,12 +263,13 @@ fn hash(name: &str, platforms: &BTreeMap<Platform, Hash>) -> Hash {
 async fn of_platform(
     context: &Context,
     prepared: &Prepared,
-    (names, only_registries): (&BTreeSet<String>, bool),
+    wanted: Wanted<'_>,
     commit: &Commit,
 ) -> Result<(Vec<(String, Part)>, BTreeSet<String>), Failure> {
+    let Wanted { names, only_registries, statements, .. } = wanted;
     let order = with_bases(prepared, names);
     let planned = prepared.images(&order.iter().cloned().collect())?;
-    if !planned.values().all(|one| is_made(prepared, one)) {
+    if statements && !planned.values().all(|one| is_made(prepared, one)) {
         // Somebody will want to know what the new image was made from.
         commit.wanted_soon();
     }
