@@ -166,3 +166,24 @@ fn the_task_definition_is_no_reason_where_a_line_of_the_fleet_is() {
     let renamed = FLEET.replace("name=\"Bob\"", "name=\"Robert\"");
     assert_eq!(input(FLEET, "task"), input(&renamed, "task"));
 }
+
+#[test]
+fn agents_that_several_threads_make_are_those_that_one_makes() {
+    let fleet = |people: &[usize]| {
+        let declared = |n: &usize| {
+            format!("person \"p{n}\" name=\"Person {n}\" title=\"Worker {n}\" level=\"vp\" reports-to=\"hana.head\"\n")
+        };
+        let deployed = people.iter().map(|n| format!(" \"p{n}\"")).collect::<String>();
+        let text =
+            FLEET.replacen("person \"bob\"", &(people.iter().map(declared).collect::<String>() + "person \"bob\""), 1);
+        instance(&text.replacen("deploy \"ann.lee\"", &format!("deploy{deployed} \"ann.lee\""), 1))
+    };
+    let some = [0, 255, 256, 257, 599];
+    let (large, small) = (fleet(&(0..600).collect::<Vec<_>>()), fleet(&some));
+    assert_eq!(agents(&large).len(), 602);
+    for made in small.graph.iter().filter(|made| matches!(made.address.kind, Kind::Agent | Kind::Workspace)) {
+        let there = large.graph.get(&made.address).map(|made| made.hash());
+        assert_eq!(there, Some(made.hash()), "{}", made.address);
+        assert_eq!(large.desired.get(&made.address), small.desired.get(&made.address), "{}", made.address);
+    }
+}
