@@ -59,8 +59,8 @@ const FILES_AT_A_TIME: usize = 64;
 /// Names read from a folder at a time, in bytes.
 const NAMES: usize = 32 << 10;
 
-/// Does something to each, on several threads where there are more than one of them should do: the threads of a process that
-/// never needs a second one are never started.
+/// Does the same to each, on several threads where there are more than `at_a_time`. A run that has little to do never starts a
+/// second thread.
 pub(crate) fn side_by_side<T: Send, R: Send>(
     items: Vec<T>,
     at_a_time: usize,
