@@ -21,8 +21,8 @@ use anyhow::bail;
 const USAGE: &str = "usage: cargo run --release -p fleet-benches -- images [ONLY-TOOL…]
        cargo run --release -p fleet-benches -- agents
 
-Tools: fleetctl, fleetctl-silent, floor, floor-telling, docker, buildah, umoci. Needs docker-registry (Debian's package of that name) and the built
-fleetctl (or FLEETCTL=its path); what else is not installed is left out and said.
+Tools: fleetctl, fleetctl-silent, floor, floor-telling, docker, buildah, umoci. Needs docker-registry (Debian's package of that
+name) and the built fleetctl (or FLEETCTL=its path); what else is not installed is left out and said.
 FLEET_BENCH_RUNS=n   runs after the warm-up (7; 3 for the large cases)
 FLEET_BENCH_AGENTS=n how many agents `agents` has (10,000)
 FLEET_BENCH_CASES=…  only cases whose name has this text

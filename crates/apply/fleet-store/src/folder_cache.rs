@@ -112,7 +112,7 @@ impl FolderCache {
     pub fn note(&self, folder: &Path, listed: Option<(Stamp, Names)>) {
         self.read.fetch_add(1, Ordering::Relaxed);
         if let Some((stamp, names)) = listed {
-            self.remembered.learn(folder, stamp, names.0);
+            self.remembered.learn(folder, &stamp, &names.0);
         }
     }
 

@@ -47,6 +47,7 @@ mod remembered;
 mod shared;
 mod shared_lease;
 mod shelf;
+mod side_by_side;
 mod stamp;
 mod stat_cache;
 mod store;

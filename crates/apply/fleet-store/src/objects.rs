@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use fleet_derivation::{Derivation, Hash};
+use fleet_derivation::{Derivation, Hash, Hashed};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{BlobId, Store, atomic::Temporary};
@@ -100,13 +100,23 @@ impl Store {
         let mut hashes = Vec::new();
         for derivation in derivations {
             let hash = derivation.hash();
-            let path = self.object_place("derivations", &hash.to_string());
-            if !path.exists() {
-                self.put_json(&path, derivation, &derivation.address.to_string())?;
-            }
+            self.put_derivation(&hash, derivation)?;
             hashes.push(hash);
         }
         Ok(hashes)
+    }
+
+    /// The same for those whose hashes are known.
+    ///
+    /// # Errors
+    /// [`ObjectError`].
+    pub fn put_hashed<'a>(&self, derivations: impl IntoIterator<Item = &'a Hashed>) -> Result<(), ObjectError> {
+        derivations.into_iter().try_for_each(|hashed| self.put_derivation(&hashed.hash(), hashed))
+    }
+
+    fn put_derivation(&self, hash: &Hash, derivation: &Derivation) -> Result<(), ObjectError> {
+        let path = self.object_place("derivations", &hash.to_string());
+        if path.exists() { Ok(()) } else { self.put_json(&path, derivation, &derivation.address.to_string()) }
     }
 
     /// The derivation with this hash; `None` when it is not there. One that does not hash to its name is removed, noted, and `None`.

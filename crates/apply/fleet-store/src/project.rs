@@ -11,8 +11,9 @@ use fleet_model::source::{Links, ListedEntry, ListedFile, Listing, Looked, RelPa
 
 use crate::{
     HashError, HashedFile, StatCache, WriteError,
+    side_by_side::side_by_side,
     stamp::Stamp,
-    walk::{self, Found, side_by_side},
+    walk::{self, Found},
 };
 
 /// Files that one thread looks up in the cache before another is worth waking.

@@ -34,11 +34,9 @@ pub(crate) struct Remembered {
     bytes: Vec<u8>,
     /// What is in it, in byte order of paths.
     known: Vec<Known>,
-    learned: Mutex<Learned>,
+    /// What was found out in this run: stamps and what is remembered, by path.
+    learned: Mutex<BTreeMap<Vec<u8>, Vec<u8>>>,
 }
-
-/// What was found out in this run, by path.
-type Learned = BTreeMap<Vec<u8>, (Stamp, Vec<u8>)>;
 
 /// An entry of the file, by where its parts are.
 #[derive(Debug)]
@@ -75,14 +73,21 @@ impl Remembered {
     pub fn get(&self, path: &Path, stamp: &Stamp) -> Option<&[u8]> {
         let known = self.find(path.as_os_str().as_bytes())?;
         let mut rest = self.bytes.get(known.rest.clone())?;
-        (Stamp::decode(&mut rest)? == *stamp).then(|| known.seen.store(true, Ordering::Relaxed)).map(|()| rest)
+        if Stamp::decode(&mut rest)? != *stamp {
+            return None;
+        }
+        known.seen.store(true, Ordering::Relaxed);
+        Some(rest)
     }
 
     /// Takes note of something about a path, found out while it had this stamp.
-    pub fn learn(&self, path: &Path, stamp: Stamp, what: Vec<u8>) {
+    pub fn learn(&self, path: &Path, stamp: &Stamp, what: &[u8]) {
         if self.kept.is_some() {
+            let mut rest = Vec::new();
+            stamp.encode(&mut rest);
+            rest.extend(what);
             let mut learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
-            learned.insert(path.as_os_str().as_bytes().to_owned(), (stamp, what));
+            learned.insert(path.as_os_str().as_bytes().to_owned(), rest);
         }
     }
 
@@ -93,31 +98,25 @@ impl Remembered {
     pub fn save(&self) -> Result<(), WriteError> {
         let learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
         let Some((file, magic)) = &self.kept else { return Ok(()) };
-        let mut all: BTreeMap<&[u8], Vec<u8>> = BTreeMap::new();
-        for (path, (stamp, what)) in &*learned {
-            let mut rest = Vec::new();
-            stamp.encode(&mut rest);
-            rest.extend(what);
-            all.insert(path, rest);
-        }
-        let is_known = |(path, rest): (&&[u8], &Vec<u8>)| {
+        let is_known = |(path, rest): (&Vec<u8>, &Vec<u8>)| {
             self.find(path).is_some_and(|known| self.bytes[known.rest.clone()] == **rest)
         };
-        if all.iter().all(is_known) {
+        if learned.iter().all(is_known) {
             return Ok(());
         }
-        let mut rests: BTreeMap<&[u8], &[u8]> = all.iter().map(|(path, rest)| (*path, rest.as_slice())).collect();
+        let mut all: BTreeMap<&[u8], &[u8]> =
+            learned.iter().map(|(path, rest)| (path.as_slice(), rest.as_slice())).collect();
         for known in &self.known {
             let path = &self.bytes[known.path.clone()];
             // Paths that nobody asked for this time stay; those that are gone do not, or the file would only grow.
             let there = || known.seen.load(Ordering::Relaxed) || Path::new(OsStr::from_bytes(path)).exists();
-            if !rests.contains_key(path) && there() {
-                rests.insert(path, &self.bytes[known.rest.clone()]);
+            if !all.contains_key(path) && there() {
+                all.insert(path, &self.bytes[known.rest.clone()]);
             }
         }
         // Damaged by a power failure, it is empty.
         let temporary = Temporary::within(&file.with_file_name("tmp"));
-        write_unsynced(file, &temporary, &encode(&rests, magic), 0o600)
+        write_unsynced(file, &temporary, &encode(&all, magic), 0o600)
     }
 
     fn find(&self, path: &[u8]) -> Option<&Known> {
@@ -183,20 +182,20 @@ mod tests {
     fn what_was_learned_is_there_next_time_until_the_stamp_changes_or_the_path_is_gone() -> Any {
         let (store, file, stamp) = place()?;
         let first = Remembered::load(file.clone(), MAGIC);
-        first.learn(store.path(), stamp, b"what".to_vec());
-        first.learn(Path::new("/nowhere"), stamp, Vec::new());
+        first.learn(store.path(), &stamp, b"what");
+        first.learn(Path::new("/nowhere"), &stamp, b"");
         first.save()?;
         let second = Remembered::load(file.clone(), MAGIC);
         assert_eq!(second.get(store.path(), &stamp), Some(b"what".as_slice()));
         assert_eq!(second.get(Path::new("/nowhere"), &stamp), Some(b"".as_slice()));
         let other = Stamp::of(&fs::metadata("/")?);
         assert_eq!(second.get(store.path(), &other), None, "it is another one now");
-        second.learn(Path::new("/"), other, b"root".to_vec());
+        second.learn(Path::new("/"), &other, b"root");
         second.save()?;
         let third = Remembered::load(file, MAGIC);
         assert!(third.knows(store.path()) && third.knows(Path::new("/")));
         assert!(third.knows(Path::new("/nowhere")), "somebody saw it in that run");
-        third.learn(Path::new("/"), stamp, b"changed".to_vec());
+        third.learn(Path::new("/"), &stamp, b"changed");
         third.save()?;
         let fourth = Remembered::load(third.kept.ok_or("no file")?.0, MAGIC);
         assert_eq!(fourth.get(Path::new("/"), &stamp), Some(b"changed".as_slice()));
@@ -209,7 +208,7 @@ mod tests {
         let (store, file, stamp) = place()?;
         let learn = || {
             let remembered = Remembered::load(file.clone(), MAGIC);
-            remembered.learn(store.path(), stamp, b"what".to_vec());
+            remembered.learn(store.path(), &stamp, b"what");
             remembered.save()
         };
         learn()?;
@@ -223,7 +222,7 @@ mod tests {
     fn a_damaged_file_or_one_of_another_kind_holds_nothing() -> Any {
         let (store, file, stamp) = place()?;
         let remembered = Remembered::load(file.clone(), MAGIC);
-        remembered.learn(store.path(), stamp, b"what".to_vec());
+        remembered.learn(store.path(), &stamp, b"what");
         remembered.save()?;
         let good = fs::read(&file)?;
         assert!(decode(&good, MAGIC).is_some() && decode(&good, b"remembered 2\n").is_none());

@@ -16,13 +16,13 @@ use std::{
 
 use fleet_derivation::Hash;
 use fleet_model::source::{Links, SourceFile};
-use rayon::prelude::*;
 
 use crate::{
     Store, WriteError,
     blob::copy,
     folder_cache::FolderCache,
     remembered::Remembered,
+    side_by_side::side_by_side,
     stamp::{Stamp, now},
     walk,
 };
@@ -161,18 +161,15 @@ impl StatCache {
             return Ok(BTreeMap::from([(name, self.hash_file(&real)?)]));
         }
         let found = walk::walk(&real, &real, Links::Followed, &self.folders).map_err(failed)?;
-        let hashes: Vec<(String, Result<HashedFile, HashError>)> = found
-            .into_par_iter()
-            .filter_map(|(name, found)| match found {
-                walk::Found::File(file, stamp) => Some((name, self.hash_stamped(&file, stamp))),
-                walk::Found::Folder | walk::Found::Link(_) => None,
-                walk::Found::Refused(why) => {
-                    let path = real.join(&name);
-                    Some((name, Err(HashError { path, why })))
-                }
-            })
-            .collect();
-        hashes.into_iter().map(|(name, hash)| Ok((name, hash?))).collect()
+        let hashes = side_by_side(found, 1, |(name, found)| match found {
+            walk::Found::File(file, stamp) => Some((name, self.hash_stamped(&file, stamp))),
+            walk::Found::Folder | walk::Found::Link(_) => None,
+            walk::Found::Refused(why) => {
+                let path = real.join(&name);
+                Some((name, Err(HashError { path, why })))
+            }
+        });
+        hashes.into_iter().flatten().map(|(name, hash)| Ok((name, hash?))).collect()
     }
 
     /// Writes what was learned, when anything was. Concurrent runs overwrite each other's, which costs time only.
@@ -206,7 +203,7 @@ impl StatCache {
             let entry = Entry { stamp, hash };
             let unchanged = Stamp::of(&file.metadata()?) == stamp;
             if unchanged && stamp.settled(now) {
-                self.hashes.learn(path, entry.stamp, entry.hash.to_vec());
+                self.hashes.learn(path, &stamp, &hash);
             }
             if unchanged || attempt == ATTEMPTS {
                 return Ok((entry, value));
@@ -261,7 +258,7 @@ mod tests {
         let cache = StatCache::load(&bench.store);
         let stamp = Stamp::of(&fs::metadata(&bench.file)?);
         let hash = blake3::hash(&fs::read(&bench.file)?);
-        cache.hashes.learn(&bench.file, stamp, hash.as_bytes().to_vec());
+        cache.hashes.learn(&bench.file, &stamp, hash.as_bytes());
         cache.save()?;
         Ok(StatCache::load(&bench.store))
     }

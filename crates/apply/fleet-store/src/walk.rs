@@ -22,6 +22,7 @@ use rustix::{
 use crate::{
     folder_cache::{FolderCache, Names},
     ignore::IgnoreRules,
+    side_by_side::side_by_side,
     stamp::{Stamp, now},
 };
 
@@ -58,20 +59,6 @@ const DEPTH_MAX: usize = 128;
 const FILES_AT_A_TIME: usize = 64;
 /// Names read from a folder at a time, in bytes.
 const NAMES: usize = 32 << 10;
-
-/// Does the same to each, on several threads where there are more than `at_a_time`. A run that has little to do never starts a
-/// second thread.
-pub(crate) fn side_by_side<T: Send, R: Send>(
-    items: Vec<T>,
-    at_a_time: usize,
-    work: impl Fn(T) -> R + Send + Sync,
-) -> Vec<R> {
-    if items.len() > at_a_time {
-        items.into_par_iter().with_min_len(at_a_time).map(work).collect()
-    } else {
-        items.into_iter().map(work).collect()
-    }
-}
 
 /// Everything below `folder` (a real path within `boundary`, a real path too) by path relative to it, in byte order.
 /// Links are followed as long as they stay within `boundary`, or kept as long as they lead to something that was found.

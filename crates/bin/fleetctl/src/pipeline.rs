@@ -376,7 +376,7 @@ pub async fn apply(
     let store = &prepared.opened.store;
     catch_up(prepared, planned, world.history()).await?;
     // Before anything carries a hash, what the hash stands for is in the store.
-    store.put_derivations(instance.graph.iter().map(|made| &**made)).map_err(|error| unwritable(&error))?;
+    store.put_hashed(instance.graph.iter()).map_err(|error| unwritable(&error))?;
     let outputs = world.observe_images().await?.outputs;
     let recorder = StoreRecorder { store: Arc::clone(store) };
     let providers = world.providers();

@@ -24,6 +24,12 @@ impl Hashed {
         self.hash
     }
 
+    /// It without its hash.
+    #[must_use]
+    pub fn derivation(&self) -> &Derivation {
+        &self.derivation
+    }
+
     /// As [`Derivation::with_outputs`]; the same one where nothing becomes known.
     #[must_use]
     pub fn with_outputs(&self, outputs: &BTreeMap<Hash, String>) -> Self {

@@ -224,10 +224,8 @@ fn add_agents(inputs: &Inputs<'_>, images: &BTreeMap<String, PlannedImage>, inst
     let mut workspaces = Workspaces::new(inputs.model, inputs.sources, &homeserver);
     workspaces.bedrock_by_role = container::bedrock_by_role(inputs.environment);
     let mut problems: Vec<Problem> = workspaces.broken_templates();
-    let some = |agents: &[&Agent]| {
+    let some = |workspaces: &Workspaces<'_>, agents: &[&Agent]| {
         let mut part = (Instance::default(), Vec::new());
-        // Templates remember what was read of them: each thread has its own.
-        let workspaces = workspaces.again();
         for agent in agents {
             match (workspaces.workspace(agent), images.get(&agent.image.value)) {
                 (Err(found), _) => part.1.extend(found),
@@ -241,9 +239,10 @@ fn add_agents(inputs: &Inputs<'_>, images: &BTreeMap<String, PlannedImage>, inst
     };
     let agents: Vec<&Agent> = inputs.resolved.agents.values().collect();
     let parts: Vec<(Instance, Vec<Problem>)> = if agents.len() > AGENTS_AT_A_TIME {
-        agents.par_chunks(AGENTS_AT_A_TIME).map(some).collect()
+        // Templates remember what was read of them: each thread has its own.
+        agents.par_chunks(AGENTS_AT_A_TIME).map(|agents| some(&workspaces.again(), agents)).collect()
     } else {
-        vec![some(&agents)]
+        vec![some(&workspaces, &agents)]
     };
     for (part, found) in parts {
         instance.graph.extend(part.graph);

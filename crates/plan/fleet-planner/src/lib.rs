@@ -235,7 +235,7 @@ impl Planning<'_> {
             after: derivation.as_ref().map(Hashed::hash),
             expect: observed.map(|o| o.version.clone()),
             desired: desired.cloned(),
-            derivation: derivation.map(|derivation| (*derivation).clone()),
+            derivation: derivation.map(|derivation| derivation.derivation().clone()),
             resources: verdict.resources,
         }
     }

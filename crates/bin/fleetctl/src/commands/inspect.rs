@@ -78,7 +78,7 @@ pub fn graph(context: &Context, environment: &str) -> Outcome {
         Format::Json => print_json(&json!({
             "schema": 1,
             "hash": instance.graph.hash(),
-            "derivations": order.iter().map(|d| json!({"hash": d.hash(), "derivation": &***d})).collect::<Vec<_>>(),
+            "derivations": order.iter().map(|d| json!({"hash": d.hash(), "derivation": d.derivation()})).collect::<Vec<_>>(),
         })),
         Format::Dot => {
             let mut out =

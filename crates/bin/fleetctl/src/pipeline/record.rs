@@ -37,7 +37,7 @@ pub async fn catch_up(prepared: &Prepared, planned: &Planned, history: &dyn Hist
     if entries.is_empty() {
         return Ok(());
     }
-    store.put_derivations(known.values().map(|known| &**known)).map_err(|error| unwritable(&error))?;
+    store.put_hashed(known.values()).map_err(|error| unwritable(&error))?;
     let number = history.numbers().await.map_err(|error| unrecordable(&error))?.last().map_or(1, |last| last + 1);
     let generation = Generation { number, entries, ..of(prepared, planned, stands, outputs) };
     match history.write(&generation, &news(&generation, &last, &known)).await {
@@ -81,7 +81,7 @@ pub async fn applied(
 fn news(generation: &Generation, last: &Objects, known: &Known) -> Vec<Derivation> {
     let before = closure(last.values().copied(), known);
     let hashes = closure(generation.objects.values().copied(), known);
-    hashes.difference(&before).filter_map(|hash| known.get(hash)).map(|known| (**known).clone()).collect()
+    hashes.difference(&before).filter_map(|hash| known.get(hash)).map(|known| known.derivation().clone()).collect()
 }
 
 /// Hashes with everything that they derive from, as far as that is known.
