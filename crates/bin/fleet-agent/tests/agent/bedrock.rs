@@ -12,6 +12,7 @@ use std::{
         atomic::{AtomicBool, AtomicUsize, Ordering},
         mpsc,
     },
+    thread::JoinHandle,
     time::{Duration, SystemTime},
 };
 
@@ -86,6 +87,7 @@ struct Aws {
     closed: Arc<AtomicBool>,
     /// Lets the second half of an answer go.
     go: mpsc::Sender<()>,
+    listens: JoinHandle<()>,
 }
 
 impl Aws {
@@ -93,32 +95,39 @@ impl Aws {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let (go, may_go) = mpsc::channel();
-        let aws = Self { port, given: Arc::default(), asked: Arc::default(), closed: Arc::default(), go };
-        let (given, asked, closed) = (Arc::clone(&aws.given), Arc::clone(&aws.asked), Arc::clone(&aws.closed));
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                if closed.load(Ordering::SeqCst) {
-                    return;
-                }
-                let Some((message, _)) = read(&stream) else { continue };
-                if message.first.starts_with("GET /credentials ") {
-                    // Those of the first two are about to end.
-                    let number = given.fetch_add(1, Ordering::SeqCst) + 1;
-                    let ends = if number <= 2 { "2020-01-01T00:00:00Z" } else { "2090-01-01T00:00:00Z" };
-                    let said = json!({"AccessKeyId": format!("AKID{number}"), "SecretAccessKey": SECRET, "Token": SESSION, "Expiration": ends});
-                    answer(&stream, 200, &said.to_string());
-                } else {
-                    bedrock(&stream, &message, &format!("127.0.0.1:{port}"), &may_go);
-                    asked.lock().unwrap().push(message);
-                }
-            }
-        });
-        aws
+        let (given, asked, closed) = (Arc::default(), Arc::default(), Arc::default());
+        let seen = (Arc::clone(&given), Arc::clone(&asked), Arc::clone(&closed));
+        let listens = std::thread::spawn(move || listen(&listener, &seen, &may_go));
+        Self { port, given, asked, closed, go, listens }
     }
 
-    fn close(&self) {
+    /// Listens no longer once it returns: who connects is refused, and not left waiting in a queue that nobody serves.
+    fn close(self) {
         self.closed.store(true, Ordering::SeqCst);
         drop(TcpStream::connect(("127.0.0.1", self.port)));
+        self.listens.join().unwrap();
+    }
+}
+
+type Seen = (Arc<AtomicUsize>, Arc<Mutex<Vec<Message>>>, Arc<AtomicBool>);
+
+fn listen(listener: &TcpListener, (given, asked, closed): &Seen, may_go: &mpsc::Receiver<()>) {
+    let host = listener.local_addr().unwrap().to_string();
+    for stream in listener.incoming().flatten() {
+        if closed.load(Ordering::SeqCst) {
+            return;
+        }
+        let Some((message, _)) = read(&stream) else { continue };
+        if message.first.starts_with("GET /credentials ") {
+            // Those of the first two are about to end.
+            let number = given.fetch_add(1, Ordering::SeqCst) + 1;
+            let ends = if number <= 2 { "2020-01-01T00:00:00Z" } else { "2090-01-01T00:00:00Z" };
+            let said = json!({"AccessKeyId": format!("AKID{number}"), "SecretAccessKey": SECRET, "Token": SESSION, "Expiration": ends});
+            answer(&stream, 200, &said.to_string());
+        } else {
+            bedrock(&stream, &message, &host, may_go);
+            asked.lock().unwrap().push(message);
+        }
     }
 }
 
@@ -176,7 +185,8 @@ fn a_model_is_asked_by_the_role_of_the_task_and_its_answer_comes_as_it_is_said()
     settings["bedrock"] = json!({"port": port, "regions": ["us-east-1"]});
     world.write("agent.json", &settings.to_string(), 0o444);
     let mut command: Command = agent.command("run");
-    let here = format!("http://127.0.0.1:{}", aws.port);
+    let host = format!("127.0.0.1:{}", aws.port);
+    let here = format!("http://{host}");
     command
         .env_remove("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI")
         .env("AWS_CONTAINER_CREDENTIALS_FULL_URI", format!("{here}/credentials"))
@@ -216,7 +226,7 @@ fn a_model_is_asked_by_the_role_of_the_task_and_its_answer_comes_as_it_is_said()
     }
     aws.close();
     let answer = whole(ask(port, "/us-east-1/anthropic/v1/messages"));
-    let why = format!("Amazon Bedrock in us-east-1 cannot be asked: cannot connect to 127.0.0.1:{}", aws.port);
+    let why = format!("Amazon Bedrock in us-east-1 cannot be asked: cannot connect to {host}");
     assert!(answer.starts_with("HTTP/1.1 502") && answer.contains(&why), "{answer}");
 
     let output = agent.stop();
