@@ -256,12 +256,7 @@ impl Run<'_, '_> {
         let ready = Ready { outputs: &outputs, secrets: self.execution.secrets };
         let result = match self.execution.providers.iter().find(|provider| provider.owns(&change.address)) {
             Some(provider) => provider.apply(change, &ready, events).await,
-            None => Err(ProviderError::Failed {
-                address: change.address.clone(),
-                why: "this target cannot have it".to_owned(),
-                help: None,
-                last_lines: Vec::new(),
-            }),
+            None => Err(ProviderError::failed(&change.address, "this target cannot have it")),
         };
         let ended = self.judge(change, after, result, started);
         let good = matches!(ended.outcome, Outcome::Done | Outcome::Unchanged);

@@ -3,6 +3,7 @@
 //!
 //! Deliberately absent: planning (an executor cannot re-plan), the parser, and every SDK (those are in `backend/`).
 
+pub mod causes;
 pub mod events;
 pub mod execute;
 pub mod provider;

@@ -11,7 +11,7 @@ use fleet_model::Address;
 use fleet_plan::{Change, SecretUse, State};
 use fleet_secret::{FleetSecret, Secret};
 
-use crate::events::Events;
+use crate::{causes, events::Events};
 
 /// Which fleet and environment a provider works for. Names of everything it makes start with both.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,6 +143,36 @@ pub enum ProviderError {
 }
 
 impl ProviderError {
+    /// [`Self::Failed`] without more to say; [`Self::help`] and [`Self::last_words`] add it.
+    #[must_use]
+    pub fn failed(address: &Address, why: impl Into<String>) -> Self {
+        Self::Failed { address: address.clone(), why: why.into(), help: None, last_lines: Vec::new() }
+    }
+
+    /// [`Self::Failed`] because of an error and of all that caused it.
+    #[must_use]
+    pub fn caused(address: &Address, error: &dyn std::error::Error) -> Self {
+        Self::failed(address, causes::chain(error))
+    }
+
+    /// Says what to do about a failure.
+    #[must_use]
+    pub fn help(mut self, what: impl Into<String>) -> Self {
+        if let Self::Failed { help, .. } = &mut self {
+            *help = Some(what.into());
+        }
+        self
+    }
+
+    /// Adds what the failed container printed last.
+    #[must_use]
+    pub fn last_words(mut self, lines: Vec<String>) -> Self {
+        if let Self::RolledBack { last_lines, .. } | Self::Failed { last_lines, .. } = &mut self {
+            *last_lines = lines;
+        }
+        self
+    }
+
     /// The last lines that a failed container printed, where there are any.
     #[must_use]
     pub fn last_lines(&self) -> &[String] {

@@ -144,7 +144,7 @@ impl Provider for Journaled<'_> {
         self.journal.note(Line::Begun { address: address.clone() });
         if let Err(error) = self.journal.flush().await {
             let why = format!("nothing was begun, since it could not be written down: {error}");
-            return Err(ProviderError::Failed { address: address.clone(), why, help: None, last_lines: Vec::new() });
+            return Err(ProviderError::failed(address, why));
         }
         let told = Told { journal: self.journal, events };
         let result = self.provider.apply(change, ready, &told).await;

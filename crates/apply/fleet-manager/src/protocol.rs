@@ -364,7 +364,7 @@ impl End {
             Self::Failed { why, help } => ProviderError::Failed { address, why, help, last_lines },
             Self::Skipped => {
                 let why = "the manager did not come to it: something before it failed".to_owned();
-                ProviderError::Failed { address, why, help: None, last_lines }
+                ProviderError::failed(&address, why).last_words(last_lines)
             }
         })
     }
@@ -515,12 +515,11 @@ mod tests {
     fn every_error_of_a_provider_arrives_as_it_was() {
         let address = Address::new(Kind::Room, "all");
         let (why, system) = ("why".to_owned(), "matrix".to_owned());
-        let help = Some("help".to_owned());
         for error in [
             ProviderError::Stale { address: address.clone(), why: why.clone() },
             ProviderError::Unreachable { system: system.clone(), why: why.clone() },
             ProviderError::Denied { system, why: why.clone() },
-            ProviderError::Failed { address: address.clone(), why, help, last_lines: Vec::new() },
+            ProviderError::failed(&address, why).help("help"),
         ] {
             let said = error.to_string();
             let end = End::of(&Err(error));

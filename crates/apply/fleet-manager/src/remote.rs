@@ -258,12 +258,7 @@ impl Provider for RemoteMatrix {
 
     async fn apply(&self, change: &Change, _: &Ready<'_>, events: &dyn Events) -> Result<Applied, ProviderError> {
         let address = &change.address;
-        let failed = |why: &str| ProviderError::Failed {
-            address: address.clone(),
-            why: why.to_owned(),
-            help: Some(self.look_at.clone()),
-            last_lines: Vec::new(),
-        };
+        let failed = |why: &str| ProviderError::failed(address, why).help(&self.look_at);
         let mailbox = self.reach.reach().await?;
         let mailbox =
             mailbox.ok_or_else(|| failed("the environment has no bucket or no fleet secret to hand it over with"))?;

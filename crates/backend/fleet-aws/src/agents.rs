@@ -119,7 +119,7 @@ impl Provider for AgentProvider {
         match &change.desired {
             Some(Desired::Agent(spec)) => doing.make(spec).await,
             None => doing.remove().await,
-            Some(_) => Err(doing.failed("the plan has something else than an agent for it", None)),
+            Some(_) => Err(doing.failed("the plan has something else than an agent for it")),
         }
     }
 }
@@ -132,9 +132,8 @@ async fn until_drained(
     let mut pauses = Pauses::within(DRAINED_WITHIN);
     while !gone().await? {
         if !pauses.pause().await {
-            let why = "its service is still being removed".to_owned();
-            let help = Some("run the same command again".to_owned());
-            return Err(ProviderError::Failed { address: about.clone(), why, help, last_lines: Vec::new() });
+            let failed = ProviderError::failed(about, "its service is still being removed");
+            return Err(failed.help("run the same command again"));
         }
     }
     Ok(())
@@ -185,7 +184,8 @@ impl Doing<'_> {
     async fn fleet_secret(&self) -> Result<&FleetSecret, ProviderError> {
         let Some(arn) = self.outputs().await?.get(SECRET_OUTPUT) else {
             return Err(self
-                .failed("the fleet secret is not there", Some("apply the whole environment: its data stack has it")));
+                .failed("the fleet secret is not there")
+                .help("apply the whole environment: its data stack has it"));
         };
         let read = self.provider.secret.get_or_try_init(|| self.account().fleet_secret(arn)).await;
         read.map_err(|error| self.secret_error(error))
@@ -208,17 +208,12 @@ impl Doing<'_> {
     fn secret_error(&self, error: SecretError) -> ProviderError {
         match error {
             SecretError::Aws(error) => self.aws(error),
-            error => self.failed(&error.to_string(), None),
+            error => self.failed(error.to_string()),
         }
     }
 
-    fn failed(&self, why: &str, help: Option<&str>) -> ProviderError {
-        ProviderError::Failed {
-            address: self.change.address.clone(),
-            why: why.to_owned(),
-            help: help.map(str::to_owned),
-            last_lines: Vec::new(),
-        }
+    fn failed(&self, why: impl Into<String>) -> ProviderError {
+        ProviderError::failed(&self.change.address, why)
     }
 
     fn stale(&self, why: &str) -> ProviderError {

@@ -65,7 +65,9 @@ impl Account {
         about: &Address,
     ) -> std::result::Result<Option<Arc<dyn ObjectStore>>, ProviderError> {
         let name = self.bucket_name(scope, (&scope.environment, BUCKET_OUTPUT), about).await?;
-        name.map(|name| self.own_bucket(&name)).transpose().map_err(|error| failed(about, error.to_string()))
+        name.map(|name| self.own_bucket(&name))
+            .transpose()
+            .map_err(|error| ProviderError::failed(about, error.to_string()))
     }
 
     /// The bucket for the state of a fleet; `None` where nobody has prepared the account.
@@ -78,7 +80,9 @@ impl Account {
     ) -> std::result::Result<Option<Arc<dyn ObjectStore>>, ProviderError> {
         let about = Address::new(Kind::Stack, BOOTSTRAP);
         let name = self.state_bucket_name(scope, &about).await?;
-        name.map(|name| self.own_bucket(&name)).transpose().map_err(|error| failed(&about, error.to_string()))
+        name.map(|name| self.own_bucket(&name))
+            .transpose()
+            .map_err(|error| ProviderError::failed(&about, error.to_string()))
     }
 
     /// Its name, for what an error is about.
@@ -125,14 +129,10 @@ impl Account {
         let Some(secret) = data.get(SECRET_OUTPUT) else { return Ok(None) };
         let secret = self.fleet_secret(secret).await.map_err(|error| match error {
             SecretError::Aws(error) => error.about(&about),
-            other => failed(&about, other.to_string()),
+            other => ProviderError::failed(&about, other.to_string()),
         })?;
         Ok(Some(secret))
     }
-}
-
-fn failed(about: &Address, why: String) -> ProviderError {
-    ProviderError::Failed { address: about.clone(), why, help: None, last_lines: Vec::new() }
 }
 
 /// The SDK's credentials for `object_store`; the SDK renews them.

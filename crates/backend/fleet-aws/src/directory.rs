@@ -80,24 +80,18 @@ impl Provider for DirectoryProvider {
             (None, _, None) => Ok(Applied::Unchanged { output: None }),
             (None, _, Some(bucket)) => remove(&*bucket, change).await,
             (Some(Desired::Directory(spec)), Some(hash), Some(bucket)) => deliver(&*bucket, change, spec, hash).await,
-            (Some(_), _, None) => Err(ProviderError::Failed {
-                address: change.address.clone(),
-                why: format!("the config bucket of {} is not there", self.scope.whole()),
-                help: Some(format!("apply the whole environment: stack/{} has it", self.scope.environment)),
-                last_lines: Vec::new(),
-            }),
+            (Some(_), _, None) => {
+                let why = format!("the config bucket of {} is not there", self.scope.whole());
+                let help = format!("apply the whole environment: stack/{} has it", self.scope.environment);
+                Err(ProviderError::failed(&change.address, why).help(help))
+            }
             (Some(_), ..) => Err(failed(&"the plan has no directory for it")),
         }
     }
 }
 
 fn failed(why: &dyn std::fmt::Display) -> ProviderError {
-    ProviderError::Failed {
-        address: directory::address(),
-        why: format!("the config bucket: {why}"),
-        help: None,
-        last_lines: Vec::new(),
-    }
+    ProviderError::failed(&directory::address(), format!("the config bucket: {why}"))
 }
 
 async fn look(bucket: &dyn ObjectStore) -> Result<Option<Found>, ProviderError> {

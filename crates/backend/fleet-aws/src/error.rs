@@ -2,7 +2,7 @@
 
 use aws_smithy_runtime_api::client::{orchestrator::HttpResponse, result::SdkError};
 use aws_smithy_types::error::{display::DisplayErrorContext, metadata::ProvideErrorMetadata};
-use fleet_apply::ProviderError;
+use fleet_apply::{ProviderError, causes::innermost};
 use fleet_model::Address;
 
 /// Credentials that AWS does not take.
@@ -110,9 +110,9 @@ impl AwsError {
         let Some(code) = error.code().map(str::to_owned) else {
             let why = DisplayErrorContext(&error).to_string();
             return if why.contains("credentials") && !matches!(error, SdkError::ServiceError(_)) {
-                Self::NoCredentials { why: last_cause(&error) }
+                Self::NoCredentials { why: innermost(&error) }
             } else {
-                Self::Unreachable { call, why: last_cause(&error) }
+                Self::Unreachable { call, why: innermost(&error) }
             };
         };
         Self::by_code(call, code, why.unwrap_or_else(|| "without a reason".to_owned()))
@@ -168,23 +168,9 @@ impl AwsError {
             | Self::BadClock { .. }
             | Self::Denied { .. }
             | Self::OtherAccount { .. } => ProviderError::Denied { system, why: self.to_string() },
-            Self::Refused { .. } => ProviderError::Failed {
-                address: address.clone(),
-                why: self.to_string(),
-                help: None,
-                last_lines: Vec::new(),
-            },
+            Self::Refused { .. } => ProviderError::failed(address, self.to_string()),
         }
     }
-}
-
-/// The innermost cause: what really happened.
-pub(crate) fn last_cause(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut at: &dyn std::error::Error = error;
-    while let Some(next) = at.source() {
-        at = next;
-    }
-    at.to_string()
 }
 
 #[cfg(test)]

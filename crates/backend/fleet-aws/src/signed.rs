@@ -22,7 +22,7 @@ use aws_sigv4::{
     },
     sign::v4,
 };
-use fleet_apply::{Event, Events, Retry, SystemClock, retry::Passing};
+use fleet_apply::{Event, Events, Retry, SystemClock, causes::innermost, retry::Passing};
 use serde_json::Value;
 use tokio::sync::Mutex;
 use url::form_urlencoded;
@@ -227,7 +227,7 @@ impl Signed {
         let call = format!("{} {}", ask.service.name(), ask.call);
         self.events.emit(Event::Call { system: "aws".to_owned(), call, write: is_write(ask.call) });
         let lost = |error: &reqwest::Error| Failed {
-            error: AwsError::Unreachable { call: ask.call, why: crate::error::last_cause(error) },
+            error: AwsError::Unreachable { call: ask.call, why: innermost(error) },
             passing: ask.repeatable || error.is_connect(),
         };
         let answer = self.http.execute(request).await.map_err(|error| lost(&error))?;
@@ -296,7 +296,7 @@ impl Signed {
         let none = |why: String| AwsError::NoCredentials { why };
         let provider = self.provider.as_ref().ok_or_else(|| none("nothing provides any".to_owned()))?;
         let found = provider.provide_credentials().await;
-        let found = found.map_err(|error| none(crate::error::last_cause(&error)))?;
+        let found = found.map_err(|error| none(innermost(&error)))?;
         *current = Some(found.clone());
         Ok(found)
     }

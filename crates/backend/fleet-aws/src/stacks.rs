@@ -53,7 +53,7 @@ impl StackProvider {
         now: Option<&Stood>,
     ) -> Result<BTreeMap<String, String>, ProviderError> {
         let derivation = doing.change.derivation.as_ref().map(|made| made.with_outputs(ready.outputs));
-        let derivation = derivation.ok_or_else(|| doing.at.failed("the plan has no derivation for it", None))?;
+        let derivation = derivation.ok_or_else(|| doing.at.failed("the plan has no derivation for it"))?;
         let outputs = self.outputs(doing).await?;
         let machine = doing.spec.parameters.iter().find(|(_, from)| **from == StackParameter::MachineImage);
         let machine_image = match machine {
@@ -74,7 +74,8 @@ impl StackProvider {
             let why = format!("nothing gives a value to {}", unknown.join(", "));
             return Err(doing
                 .at
-                .failed(&why, Some("apply the whole environment: stacks and images that it takes them from")));
+                .failed(why)
+                .help("apply the whole environment: stacks and images that it takes them from"));
         }
         Ok(values.into_iter().filter_map(|(id, value)| Some((id, value?))).collect())
     }
@@ -102,11 +103,11 @@ impl StackProvider {
                 "prepare the account: fleetctl bootstrap -e {} --repository OWNER/NAME",
                 self.scope.environment
             );
-            return Err(doing.at.failed(&why, Some(&help)));
+            return Err(doing.at.failed(why).help(help));
         };
         let sent = self.account.ensure_template(&bucket, text).await;
         let address = sent.map_err(|error| {
-            doing.at.failed(&format!("its template of {size} bytes could not be put into {bucket}: {error}"), None)
+            doing.at.failed(format!("its template of {size} bytes could not be put into {bucket}: {error}"))
         })?;
         doing.at.progress(format!("its template of {size} bytes goes through {bucket}"));
         Ok(Sent::At(address))
@@ -121,11 +122,11 @@ impl StackProvider {
         let secret = outputs.values().find_map(|outputs| outputs.get(SECRET_OUTPUT));
         let Some(secret) = secret else {
             let why = "the fleet secret is not there: no stack that it takes parameters from has one";
-            return Err(doing.at.failed(why, None));
+            return Err(doing.at.failed(why));
         };
         let written = self.account.ensure_keys(&doing.spec.keys, secret).await.map_err(|error| match error {
             SecretError::Aws(error) => doing.at.aws(error),
-            error @ (SecretError::Shape(_) | SecretError::NoText(_)) => doing.at.failed(&error.to_string(), None),
+            error @ (SecretError::Shape(_) | SecretError::NoText(_)) => doing.at.failed(error.to_string()),
         })?;
         if written > 0 {
             doing.at.progress(format!("wrote {written} of {} parameters", doing.spec.keys.len()));
@@ -145,7 +146,7 @@ impl StackProvider {
         }
         let flags: Vec<String> = refused.iter().map(|id| format!("--allow-destroy {id}")).collect();
         let why = format!("what {} holds would be lost or left behind; nothing was changed", refused.join(", "));
-        Err(doing.at.failed(&why, Some(&format!("if that is meant: {}", flags.join(" ")))))
+        Err(doing.at.failed(why).help(format!("if that is meant: {}", flags.join(" "))))
     }
 }
 
@@ -188,7 +189,7 @@ impl Provider for StackProvider {
 
     async fn apply(&self, change: &Change, ready: &Ready<'_>, events: &dyn Events) -> Result<Applied, ProviderError> {
         let Some(Desired::Stack(spec)) = &change.desired else {
-            return Err(failure(&change.address, "stacks are removed by `destroy` alone", None));
+            return Err(ProviderError::failed(&change.address, "stacks are removed by `destroy` alone"));
         };
         let name = stack_name(&self.scope, &change.address.name);
         let at = At { address: &change.address, name, events, account: &self.account, fleet: &self.scope.fleet };
@@ -238,14 +239,5 @@ impl Doing<'_> {
 
     fn stale(&self, why: String) -> ProviderError {
         ProviderError::Stale { address: self.change.address.clone(), why }
-    }
-}
-
-fn failure(address: &Address, why: &str, help: Option<&str>) -> ProviderError {
-    ProviderError::Failed {
-        address: address.clone(),
-        why: why.to_owned(),
-        help: help.map(str::to_owned),
-        last_lines: Vec::new(),
     }
 }

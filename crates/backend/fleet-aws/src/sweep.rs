@@ -110,8 +110,7 @@ impl Sweep {
     }
 
     fn failed(&self, error: &object_store::Error) -> ProviderError {
-        let why = format!("the state bucket cannot be swept: {error}");
-        ProviderError::Failed { address: self.about(), why, help: None, last_lines: Vec::new() }
+        ProviderError::failed(&self.about(), format!("the state bucket cannot be swept: {error}"))
     }
 
     fn about(&self) -> Address {

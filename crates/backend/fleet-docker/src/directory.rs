@@ -96,12 +96,8 @@ pub(crate) async fn deliver(
     let id = calls.create(&format!("{name}{NEXT}"), holder(scope, &image, hash)).await.map_err(at)?;
     let file = format!("people.{}.json", Hash::of(spec.document.as_bytes()).short());
     for (path, text) in [(file.as_str(), spec.document.as_str()), (POINTER, file.as_str())] {
-        let tar = files::archive_text(&format!("/{path}"), text).map_err(|error| ProviderError::Failed {
-            address: change.address.clone(),
-            why: error.to_string(),
-            help: None,
-            last_lines: Vec::new(),
-        })?;
+        let tar = files::archive_text(&format!("/{path}"), text)
+            .map_err(|error| ProviderError::failed(&change.address, error.to_string()))?;
         calls.upload(&id, MOUNT, tar).await.map_err(at)?;
     }
     if let Some((old, _)) = &holders.current {

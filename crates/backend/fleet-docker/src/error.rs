@@ -1,8 +1,8 @@
 //! [`EngineError`]: what can go wrong between us and a container engine, and its place among provider errors.
 
-use std::{error::Error as _, io::ErrorKind};
+use std::io::ErrorKind;
 
-use fleet_apply::ProviderError;
+use fleet_apply::{ProviderError, causes::chain};
 use fleet_model::Address;
 
 /// Why the engine did not do what it was asked.
@@ -75,12 +75,12 @@ impl EngineError {
                 Self::Unreachable { endpoint: endpoint.to_owned(), why: format!("{what}: no answer in time") }
             }
             other if caused_by(&other, ErrorKind::PermissionDenied) => {
-                Self::Denied { endpoint: endpoint.to_owned(), why: causes(&other) }
+                Self::Denied { endpoint: endpoint.to_owned(), why: chain(&other) }
             }
             other if caused_by(&other, ErrorKind::ConnectionRefused) => {
                 Self::Unreachable { endpoint: endpoint.to_owned(), why: "nobody listens there".to_owned() }
             }
-            other => Self::Unreachable { endpoint: endpoint.to_owned(), why: format!("{what}: {}", causes(&other)) },
+            other => Self::Unreachable { endpoint: endpoint.to_owned(), why: format!("{what}: {}", chain(&other)) },
         }
     }
 
@@ -91,15 +91,8 @@ impl EngineError {
             Self::Conflict { what, why } => {
                 ProviderError::Stale { address: address.clone(), why: format!("{what}: {why}") }
             }
-            Self::Unsupported { why, help } => {
-                ProviderError::Failed { address: address.clone(), why, help: Some(help), last_lines: Vec::new() }
-            }
-            other => ProviderError::Failed {
-                address: address.clone(),
-                why: other.to_string(),
-                help: None,
-                last_lines: Vec::new(),
-            },
+            Self::Unsupported { why, help } => ProviderError::failed(address, why).help(help),
+            other => ProviderError::failed(address, other.to_string()),
         }
     }
 
@@ -121,27 +114,6 @@ impl EngineError {
 
 /// Some cause of it is of this kind.
 fn caused_by(error: &bollard::errors::Error, kind: ErrorKind) -> bool {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(this) = cause {
-        if this.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == kind) {
-            return true;
-        }
-        cause = this.source();
-    }
-    false
-}
-
-/// The whole chain in one line: the outermost message alone (`client error (Connect)`) tells nobody anything.
-fn causes(error: &bollard::errors::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(this) = cause {
-        let next = this.to_string();
-        if !text.contains(&next) {
-            text.push_str(": ");
-            text.push_str(&next);
-        }
-        cause = this.source();
-    }
-    text
+    std::iter::successors(Some(error as &(dyn std::error::Error + 'static)), |&error| error.source())
+        .any(|cause| cause.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == kind))
 }

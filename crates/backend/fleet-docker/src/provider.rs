@@ -129,13 +129,10 @@ impl DockerProvider {
         let tag = crate::images::tag(&self.scope.fleet, &image.name, hash);
         calls.note("GET /images/{tag}/json", false);
         let id = self.engine.inspect_id(&tag).await.map_err(|e| e.at(address))?;
-        id.ok_or_else(|| ProviderError::Failed {
-            address: address.clone(),
-            why: format!("its image {tag} is not on the engine"),
-            help: Some(format!(
-                "`fleetctl build {image}` makes it; `apply` does so by itself when the plan has {image}"
-            )),
-            last_lines: Vec::new(),
+        id.ok_or_else(|| {
+            let help =
+                format!("`fleetctl build {image}` makes it; `apply` does so by itself when the plan has {image}");
+            ProviderError::failed(address, format!("its image {tag} is not on the engine")).help(help)
         })
     }
 
@@ -187,15 +184,14 @@ impl Provider for DockerProvider {
                 let image = self.image_id(calls, &change.address, (&spec.image, spec.image_hash));
                 directory::deliver(&self.scope, calls, (change, spec, hash), image).await
             }
-            _ => Err(ProviderError::Failed {
-                address: change.address.clone(),
-                why: format!(
+            _ => {
+                let why = format!(
                     "the docker provider cannot {} this: the plan does not say what it should be",
                     change.action
-                ),
-                help: Some("this is a mistake in fleetctl: please report it with the plan".to_owned()),
-                last_lines: Vec::new(),
-            }),
+                );
+                let help = "this is a mistake in fleetctl: please report it with the plan";
+                Err(ProviderError::failed(&change.address, why).help(help))
+            }
         }
     }
 }
@@ -203,12 +199,7 @@ impl Provider for DockerProvider {
 /// The hash that the container will carry: the planned one, or, where an image's output was unknown then, the one
 /// that follows from the output that is known now.
 fn final_hash(change: &Change, ready: &Ready<'_>) -> Result<Hash, ProviderError> {
-    let failed = |why: String| ProviderError::Failed {
-        address: change.address.clone(),
-        why,
-        help: None,
-        last_lines: Vec::new(),
-    };
+    let failed = |why: String| ProviderError::failed(&change.address, why);
     if let Some(derivation) = change.derivation.as_ref().filter(|d| d.pending().next().is_some()) {
         let known = derivation.with_outputs(ready.outputs);
         return match known.pending().next() {

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, collections::BTreeSet, time::Duration};
 
-use fleet_apply::{Event, Events};
+use fleet_apply::{Event, Events, causes::chain};
 use fleet_secret::Secret;
 use http::Method;
 use ruma::api::{
@@ -141,13 +141,7 @@ impl<'a> Caller<'a> {
     fn unreachable(&self, error: reqwest::Error) -> Failure {
         let down = !error.is_timeout();
         let error = error.without_url();
-        let mut why = error.to_string();
-        let mut source = std::error::Error::source(&error);
-        while let Some(cause) = source {
-            why = format!("{why}: {cause}");
-            source = cause.source();
-        }
-        let error = CallError::Unreachable { url: self.http.base.clone(), why, down };
+        let error = CallError::Unreachable { url: self.http.base.clone(), why: chain(&error), down };
         Failure { error, asked_to_wait: None }
     }
 }

@@ -89,12 +89,7 @@ impl Provider for MatrixProvider {
             Ok(false) => Ok(Applied::Unchanged { output: None }),
             Err(Trouble::Call(error)) => Err(error.about(&change.address)),
             Err(Trouble::Stale(why)) => Err(ProviderError::Stale { address: change.address.clone(), why }),
-            Err(Trouble::Foreign { why, help }) => Err(ProviderError::Failed {
-                address: change.address.clone(),
-                why,
-                help: Some(help),
-                last_lines: Vec::new(),
-            }),
+            Err(Trouble::Foreign { why, help }) => Err(ProviderError::failed(&change.address, why).help(help)),
         }
     }
 }

@@ -9,6 +9,7 @@ use std::{
 
 use fleet_apply::{
     Retry, SystemClock,
+    causes::innermost,
     retry::{Clock as _, Passing, retry_after},
 };
 use fleet_oci::{
@@ -281,15 +282,11 @@ pub(crate) fn shown(url: &str) -> String {
 }
 
 fn unreachable_error(url: &str, error: &reqwest::Error) -> FetchError {
-    let mut why = String::new();
-    let mut cause: Option<&dyn std::error::Error> = std::error::Error::source(error);
-    while let Some(inner) = cause {
-        why = inner.to_string();
-        cause = inner.source();
-    }
-    if why.is_empty() {
-        why = if error.is_timeout() { "no answer in time".to_owned() } else { "the connection broke".to_owned() };
-    }
+    let why = match std::error::Error::source(error) {
+        Some(cause) => innermost(cause),
+        None if error.is_timeout() => "no answer in time".to_owned(),
+        None => "the connection broke".to_owned(),
+    };
     FetchError::Unreachable { url: shown(url), why }
 }
 

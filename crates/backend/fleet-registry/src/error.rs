@@ -125,12 +125,3 @@ impl RegistryError {
         matches!(self, Self::Unreachable { .. })
     }
 }
-
-/// The cause that says most, without addresses.
-pub(crate) fn innermost(error: &dyn std::error::Error) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error.to_string()
-}

@@ -13,6 +13,7 @@ use std::{
 use bytes::Bytes;
 use fleet_apply::{
     Clock, Retry,
+    causes::innermost,
     retry::{Passing, retry_after},
 };
 use fleet_oci::Digest;
@@ -26,7 +27,7 @@ use serde::Deserialize;
 use crate::{
     auth::Auth,
     config::RegistryConfig,
-    error::{RegistryError, innermost},
+    error::RegistryError,
     events::{Event, Events},
     manifest::ACCEPTED,
     reference::{Place, is_loopback},

@@ -3,7 +3,7 @@
 //!
 //! Deliberately absent: redirects, proxies, connection reuse.
 
-use std::{convert::Infallible, io, net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{convert::Infallible, error::Error, io, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
@@ -51,6 +51,19 @@ pub enum SendError {
     Timeout(Duration),
 }
 
+impl SendError {
+    /// With all that caused it: of a connection that was reset, hyper itself says `connection error`.
+    fn protocol(error: &dyn Error) -> Self {
+        let mut why = error.to_string();
+        let mut next = error.source();
+        while let Some(cause) = next {
+            why = format!("{why}: {cause}");
+            next = cause.source();
+        }
+        Self::Protocol(why)
+    }
+}
+
 /// Sends one request to the host that its URI names and reads the answer.
 ///
 /// # Errors
@@ -62,7 +75,7 @@ pub async fn send(request: Request<Vec<u8>>, within: Duration) -> Result<Respons
 async fn exchange(request: Request<Vec<u8>>) -> Result<Response<Bytes>, SendError> {
     let (parts, body) = begin(request).await?.into_parts();
     let read = Limited::new(body, LARGEST_ANSWER).collect().await;
-    Ok(Response::from_parts(parts, read.map_err(|e| SendError::Protocol(e.to_string()))?.to_bytes()))
+    Ok(Response::from_parts(parts, read.map_err(|e| SendError::protocol(&*e))?.to_bytes()))
 }
 
 /// Sends one request to the host that its URI names; the answer's body is still to come.
@@ -70,9 +83,9 @@ async fn exchange(request: Request<Vec<u8>>) -> Result<Response<Bytes>, SendErro
 /// # Errors
 /// [`SendError`]; no status is an error.
 pub async fn begin(request: Request<Vec<u8>>) -> Result<Response<Incoming>, SendError> {
-    let protocol = |e: &dyn std::fmt::Display| SendError::Protocol(e.to_string());
     let (mut parts, body) = request.into_parts();
-    let authority = parts.uri.authority().ok_or_else(|| protocol(&"the URL names no host"))?.clone();
+    let authority =
+        parts.uri.authority().ok_or_else(|| SendError::Protocol("the URL names no host".to_owned()))?.clone();
     let secure = parts.uri.scheme_str() == Some("https");
     let port = authority.port_u16().unwrap_or(if secure { 443 } else { 80 });
     let host = authority.host().trim_matches(['[', ']']).to_owned();
@@ -81,8 +94,8 @@ pub async fn begin(request: Request<Vec<u8>>) -> Result<Response<Incoming>, Send
     let late = |_| io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {} s", CONNECT_WITHIN.as_secs()));
     let stream = stream.map_err(late).flatten().map_err(failed)?;
     let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
-    parts.headers.insert(header::HOST, authority.as_str().parse().map_err(|e| protocol(&e))?);
-    parts.uri = target.parse().map_err(|e| protocol(&e))?;
+    parts.headers.insert(header::HOST, authority.as_str().parse().map_err(|e| SendError::protocol(&e))?);
+    parts.uri = target.parse().map_err(|e| SendError::protocol(&e))?;
     let request = Request::from_parts(parts, Full::new(Bytes::from(body)));
     if secure { ask(tls(&host, stream).await.map_err(failed)?, request).await } else { ask(stream, request).await }
 }
@@ -91,12 +104,11 @@ async fn ask(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     request: Request<Full<Bytes>>,
 ) -> Result<Response<Incoming>, SendError> {
-    let protocol = |e: &dyn std::fmt::Display| SendError::Protocol(e.to_string());
     let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| protocol(&e))?;
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| SendError::protocol(&e))?;
     // It ends with the answer's body: whether that was read to its end or dropped.
     tokio::spawn(connection);
-    sender.send_request(request).await.map_err(|e| protocol(&e))
+    sender.send_request(request).await.map_err(|e| SendError::protocol(&e))
 }
 
 /// TLS to a host, believed if one of the image's authorities vouches for it (`SSL_CERT_FILE`, else `/etc/ssl/certs`).
@@ -118,7 +130,7 @@ async fn tls(host: &str, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> 
 /// # Errors
 /// [`SendError`].
 pub async fn get(url: &str, within: Duration) -> Result<Response<Bytes>, SendError> {
-    let request = Request::get(url).body(Vec::new()).map_err(|e| SendError::Protocol(e.to_string()))?;
+    let request = Request::get(url).body(Vec::new()).map_err(|e| SendError::protocol(&e))?;
     send(request, within).await
 }
 
@@ -213,6 +225,19 @@ mod tests {
         let request = Request::post(format!("http://127.0.0.1:{port}/people?x=1")).body(b"hello".to_vec()).unwrap();
         let answer = send(request, Duration::from_secs(5)).await.unwrap();
         assert_eq!((answer.status().as_u16(), answer.body().as_ref()), (418, b"POST /people hello".as_slice()));
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_breaks_is_said_with_its_reason() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let asked = tokio::spawn(async move { get(&url, Duration::from_secs(5)).await });
+        // Closed with a question in it that nobody read: a reset, and no end.
+        let stream = tokio::task::spawn_blocking(move || listener.accept().unwrap().0).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        drop(stream);
+        let error = asked.await.unwrap().unwrap_err();
+        assert!(error.to_string().starts_with("no proper answer: connection error: Connection reset"), "{error}");
     }
 
     #[tokio::test]

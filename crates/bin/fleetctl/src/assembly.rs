@@ -93,7 +93,7 @@ impl Assembling<'_> {
     async fn assemble(&self) -> Result<Image, ProviderError> {
         let recipe = &self.spec.recipe;
         if let [LayerRecipe::Containerfile { path, .. }] = recipe.layers.as_slice() {
-            return self.from_containerfile(path).await;
+            return self.by_containerfile(path).await;
         }
         let mut base = Base::default();
         let mut layers = Vec::new();
@@ -265,11 +265,11 @@ impl Assembling<'_> {
     }
 
     fn failed(&self, error: &dyn std::error::Error) -> ProviderError {
-        self.failed_with(&crate::error::chain(error))
+        ProviderError::caused(self.address, error)
     }
 
     fn failed_with(&self, why: &str) -> ProviderError {
-        failed(self.address, why)
+        ProviderError::failed(self.address, why)
     }
 }
 
@@ -315,10 +315,4 @@ const fn may_have_notes(recipe: &LayerRecipe) -> bool {
 #[must_use]
 pub fn image_record(hash: &Hash) -> RecordId {
     RecordId { space: "images".to_owned(), key: hash.to_string() }
-}
-
-/// A change that failed, for this reason.
-#[must_use]
-pub fn failed(address: &Address, why: &str) -> ProviderError {
-    ProviderError::Failed { address: address.clone(), why: why.to_owned(), help: None, last_lines: Vec::new() }
 }

@@ -20,7 +20,7 @@ use fleet_secret::FleetSecret;
 use fleet_store::{Depth, History};
 
 use crate::{
-    assembly::{Assembler, failed},
+    assembly::Assembler,
     commands::build::Tellings,
     context::Context,
     error::Failure,
@@ -236,9 +236,9 @@ impl Provider for RepositoryImages {
 
     async fn apply(&self, change: &Change, _: &Ready<'_>, events: &dyn Events) -> Result<Applied, ProviderError> {
         let (Some(Desired::Image(spec)), Some(derivation)) = (&change.desired, &change.derivation) else {
-            return Err(failed(&change.address, "the plan has no recipe for it"));
+            return Err(ProviderError::failed(&change.address, "the plan has no recipe for it"));
         };
-        let error = |error: &dyn std::error::Error| failed(&change.address, &crate::error::chain(error));
+        let error = |error: &dyn std::error::Error| ProviderError::caused(&change.address, error);
         let repository = format!("{}/{}", self.registry, self.repository(&spec.name));
         let tag = format!("d-{}", derivation.hash());
         if let Some(digest) = self.client.exists(&repository, &tag).await.map_err(|e| error(&e))? {
@@ -273,7 +273,7 @@ impl RepositoryImages {
         let pushed = tokio::task::block_in_place(|| {
             tokio::runtime::Handle::current().block_on(self.client.push(target, upload, &source, &told))
         });
-        let pushed = pushed.map_err(|error| failed(address, &crate::error::chain(&error)))?;
+        let pushed = pushed.map_err(|error| ProviderError::caused(address, &error))?;
         pushed.notices.iter().for_each(|notice| progress(notice.to_string()));
         progress(format!("sent {} KB, {} layers were there", pushed.sent >> 10, pushed.skipped + pushed.mounted));
         Ok(Applied::Changed { output: Some(upload.digest.to_string()) })

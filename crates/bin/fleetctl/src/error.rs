@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use fleet_apply::causes::causes;
+
 use crate::exit::Exit;
 
 /// A command failed.
@@ -28,17 +30,7 @@ impl Failure {
 
     /// A failure caused by an error, with the errors that caused that.
     pub fn caused(exit: Exit, message: impl Into<String>, error: &dyn std::error::Error) -> Self {
-        let mut failure = Self::new(exit, message);
-        let mut next = Some(error);
-        while let Some(cause) = next {
-            let text = cause.to_string();
-            // Wrappers often repeat what they wrap; saying it twice helps nobody.
-            if !failure.causes.last().is_some_and(|last| last.contains(&text)) {
-                failure.causes.push(text);
-            }
-            next = cause.source();
-        }
-        failure
+        Self { causes: causes(error), ..Self::new(exit, message) }
     }
 
     /// Adds what to do about it.
@@ -69,10 +61,4 @@ impl Failure {
         }
         text
     }
-}
-
-/// An error with what caused it, on one line.
-#[must_use]
-pub fn chain(error: &dyn std::error::Error) -> String {
-    Failure::caused(Exit::Failed, "", error).causes.join(": ")
 }

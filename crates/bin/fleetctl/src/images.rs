@@ -11,7 +11,7 @@ use fleet_plan::{Change, Desired, State};
 use fleet_store::Output;
 
 use crate::{
-    assembly::{self, Assembler, failed},
+    assembly::{self, Assembler},
     in_engine::{InEngine, unreachable_engine},
 };
 
@@ -41,7 +41,7 @@ impl Provider for ImageProvider {
 
     async fn apply(&self, change: &Change, _: &Ready<'_>, events: &dyn Events) -> Result<Applied, ProviderError> {
         let (Some(Desired::Image(spec)), Some(derivation)) = (&change.desired, &change.derivation) else {
-            return Err(failed(&change.address, "the plan has no recipe for it"));
+            return Err(ProviderError::failed(&change.address, "the plan has no recipe for it"));
         };
         let making = InEngine { engine: &self.engine, assembler: &self.assembler, spec, derivation, events };
         if let Some(id) = making.find().await? {
@@ -65,6 +65,6 @@ impl ImageProvider {
         let layers = assembly::layer_keys(derivation).iter().map(assembly::layer_record).collect();
         let output = Output { digest: id.to_owned(), records: layers, ..Output::default() };
         let recorded = self.assembler.store.put_output(&derivation.hash(), &output);
-        recorded.map_err(|error| failed(&derivation.address, &crate::error::chain(&error)))
+        recorded.map_err(|error| ProviderError::caused(&derivation.address, &error))
     }
 }

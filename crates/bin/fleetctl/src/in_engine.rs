@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use fleet_apply::{Event, Events, ProviderError};
+use fleet_apply::{Event, Events, ProviderError, causes::chain};
 use fleet_derivation::{Derivation, Input};
 use fleet_docker::{
     Engine, EngineError,
@@ -23,10 +23,7 @@ use fleet_oci::{
 };
 use fleet_plan::ImageSpec;
 
-use crate::{
-    assembly::{Assembler, failed},
-    blobs::StoreCache,
-};
+use crate::{assembly::Assembler, blobs::StoreCache};
 
 /// Seconds that one `check` of an image may take.
 const CHECK_SECONDS: u64 = 120;
@@ -155,7 +152,7 @@ impl InEngine<'_> {
         let built = containerfile::build(self.engine, &request, &mut told).await;
         built.map_err(|error| match error {
             BuildError::Failed { why, last_lines, .. } => {
-                ProviderError::Failed { address: self.derivation.address.clone(), why, help: None, last_lines }
+                ProviderError::failed(&self.derivation.address, why).last_words(last_lines)
             }
             other => self.failed(&other),
         })
@@ -192,12 +189,9 @@ impl InEngine<'_> {
                     || format!("did not end within {CHECK_SECONDS} s"),
                     |code| format!("ended with exit code {code}"),
                 );
-                return Err(ProviderError::Failed {
-                    address: self.derivation.address.clone(),
-                    why: format!("its check `{}` {how}", argv.join(" ")),
-                    help: Some("nothing was rolled; mend the image".to_owned()),
-                    last_lines: result.last_lines,
-                });
+                let why = format!("its check `{}` {how}", argv.join(" "));
+                let failed = ProviderError::failed(&self.derivation.address, why);
+                return Err(failed.help("nothing was rolled; mend the image").last_words(result.last_lines));
             }
         }
         Ok(())
@@ -212,17 +206,17 @@ impl InEngine<'_> {
     }
 
     fn failed(&self, error: &dyn std::error::Error) -> ProviderError {
-        self.failed_with(&crate::error::chain(error))
+        ProviderError::caused(&self.derivation.address, error)
     }
 
     fn failed_with(&self, why: &str) -> ProviderError {
-        failed(&self.derivation.address, why)
+        ProviderError::failed(&self.derivation.address, why)
     }
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "used as a function for map_err")]
 pub(crate) fn unreachable_engine(error: EngineError) -> ProviderError {
-    ProviderError::Unreachable { system: "the container engine".to_owned(), why: crate::error::chain(&error) }
+    ProviderError::Unreachable { system: "the container engine".to_owned(), why: chain(&error) }
 }
 
 /// A Containerfile whose `FROM` lines name digests; a digest that one names already may be that of an index, and the

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use fleet_apply::{Events, Provider, ProviderError, Secrets};
+use fleet_apply::{Events, Provider, ProviderError, Secrets, causes::chain};
 use fleet_docker::{DockerProvider, Engine, EngineSearch, Search};
 use fleet_graph::container::HOMESERVER_ALIAS;
 use fleet_matrix::{Flavour, MatrixProvider, Settings};
@@ -252,7 +252,7 @@ impl Outside for World {
 /// Signs out what was signed in for this run. That it fails changes nothing of what was done.
 pub async fn sign_out(matrix: &MatrixProvider, console: &Console) {
     if let Err(error) = matrix.finish().await {
-        let text = format!("a helper session could not be signed out: {}", crate::error::chain(&error));
+        let text = format!("a helper session could not be signed out: {}", chain(&error));
         console.emit(fleet_apply::Event::Notice { text });
     }
 }

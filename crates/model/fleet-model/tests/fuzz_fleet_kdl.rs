@@ -82,11 +82,15 @@ fn boundary(random: &mut Random, text: &str) -> usize {
     text.floor_char_boundary(random.below(text.len() + 1))
 }
 
+fn word<'w>(random: &mut Random, from: &[&'w str]) -> &'w str {
+    from[random.below(from.len())]
+}
+
 fn mutate(random: &mut Random, text: &mut String, other: &str) {
     let at = boundary(random, text);
     match random.below(9) {
-        0 => text.insert_str(at, *random.pick(SIGNS)),
-        1 => text.insert_str(at, *random.pick(TEXTS)),
+        0 => text.insert_str(at, word(random, SIGNS)),
+        1 => text.insert_str(at, word(random, TEXTS)),
         2 => exchange_text(random, text),
         3 => {
             let lines: Vec<&str> = other.lines().collect();
@@ -120,7 +124,7 @@ fn exchange_text(random: &mut Random, text: &mut String) {
         return;
     }
     let first = random.below(quotes.len() - 1);
-    text.replace_range(quotes[first]..=quotes[first + 1], *random.pick(TEXTS));
+    text.replace_range(quotes[first]..=quotes[first + 1], word(random, TEXTS));
 }
 
 /// One project and everything that must hold for it.
@@ -133,7 +137,7 @@ fn one(seed: u64, corpus: &[String]) -> String {
     }
     let mut rows = "id,name,title,level,department,team,reports_to\n".to_owned();
     for _ in 0..random.below(4) {
-        rows.push_str(*random.pick(ROWS));
+        rows.push_str(word(&mut random, ROWS));
         rows.push('\n');
     }
     let included = if random.below(4) == 0 { "include \"fleet.kdl\"\n" } else { "org { }\n" };

@@ -123,7 +123,7 @@ impl Turn<'_> {
         self.write("remove", |pair| pair.current = None).await?;
         if self.pair().former.is_none() {
             self.provider.world.inner().containers.remove(self.address);
-            return Err(ProviderError::Failed { address, why, help: None, last_lines: Vec::new() });
+            return Err(ProviderError::failed(&address, why));
         }
         self.write("restore", |pair| pair.current = pair.former.take()).await?;
         self.write("start", |pair| start(&mut pair.current)).await?;

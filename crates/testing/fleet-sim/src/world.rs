@@ -156,12 +156,7 @@ impl Provider for SimProvider {
             (Some(Desired::Account(_) | Desired::Agent(_) | Desired::Directory(_) | Desired::Stack(_)), _) => {
                 self.value(change, events).await
             }
-            (None, _) => Err(ProviderError::Failed {
-                address: change.address.clone(),
-                why: "the plan does not say what it should be".to_owned(),
-                help: None,
-                last_lines: Vec::new(),
-            }),
+            (None, _) => Err(ProviderError::failed(&change.address, "the plan does not say what it should be")),
         }
     }
 }

@@ -47,7 +47,7 @@ impl Doing<'_> {
 
     fn hash(&self) -> Result<Hash, ProviderError> {
         let derivation = self.change.derivation.as_ref().map(|made| made.with_outputs(self.known));
-        derivation.map(|made| made.hash()).ok_or_else(|| self.failed("the plan has no derivation for it", None))
+        derivation.map(|made| made.hash()).ok_or_else(|| self.failed("the plan has no derivation for it"))
     }
 
     /// Everything up to and with the service. Returns its task definition.
@@ -112,7 +112,7 @@ impl Doing<'_> {
 
     async fn bundle(&self, bucket: &str, bundle: &Bundle) -> Result<(), ProviderError> {
         let sent = self.account().ensure_bundle(bucket, &bundle.key(self.agent()), bundle).await;
-        if sent.map_err(|error| self.failed(&format!("its files could not be sent to {bucket}: {error}"), None))? {
+        if sent.map_err(|error| self.failed(format!("its files could not be sent to {bucket}: {error}")))? {
             self.progress(format!("sent its files, {} KB", bundle.text.len().div_ceil(1024)));
         }
         Ok(())
@@ -172,10 +172,8 @@ impl Doing<'_> {
             _ => None,
         });
         let digest = digest.ok_or_else(|| {
-            self.failed(
-                &format!("{address} is not there"),
-                Some("apply the whole environment: the image is made first"),
-            )
+            let help = "apply the whole environment: the image is made first";
+            self.failed(format!("{address} is not there")).help(help)
         })?;
         Ok(format!("{repository}@{digest}"))
     }
@@ -183,16 +181,16 @@ impl Doing<'_> {
     fn output(&self, values: &BTreeMap<String, String>, name: &str) -> Result<String, ProviderError> {
         values.get(name).cloned().ok_or_else(|| {
             let why = format!("no stack of the environment has an output {name}");
-            self.failed(&why, Some("apply the whole environment: its stacks are made first"))
+            self.failed(why).help("apply the whole environment: its stacks are made first")
         })
     }
 
     fn document(&self, text: &str, values: &BTreeMap<String, String>) -> Result<Value, ProviderError> {
         let document: Value = serde_json::from_str(text)
-            .map_err(|error| self.failed(&format!("the plan is broken: {error}"), Some("make a new one")))?;
+            .map_err(|error| self.failed(format!("the plan is broken: {error}")).help("make a new one"))?;
         filled(&document, values).map_err(|missing| {
             let why = format!("no stack of the environment has the outputs {}", missing.join(", "));
-            self.failed(&why, Some("apply the whole environment: its stacks are made first"))
+            self.failed(why).help("apply the whole environment: its stacks are made first")
         })
     }
 }

@@ -90,7 +90,7 @@ impl Doing<'_> {
             Ok(()) => why,
             Err(error) => format!("{why}; and it could not be stopped: {error}"),
         };
-        ProviderError::Failed { address: self.change.address.clone(), why, help: None, last_lines }
+        ProviderError::failed(&self.change.address, why).last_words(last_lines)
     }
 
     /// ECS did not give it up in time: we do.
@@ -101,7 +101,7 @@ impl Doing<'_> {
         if let Err(error) = self.account().set_service(&self.cluster, &self.service, &back).await {
             let (why, last_lines) = self.explained(wanted, why).await;
             let why = format!("{why}; and the former one could not be started: {error}");
-            return ProviderError::Failed { address: self.change.address.clone(), why, help: None, last_lines };
+            return ProviderError::failed(&self.change.address, why).last_words(last_lines);
         }
         self.returned(wanted, Some(former), why).await
     }
@@ -126,7 +126,7 @@ impl Doing<'_> {
             }
         }
         let why = format!("{why}; and the former one does not run either");
-        ProviderError::Failed { address, why, help: None, last_lines }
+        ProviderError::failed(&address, why).last_words(last_lines)
     }
 
     /// Why the task of a definition failed, and its last words.
@@ -152,9 +152,8 @@ impl Doing<'_> {
         let mut pauses = Pauses::within(STOPS_WITHIN);
         while self.look().await?.is_some_and(|now| now.status == "DRAINING") {
             if !pauses.pause().await {
-                return Err(
-                    self.failed("its service is being removed and does not go", Some("run the same command again"))
-                );
+                let failed = self.failed("its service is being removed and does not go");
+                return Err(failed.help("run the same command again"));
             }
         }
         Ok(())
@@ -168,7 +167,7 @@ impl Doing<'_> {
         let mut pauses = Pauses::within(STOPS_WITHIN);
         while self.look().await?.is_some_and(|now| now.running_count + now.pending_count > 0) {
             if !pauses.pause().await {
-                return Err(self.failed("its task does not stop", Some("run the same command again")));
+                return Err(self.failed("its task does not stop").help("run the same command again"));
             }
         }
         Ok(())

@@ -110,12 +110,12 @@ impl Doing<'_> {
                         return Ok(None);
                     }
                     self.discard(name).await?;
-                    return Err(self.at.failed(&format!("CloudFormation refuses the change set: {why}"), None));
+                    return Err(self.at.failed(format!("CloudFormation refuses the change set: {why}")));
                 }
                 _ => {}
             }
             if !pauses.pause().await {
-                return Err(self.at.failed("CloudFormation does not finish the change set", None));
+                return Err(self.at.failed("CloudFormation does not finish the change set"));
             }
         }
     }
@@ -171,14 +171,14 @@ impl Doing<'_> {
                 why: told.why(),
                 last_lines: Vec::new(),
             }),
-            StackStatus::RollbackComplete => Err(self.at.failed(
-                &format!("it could not be made: {}", told.why()),
-                Some("mend the cause and apply again: what is left of it is removed first"),
-            )),
-            other => Err(self.at.failed(
-                &format!("it ended as {}: {}", other.as_str(), told.why()),
-                Some("apply again: it is recovered, or what to do is said"),
-            )),
+            StackStatus::RollbackComplete => Err(self
+                .at
+                .failed(format!("it could not be made: {}", told.why()))
+                .help("mend the cause and apply again: what is left of it is removed first")),
+            other => Err(self
+                .at
+                .failed(format!("it ended as {}: {}", other.as_str(), told.why()))
+                .help("apply again: it is recovered, or what to do is said")),
         }
     }
 

@@ -179,7 +179,7 @@ impl Account {
             return Ok(());
         }
         let help = "mend the cause, then run the same command again: it goes on where this ended";
-        Err(at.failed(&format!("the stack {} could not be removed: {why}", at.name), Some(help)))
+        Err(at.failed(format!("the stack {} could not be removed: {why}", at.name)).help(help))
     }
 
     /// Waits for something while buckets are kept empty. What cannot be emptied is no error here: whoever removes the bucket

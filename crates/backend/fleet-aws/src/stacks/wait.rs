@@ -7,7 +7,7 @@ use fleet_apply::{Event, Events, ProviderError};
 use fleet_model::Address;
 
 use super::{
-    Doing, failure,
+    Doing,
     read::{Standing, Stood},
 };
 use crate::{account::Account, error::AwsError, pauses::Pauses};
@@ -119,14 +119,14 @@ impl At<'_> {
             ),
             _ => format!("see aws cloudformation describe-stacks --stack-name {name} --region {region}"),
         };
-        self.failed(&format!("the stack {name} is {status}"), Some(&help))
+        self.failed(format!("the stack {name} is {status}")).help(help)
     }
 
     /// Removes what is left of it.
     async fn delete(&self, id: &str) -> Result<(), ProviderError> {
         match self.deleted(id).await? {
             None => Ok(()),
-            Some(why) => Err(self.failed(&format!("what was left of it could not be removed: {why}"), None)),
+            Some(why) => Err(self.failed(format!("what was left of it could not be removed: {why}"))),
         }
     }
 
@@ -152,10 +152,9 @@ impl At<'_> {
                 return Ok(status);
             }
             if !pauses.pause().await {
-                return Err(self.failed(
-                    &format!("it is still {} after {} hours", status.as_str(), AT_MOST.as_secs() / 3600),
-                    Some("run the same command again: it goes on waiting"),
-                ));
+                let hours = AT_MOST.as_secs() / 3600;
+                let failed = self.failed(format!("it is still {} after {hours} hours", status.as_str()));
+                return Err(failed.help("run the same command again: it goes on waiting"));
             }
         }
     }
@@ -232,7 +231,7 @@ impl At<'_> {
         error.about(self.address)
     }
 
-    pub(super) fn failed(&self, why: &str, help: Option<&str>) -> ProviderError {
-        failure(self.address, why, help)
+    pub(super) fn failed(&self, why: impl Into<String>) -> ProviderError {
+        ProviderError::failed(self.address, why)
     }
 }

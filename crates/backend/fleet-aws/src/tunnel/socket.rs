@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
+use fleet_apply::causes::innermost;
 use futures::SinkExt as _;
 use reqwest::{StatusCode, Upgraded};
 use serde_json::json;
@@ -55,7 +56,7 @@ fn refused(why: impl Into<String>) -> TunnelError {
 }
 
 async fn upgraded(account: &Account, ticket: &Ticket, client: Id) -> Result<Socket, TunnelError> {
-    let lost = |error: reqwest::Error| refused(crate::error::last_cause(&error));
+    let lost = |error: reqwest::Error| refused(innermost(&error));
     let mut random = fastrand::Rng::new();
     let key = STANDARD.encode(Id::random(&mut random).0);
     let ask = Ask {

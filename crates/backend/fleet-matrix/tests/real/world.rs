@@ -145,13 +145,12 @@ impl World {
     /// Starts another homeserver on the same volume; what it says is returned once it has said something.
     pub async fn start_another(&self) -> (Child, String) {
         let child = launch(self.folder.path(), "second");
-        loop {
-            let said = self.said("second");
-            if said.ends_with('\n') {
-                return (child, said);
-            }
+        let end = Instant::now() + Duration::from_secs(90);
+        while !self.said("second").ends_with('\n') {
+            assert!(Instant::now() < end, "the second homeserver says nothing");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+        (child, self.said("second"))
     }
 
     /// Ends the present homeserver and waits until the other one serves.

@@ -276,7 +276,12 @@ async fn an_index_is_pushed_children_first_and_its_shared_layer_once() {
     let bench = Bench::new(ME);
     let shared = bench.large("shared", 1 << 20, 1);
     let of = |platform| {
-        fleet_oci::image::assemble(&Base::default(), platform, &fleet_oci::ImageConfig::default(), &[shared.clone()])
+        fleet_oci::image::assemble(
+            &Base::default(),
+            platform,
+            &fleet_oci::ImageConfig::default(),
+            std::slice::from_ref(&shared),
+        )
     };
     let images = fleet_oci::Platform::ALL.map(of);
     let upload = Upload::of_index(&Index::of(images.clone()).unwrap());

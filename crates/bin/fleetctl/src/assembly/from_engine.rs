@@ -119,12 +119,9 @@ impl Assembling<'_> {
             return Ok(Base::from(&known));
         }
         let Some(engine) = &self.assembler.engine else {
-            return Err(ProviderError::Failed {
-                address: self.address.clone(),
-                why: format!("it stands on engine:{name}, which a container engine has, and none answers here"),
-                help: Some("start Docker or Podman, or name a base that a registry has".to_owned()),
-                last_lines: Vec::new(),
-            });
+            let why = format!("it stands on engine:{name}, which a container engine has, and none answers here");
+            let help = "start Docker or Podman, or name a base that a registry has";
+            return Err(ProviderError::failed(self.address, why).help(help));
         };
         let id = engine.inspect_id(name).await.map_err(|error| self.failed(&error))?;
         let id = id.ok_or_else(|| self.failed(&EngineBaseError::Absent(name.to_owned())))?;
@@ -143,19 +140,16 @@ impl Assembling<'_> {
 
     /// An image from a Containerfile: as it was taken from an engine before, else as an engine here has or builds it. Checked
     /// there first, as wherever an engine makes an image.
-    pub(super) async fn from_containerfile(&self, path: &str) -> Result<Image, ProviderError> {
+    pub(super) async fn by_containerfile(&self, path: &str) -> Result<Image, ProviderError> {
         let (store, hash) = (&self.assembler.store, self.derivation.hash());
         let known = store.get_record::<Image>(&image_record(&hash)).map_err(|error| self.failed(&error))?;
         if let Some(known) = known.filter(|known| known.layers.iter().all(|layer| self.is_stored(layer))) {
             return Ok(known);
         }
         let Some(engine) = &self.assembler.engine else {
-            return Err(ProviderError::Failed {
-                address: self.address.clone(),
-                why: format!("a container engine builds it, from {path}, and none answers here"),
-                help: Some(format!("start Docker, or declare layers for it in fleet.kdl and drop {path}")),
-                last_lines: Vec::new(),
-            });
+            let why = format!("a container engine builds it, from {path}, and none answers here");
+            let help = format!("start Docker, or declare layers for it in fleet.kdl and drop {path}");
+            return Err(ProviderError::failed(self.address, why).help(help));
         };
         let place = InEngine {
             engine,
@@ -253,7 +247,7 @@ impl Assembling<'_> {
 
     fn keep(&self, hash: &Hash, image: &Image) -> Result<(), ProviderError> {
         let (store, record) = (&self.assembler.store, image_record(hash));
-        let blobs = layer_blobs(&image);
+        let blobs = layer_blobs(image);
         store.put_record(&record, image, &blobs).map_err(|error| self.failed(&error))?;
         // What the engine calls it stays what it is; beside it, what collection must leave.
         let output = store.output(hash).map_err(|error| self.failed(&error))?;

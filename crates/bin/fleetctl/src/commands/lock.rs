@@ -4,7 +4,7 @@ mod forget;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
-use fleet_apply::{Event, Events as _};
+use fleet_apply::{Event, Events as _, causes::chain};
 use fleet_model::{
     Address, Kind, SourceFile, SourceTree, containerfile,
     model::{BaseRef, ContainerfileRecipe, Image, Layer, LayeredRecipe, Model, Recipe},
@@ -299,7 +299,7 @@ impl Locking<'_> {
             match self.registries.resolve(reference, *platform).await {
                 Ok(digest) => self.pin(reference, *platform, digest),
                 Err(error) if error.is_unreachable() => {
-                    self.out_of_reach(image, reference, *platform, &crate::error::chain(&error));
+                    self.out_of_reach(image, reference, *platform, &chain(&error));
                 }
                 Err(error) => return Err(unresolved(image, &error)),
             }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use fleet_apply::{Events, Provider, Scope, Secrets, SystemClock};
+use fleet_apply::{Events, Provider, Scope, Secrets, SystemClock, causes::chain};
 use fleet_aws::{Account, Place};
 use fleet_manager::{Homeserver, Mailbox, Manager, Pace, protocol::Key};
 use fleet_matrix::MatrixProvider;
@@ -141,6 +141,6 @@ impl Homeserver for Real {
     }
 
     async fn finish(&self) -> Result<(), String> {
-        self.0.finish().await.map_err(|error| crate::error::chain(&error))
+        self.0.finish().await.map_err(|error| chain(&error))
     }
 }

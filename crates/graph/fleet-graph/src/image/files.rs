@@ -106,7 +106,7 @@ impl Maker<'_> {
         let homes =
             buckets.iter().enumerate().flat_map(|(at, bucket)| bucket.units.iter().map(move |unit| (*unit, at)));
         let homes: BTreeMap<&str, usize> = homes.collect();
-        let mut shares: Vec<(Vec<FileEntry>, Vec<(String, Input)>)> = buckets.iter().map(|_| <_>::default()).collect();
+        let mut shares: Vec<_> = buckets.iter().map(|_| (Vec::new(), Vec::new())).collect();
         for (path, one) in placed {
             let unit = split::unit_of(path, |name| homes.contains_key(name));
             if let Some((entries, inputs)) = unit.and_then(|unit| shares.get_mut(*homes.get(unit)?)) {
