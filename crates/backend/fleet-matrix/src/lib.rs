@@ -24,7 +24,7 @@ mod state;
 mod synapse;
 
 pub use error::CallError;
-pub use provider::{Flavour, MatrixProvider, Settings};
+pub use provider::{Flavour, Login, MatrixProvider, Settings};
 pub use say::{Reply, Sent};
 pub use session::{DEVICE, SERVICE_LOCALPART};
 

@@ -8,6 +8,7 @@ use fleet_derivation::Hash;
 use fleet_model::{Address, Kind};
 use fleet_plan::{Action, Change, Desired, State};
 use fleet_secret::FleetSecret;
+use futures::future::BoxFuture;
 
 use crate::{account, delete, error::CallError, observe, room, session::Session};
 
@@ -30,8 +31,19 @@ pub struct Settings {
     pub url: String,
     /// What it is.
     pub flavour: Flavour,
-    /// Where the service account's token is kept (mode 0600), outside `.fleet/` and every build context.
-    pub token_file: PathBuf,
+    /// How we are signed in.
+    pub login: Login,
+}
+
+/// How the service account is signed in. On some homeservers (Conduit) a device has one token: who logs in on it signs out
+/// whoever did before.
+#[derive(Clone, Debug)]
+pub enum Login {
+    /// On the one device of who makes accounts and rooms. The token is kept in this file (mode 0600), outside `.fleet/` and
+    /// every build context.
+    Kept(PathBuf),
+    /// On a device of its own, signed out by [`MatrixProvider::finish`]: for who is a guest where a manager is signed in.
+    ForOneRun,
 }
 
 /// Accounts and rooms of one homeserver.
@@ -50,13 +62,59 @@ impl MatrixProvider {
         Ok(Self { session: Session::new(settings, secret)?, events })
     }
 
-    /// Signs out every identity that was used beside the service account. Call it when a run ends, however it ends;
-    /// later use of the provider signs in again.
+    /// Signs out every identity that was used beside the service account, and where the login was [`Login::ForOneRun`] that
+    /// one, too. Call it when a run ends, however it ends; later use of the provider signs in again.
     ///
     /// # Errors
     /// The first failure; every identity is tried.
     pub async fn finish(&self) -> Result<(), CallError> {
         self.session.finish(&*self.events).await
+    }
+
+    /// Does something for which we must be signed in. Where somebody signed us out since we were (an administrator, or
+    /// another login on the same device), once more, signed in again: a manager lives for months.
+    ///
+    /// Boxed: of what an `AsyncFn` returns nobody can say that it may move between threads.
+    pub(crate) async fn signed_in<'a, T, E: SignedOut>(
+        &self,
+        doing: impl Fn() -> BoxFuture<'a, Result<T, E>>,
+    ) -> Result<T, E> {
+        let times = self.session.times_signed_out().await;
+        match doing().await {
+            Err(error) if error.is_signed_out() => {
+                self.session.forget(&*self.events, times).await;
+                doing().await
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn make(&self, run: &Run<'_>) -> Result<bool, Trouble> {
+        match (run.change.action, &run.change.desired) {
+            (Action::Delete, _) if run.change.address.kind == Kind::Account => delete::account(run).await,
+            (Action::Delete, _) => delete::room(run).await,
+            (_, Some(Desired::Account(desired))) => account::converge(run, desired).await,
+            (_, Some(Desired::Room(desired))) => room::converge(run, desired).await,
+            _ => Err(Trouble::call(CallError::Local("the change says nothing about an account or a room".to_owned()))),
+        }
+    }
+}
+
+/// An error that may say that we are no longer signed in.
+pub(crate) trait SignedOut {
+    /// It does.
+    fn is_signed_out(&self) -> bool;
+}
+
+impl SignedOut for CallError {
+    fn is_signed_out(&self) -> bool {
+        Self::is_signed_out(self)
+    }
+}
+
+impl SignedOut for Trouble {
+    fn is_signed_out(&self) -> bool {
+        matches!(self, Self::Call(error) if error.is_signed_out())
     }
 }
 
@@ -72,19 +130,13 @@ impl Provider for MatrixProvider {
 
     async fn observe(&self, wanted: &[Address]) -> Result<State, ProviderError> {
         let wanted: Vec<Address> = wanted.iter().filter(|address| self.owns(address)).cloned().collect();
-        observe::observe(&self.session, &*self.events, &wanted).await.map_err(CallError::general)
+        let look = || -> BoxFuture<'_, _> { Box::pin(observe::observe(&self.session, &*self.events, &wanted)) };
+        self.signed_in(look).await.map_err(CallError::general)
     }
 
     async fn apply(&self, change: &Change, _: &Ready<'_>, events: &dyn Events) -> Result<Applied, ProviderError> {
         let run = Run { session: &self.session, events, change };
-        let outcome = match (change.action, &change.desired) {
-            (Action::Delete, _) if change.address.kind == Kind::Account => delete::account(&run).await,
-            (Action::Delete, _) => delete::room(&run).await,
-            (_, Some(Desired::Account(desired))) => account::converge(&run, desired).await,
-            (_, Some(Desired::Room(desired))) => room::converge(&run, desired).await,
-            _ => Err(Trouble::call(CallError::Local("the change says nothing about an account or a room".to_owned()))),
-        };
-        match outcome {
+        match self.signed_in(|| -> BoxFuture<'_, _> { Box::pin(self.make(&run)) }).await {
             Ok(true) => Ok(Applied::Changed { output: None }),
             Ok(false) => Ok(Applied::Unchanged { output: None }),
             Err(Trouble::Call(error)) => Err(error.about(&change.address)),

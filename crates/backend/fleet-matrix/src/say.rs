@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use futures::future::BoxFuture;
 use ruma::{
     OwnedRoomId, OwnedUserId, RoomAliasId, RoomId, TransactionId, UInt,
     api::client::{
@@ -63,8 +64,13 @@ impl MatrixProvider {
         let sender = parsed(sender)?;
         let events = &*self.events;
         let room_id = self.room_called(room).await?;
-        let caller = self.session.identity(events, &sender).await?;
-        let members = caller.send(joined_members::v3::Request::new(room_id.clone())).await?.joined;
+        let look = || -> BoxFuture<'_, Result<_, CallError>> {
+            Box::pin(async {
+                let caller = self.session.identity(events, &sender).await?;
+                Ok((caller.send(joined_members::v3::Request::new(room_id.clone())).await?.joined, caller))
+            })
+        };
+        let (members, caller) = self.signed_in(look).await?;
         let people: BTreeMap<OwnedUserId, String> =
             members.into_iter().map(|(user, member)| (user, member.display_name.unwrap_or_default())).collect();
         let (mentioned, not_members) = mentions(text, &people);
@@ -83,12 +89,17 @@ impl MatrixProvider {
     /// # Errors
     /// As every call.
     pub async fn replies_since(&self, sent: &mut Sent, wait: Duration) -> Result<Vec<Reply>, CallError> {
-        let caller = self.session.identity(&*self.events, &sent.sender).await?;
         let end = std::time::Instant::now() + wait;
         loop {
             let left = end.saturating_duration_since(std::time::Instant::now());
             let patience = left.min(Duration::from_secs(25));
-            let answer = caller.send(request(&sent.room_id, Some(sent.since.clone()), patience)).await?;
+            let listen = || -> BoxFuture<'_, _> {
+                Box::pin(async {
+                    let caller = self.session.identity(&*self.events, &sent.sender).await?;
+                    caller.send(request(&sent.room_id, Some(sent.since.clone()), patience)).await
+                })
+            };
+            let answer = self.signed_in(listen).await?;
             sent.since = answer.next_batch;
             let timeline = answer.rooms.join.get(&sent.room_id).map(|room| room.timeline.events.as_slice());
             let said = timeline.unwrap_or_default().iter().filter_map(|event| event.deserialize().ok());

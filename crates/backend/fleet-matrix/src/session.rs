@@ -2,9 +2,15 @@
 //! that are used only where something must be written as them.
 //!
 //! The service account's token lives in a file that only its owner reads, on one fixed device; it logs in again only
-//! when that token is refused. Every other identity is signed in once per run and signed out by `finish`.
+//! when that token is refused ([`Login::Kept`]). Every other identity is signed in once per run and signed out by `finish`.
 
-use std::{collections::BTreeMap, io::Write, os::unix::fs::OpenOptionsExt, path::Path, time::Duration};
+use std::{
+    collections::BTreeMap,
+    io::Write,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use fleet_apply::Events;
 use fleet_secret::{FleetSecret, Secret};
@@ -20,7 +26,7 @@ use ruma::{
 use tokio::sync::{Mutex, OnceCell};
 
 use crate::{
-    Flavour, REGISTRATION_TOKEN_LABEL, SHARED_SECRET_LABEL, Settings,
+    Flavour, Login, REGISTRATION_TOKEN_LABEL, SHARED_SECRET_LABEL, Settings,
     error::CallError,
     http::{Caller, Http},
     record::{AccountRecord, read_account},
@@ -32,7 +38,7 @@ use crate::{
 /// Local part of the operator's service account: the first account on a homeserver, and its administrator.
 pub const SERVICE_LOCALPART: &str = "fleetctl";
 
-/// Device of every login that we make; a login replaces the token of the one before, so that no devices pile up.
+/// Device of every login of [`Login::Kept`]: one, so that no devices pile up.
 pub const DEVICE: &str = "FLEETCTL";
 
 /// What stays the same during a run.
@@ -44,6 +50,7 @@ pub struct Session {
     service: Mutex<Option<Secret>>,
     identities: Mutex<BTreeMap<OwnedUserId, Secret>>,
     sovereign: OnceCell<bool>,
+    times_signed_out: Mutex<u64>,
 }
 
 impl Session {
@@ -56,6 +63,7 @@ impl Session {
             service: Mutex::new(None),
             identities: Mutex::new(BTreeMap::new()),
             sovereign: OnceCell::new(),
+            times_signed_out: Mutex::new(0),
         })
     }
 
@@ -125,8 +133,26 @@ impl Session {
         }
     }
 
+    /// Where the service account's token is kept.
+    fn kept_in(&self) -> Option<&PathBuf> {
+        match &self.settings.login {
+            Login::Kept(file) => Some(file),
+            Login::ForOneRun => None,
+        }
+    }
+
+    async fn login(&self, events: &dyn Events, user: &UserId, password: &Secret) -> Result<Secret, CallError> {
+        let password = password.expose_str().map_err(|e| CallError::Local(e.to_string()))?.to_owned();
+        let info = login::v3::LoginInfo::Password(login::v3::Password::new(user.to_owned().into(), password));
+        let mut request = login::v3::Request::new(info);
+        // Without a name it is a new device.
+        request.device_id = self.kept_in().map(|_| DEVICE.into());
+        request.initial_device_display_name = Some("fleetctl".to_owned());
+        Ok(Secret::new(self.anonymous(events).send(request).await?.access_token))
+    }
+
     async fn token_that_works(&self, events: &dyn Events) -> Result<Option<Secret>, CallError> {
-        let Ok(token) = std::fs::read_to_string(&self.settings.token_file) else { return Ok(None) };
+        let Some(token) = self.kept_in().and_then(|file| std::fs::read_to_string(file).ok()) else { return Ok(None) };
         let token = Secret::new(token.trim().to_owned());
         match self.anonymous(events).with_token(token.clone()).send(whoami::v3::Request::new()).await {
             Ok(who) if who.user_id == self.service_id => Ok(Some(token)),
@@ -146,14 +172,14 @@ impl Session {
 
     async fn login_service(&self, events: &dyn Events) -> Result<Secret, CallError> {
         let password = self.secret.password(self.service_id.as_str(), 0);
-        let token = login(&self.anonymous(events), &self.service_id, &password).await.map_err(|error| {
+        let token = self.login(events, &self.service_id, &password).await.map_err(|error| {
             if error.is("M_FORBIDDEN") {
                 CallError::WrongSecret { account: self.service_id.to_string() }
             } else {
                 error
             }
         })?;
-        keep(&self.settings.token_file, &token)?;
+        self.kept_in().map_or(Ok(()), |file| keep(file, &token))?;
         Ok(token)
     }
 
@@ -202,10 +228,9 @@ impl Session {
 
     /// By password. A run that was killed between a new password and its record leaves the next epoch's.
     async fn login_as(&self, events: &dyn Events, user: &UserId, epoch: u32) -> Result<Secret, CallError> {
-        let anonymous = self.anonymous(events);
         let mut refusal = CallError::WrongSecret { account: user.to_string() };
         for epoch in [epoch, epoch + 1] {
-            match login(&anonymous, user, &self.secret.password(user.as_str(), epoch)).await {
+            match self.login(events, user, &self.secret.password(user.as_str(), epoch)).await {
                 Err(error) if error.is("M_FORBIDDEN") => refusal = CallError::WrongSecret { account: user.to_string() },
                 other => return other,
             }
@@ -221,14 +246,37 @@ impl Session {
         }
     }
 
-    /// Signs every identity out; the service account stays signed in. Tries all of them and returns the first failure.
+    /// Signs every identity out; a service account whose token is kept stays signed in. Tries all of them and returns the
+    /// first failure.
     pub async fn finish(&self, events: &dyn Events) -> Result<(), CallError> {
-        let tokens = std::mem::take(&mut *self.identities.lock().await);
+        let mut tokens: Vec<Secret> = std::mem::take(&mut *self.identities.lock().await).into_values().collect();
+        if self.kept_in().is_none() {
+            // The last: where there is an admin API, identities are borrowed through it.
+            tokens.extend(self.service.lock().await.take());
+        }
         let mut outcome = Ok(());
-        for token in tokens.into_values() {
+        for token in tokens {
             outcome = outcome.and(leave(&self.anonymous(events).with_token(token)).await);
         }
         outcome
+    }
+
+    /// How often we were signed out so far.
+    pub async fn times_signed_out(&self) -> u64 {
+        *self.times_signed_out.lock().await
+    }
+
+    /// Forgets who we were, some token of which is no longer good; the next call signs in again. Tokens that still are good
+    /// are signed out, so that none is left behind. Of several that were signed out together, who knew the same `times` of
+    /// it, the first does this.
+    pub async fn forget(&self, events: &dyn Events, times: u64) {
+        let mut now = self.times_signed_out.lock().await;
+        if *now == times {
+            *now += 1;
+            // That this fails is expected of one of them.
+            drop(self.finish(events).await);
+            self.service.lock().await.take();
+        }
     }
 }
 
@@ -237,15 +285,6 @@ async fn leave(caller: &Caller<'_>) -> Result<(), CallError> {
         Err(error) if !error.is_signed_out() => Err(error),
         _ => Ok(()),
     }
-}
-
-async fn login(anonymous: &Caller<'_>, user: &UserId, password: &Secret) -> Result<Secret, CallError> {
-    let password = password.expose_str().map_err(|e| CallError::Local(e.to_string()))?.to_owned();
-    let info = login::v3::LoginInfo::Password(login::v3::Password::new(user.to_owned().into(), password));
-    let mut request = login::v3::Request::new(info);
-    request.device_id = Some(DEVICE.into());
-    request.initial_device_display_name = Some("fleetctl".to_owned());
-    Ok(Secret::new(anonymous.send(request).await?.access_token))
 }
 
 /// Writes a token where only its owner reads it, all or nothing.

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use fleet_apply::{Events, Provider, ProviderError, Secrets, causes::chain};
 use fleet_docker::{DockerProvider, Engine, EngineSearch, Search};
 use fleet_graph::container::HOMESERVER_ALIAS;
-use fleet_matrix::{Flavour, MatrixProvider, Settings};
+use fleet_matrix::{Flavour, Login, MatrixProvider, Settings};
 use fleet_model::{
     Address, Kind,
     model::{HomeserverKind, Target},
@@ -163,7 +163,8 @@ impl World {
         prepared.require_docker()?;
         let engine = engine().await?;
         let secrets = context.machine.secrets(&prepared.scope, &prepared.model)?;
-        let matrix = matrix(context, prepared, prepared.environment()?.homeserver.port, &secrets.fleet)?;
+        let login = Login::Kept(context.machine.token_file(&prepared.scope)?);
+        let matrix = matrix(context, prepared, prepared.environment()?.homeserver.port, &secrets.fleet, login)?;
         Ok(Self {
             history: LocalHistory::new(Arc::clone(&prepared.opened.store), prepared.history_name()),
             images: ImageProvider { engine: engine.clone(), assembler: prepared.assembler(Some(engine.clone()))? },
@@ -185,12 +186,13 @@ pub fn matrix(
     prepared: &Prepared,
     port: u16,
     secret: &FleetSecret,
+    login: Login,
 ) -> Result<MatrixProvider, Failure> {
     let settings = Settings {
         scope: prepared.scope.clone(),
         url: format!("http://127.0.0.1:{port}"),
         flavour: flavour(prepared.environment()?.homeserver.kind),
-        token_file: context.machine.token_file(&prepared.scope)?,
+        login,
     };
     let events: Arc<dyn Events> = Arc::<Console>::clone(&context.console);
     MatrixProvider::new(settings, secret.clone(), events)

@@ -6,7 +6,7 @@ mod world;
 use std::{collections::BTreeSet, time::Duration};
 
 use fleet_apply::{Applied, Provider, ProviderError};
-use fleet_matrix::Flavour;
+use fleet_matrix::{Flavour, Login};
 use fleet_model::{Address, Kind};
 use fleet_plan::{Action, Desired, RoomSpec};
 use serde_json::json;
@@ -418,6 +418,62 @@ async fn a_person_speaks_mentions_somebody_and_hears_the_answer() {
     assert_eq!(world.litter(), litter);
     let error = provider.send_message(&format!("@ann:{DOMAIN}"), "no-such-room", "hello").await.unwrap_err();
     assert!(error.to_string().contains(&format!("there is no room #no-such-room:{DOMAIN}")), "{error}");
+}
+
+#[tokio::test]
+async fn who_speaks_for_one_run_signs_nobody_out_and_leaves_nothing_behind() {
+    for (world, flavour) in
+        [(World::closed().await, Flavour::Synapse), (World::with_token_registration().await, Flavour::Conduit)]
+    {
+        let manager = world.provider(flavour);
+        run(&manager, &fleet(), &world.log).await;
+        let (devices, tokens) = world.litter();
+        let guest = world.elsewhere(flavour, Login::ForOneRun);
+        guest.send_message(&format!("@ann:{DOMAIN}"), "frontend-team", "hello").await.unwrap();
+        assert!(world.litter().0 > devices, "it has a device of its own");
+        guest.finish().await.unwrap();
+        assert_eq!(world.litter(), (devices, tokens));
+        world.log.take();
+        assert_eq!(run(&manager, &fleet(), &world.log).await, Vec::<String>::new());
+        assert_eq!(world.log.take_writes(), Vec::<String>::new(), "nobody had to log in");
+    }
+}
+
+#[tokio::test]
+async fn a_manager_that_somebody_signed_out_signs_in_again_and_goes_on() {
+    let world = World::closed().await;
+    let manager = world.provider(Flavour::Synapse);
+    run(&manager, &fleet(), &world.log).await;
+    let litter = world.litter();
+    // As another login on the same device does on a Conduit, and an administrator anywhere.
+    let sign_out = async || {
+        world.call("POST", "/_matrix/client/v3/logout", &world.service_token(), json!({})).await;
+        world.log.take();
+    };
+    sign_out().await;
+    let state = manager.observe(&[]).await.unwrap();
+    assert!(state.unseen.is_empty() && state.objects.len() >= 6, "{state:?}");
+
+    // In the middle of changes that go on side by side: all notice, and one login is enough.
+    let mut wanted = fleet();
+    for alias in ["all-employees", "frontend-team"] {
+        edit(&mut wanted, alias, |spec| spec.topic = "Another".to_owned());
+    }
+    wanted.extend([account("dan", "Dan Dyer")]);
+    let all: Vec<Address> = wanted.keys().cloned().collect();
+    let planned = changes(&wanted, &manager.observe(&all).await.unwrap());
+    assert_eq!(planned.len(), 3, "{planned:?}");
+    sign_out().await;
+    let made = futures::future::join_all(planned.iter().map(|change| apply(&manager, change, &world.log))).await;
+    for (made, change) in made.into_iter().zip(&planned) {
+        assert_eq!(made.unwrap(), Applied::Changed { output: None }, "{}", change.address);
+    }
+    let writes = world.log.take_writes();
+    let logins = writes.iter().filter(|call| call.ends_with("/login")).count();
+    assert_eq!(logins, 1, "{writes:#?}");
+    manager.finish().await.unwrap();
+    assert_eq!(world.litter(), litter);
+    assert_eq!(run(&manager, &wanted, &world.log).await, Vec::<String>::new());
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use std::{
 };
 
 use fleet_apply::{Applied, Event, Events, Provider, ProviderError, Ready, Scope, Secrets};
-use fleet_matrix::{Flavour, MatrixProvider, Settings};
+use fleet_matrix::{Flavour, Login, MatrixProvider, Settings};
 use fleet_model::{Address, Kind};
 use fleet_plan::{AccountSpec, Action, Change, Desired, RoomSpec, State};
 use fleet_secret::{FleetSecret, Secret};
@@ -184,11 +184,20 @@ impl World {
     }
 
     pub fn provider_with(&self, flavour: Flavour, secret: &str) -> MatrixProvider {
+        self.provider_that(flavour, secret, Login::Kept(self.token_file()))
+    }
+
+    /// Somebody on another machine, with another login.
+    pub fn elsewhere(&self, flavour: Flavour, login: Login) -> MatrixProvider {
+        self.provider_that(flavour, SECRET, login)
+    }
+
+    fn provider_that(&self, flavour: Flavour, secret: &str, login: Login) -> MatrixProvider {
         let settings = Settings {
             scope: Scope { fleet: "anycompany".to_owned(), environment: "test".to_owned(), domain: DOMAIN.to_owned() },
             url: self.url(),
             flavour,
-            token_file: self.token_file(),
+            login,
         };
         MatrixProvider::new(settings, FleetSecret::new(Secret::new(secret)).unwrap(), self.log.clone()).unwrap()
     }

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use fleet_apply::{Events, Provider, Scope, Secrets, SystemClock, causes::chain};
 use fleet_aws::{Account, Place};
 use fleet_manager::{Homeserver, Mailbox, Manager, Pace, protocol::Key};
-use fleet_matrix::MatrixProvider;
+use fleet_matrix::{Login, MatrixProvider};
 use fleet_objects::ManagerSettings;
 use fleet_secret::{FleetSecret, Secret};
 
@@ -46,7 +46,7 @@ pub async fn manager(context: &Context) -> Outcome {
     let matrix = fleet_matrix::Settings {
         url: settings.homeserver,
         flavour: crate::world::flavour(settings.kind),
-        token_file: context.machine.token_file(&scope)?,
+        login: Login::Kept(context.machine.token_file(&scope)?),
         scope: scope.clone(),
     };
     let matrix = MatrixProvider::new(matrix, fleet.clone(), Arc::clone(&events))

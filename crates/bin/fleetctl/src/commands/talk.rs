@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use fleet_aws::{AwsError, Log};
-use fleet_matrix::{CallError, MatrixProvider};
+use fleet_matrix::{CallError, Login, MatrixProvider};
 use fleet_model::{Address, Kind, model::Target, resolved::Account};
 use futures::StreamExt;
 
@@ -59,7 +59,7 @@ async fn say_on_aws(context: &Context, prepared: &Prepared, speaker: &str, sayin
     context.interrupts.hold();
     let said = async {
         let address = tunnel.open(&far, 0).await.map_err(|error| tunnels::failed(&far, &error))?;
-        let matrix = world::matrix(context, prepared, address.port(), &secret)?;
+        let matrix = world::matrix(context, prepared, address.port(), &secret, Login::ForOneRun)?;
         let outcome = tokio::select! {
             outcome = converse(context, &matrix, speaker, saying) => outcome,
             () = context.interrupts.asked() => Ok(context.interrupts.exit()),
