@@ -1,5 +1,6 @@
 //! [`Interrupts`]: Ctrl-C and SIGTERM. While changes are made the first one stops what was not begun and lets the rest
-//! finish, the second one stops at once; while something is held open the first one asks for its end; at any other time one is enough. Either way the event stream gets its last line.
+//! finish, the second one stops at once; while something is held open, or removed, the first one asks for its end; at any other
+//! time one is enough. Either way the event stream gets its last line.
 
 use std::sync::{
     Arc,
@@ -24,7 +25,7 @@ pub struct Interrupts {
     terminated: AtomicBool,
     /// Somebody else works on the same environment by now.
     overtaken: AtomicBool,
-    /// Something is held open.
+    /// Something is held open, or may be broken off.
     holding: AtomicBool,
     /// Its end was asked for.
     asked: Notify,
@@ -42,10 +43,25 @@ impl Interrupts {
         self.applying.store(false, Ordering::SeqCst);
     }
 
-    /// Somebody else works on the same environment: nothing further is begun.
+    /// Somebody else works on the same environment: nothing further is begun, and what may be broken off is.
     pub fn overtaken(&self) {
         self.overtaken.store(true, Ordering::SeqCst);
         self.stop.store(true, Ordering::SeqCst);
+        if self.holding.swap(false, Ordering::SeqCst) {
+            self.asked.notify_one();
+        }
+    }
+
+    /// Does something that may be broken off anywhere, which the first signal does, and whoever overtakes us; `None` then.
+    pub async fn unless_asked<T>(&self, doing: impl Future<Output = T>) -> Option<T> {
+        self.hold();
+        tokio::select! {
+            done = doing => {
+                self.holding.store(false, Ordering::SeqCst);
+                Some(done)
+            }
+            () = self.asked() => None,
+        }
     }
 
     /// From now on something is held open, and the first signal asks for its end: [`asked`](Self::asked).
@@ -81,7 +97,7 @@ impl Interrupts {
                 _ = terminated => self.terminated.store(true, Ordering::SeqCst),
             }
             if self.holding.swap(false, Ordering::SeqCst) {
-                tell!("closing; again to stop at once");
+                tell!("stopping; again to stop at once");
                 self.asked.notify_one();
                 continue;
             }
@@ -97,5 +113,29 @@ impl Interrupts {
             console.end(exit);
             std::process::exit(i32::from(exit as u8));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_may_be_broken_off_is_broken_off_when_somebody_else_took_over_and_not_before() {
+        let interrupts = Interrupts::default();
+        assert_eq!(interrupts.unless_asked(async { 1 }).await, Some(1));
+        interrupts.overtaken();
+        assert_eq!(interrupts.exit(), Exit::LeaseHeld);
+
+        let interrupts = Arc::new(Interrupts::default());
+        let overtaken = {
+            let interrupts = Arc::clone(&interrupts);
+            async move {
+                tokio::task::yield_now().await;
+                interrupts.overtaken();
+            }
+        };
+        let (broken_off, ()) = tokio::join!(interrupts.unless_asked(std::future::pending::<()>()), overtaken);
+        assert_eq!(broken_off, None);
     }
 }

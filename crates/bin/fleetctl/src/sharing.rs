@@ -136,6 +136,28 @@ impl Sharing {
             }
         }
     }
+
+    /// Does something that nobody else may do at the same time, and that may be broken off anywhere: a person who asks, and
+    /// the loss of the lease, end it between two calls.
+    ///
+    /// # Errors
+    /// Exit code 8 when somebody else is at work, or took over; that of the signal when it was broken off; its own.
+    pub async fn alone<T>(
+        &self,
+        context: &Context,
+        what: &str,
+        doing: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        let kept = self.keep_out(context, what).await?;
+        let done = context.interrupts.unless_asked(doing).await;
+        if let Some(kept) = kept {
+            kept.release().await;
+        }
+        done.unwrap_or_else(|| {
+            Err(Failure::new(context.interrupts.exit(), format!("{what} was broken off"))
+                .hint("what was removed is gone; the same command, run again, goes on"))
+        })
+    }
 }
 
 /// Copies what is recorded of an environment on AWS, for who tells of it. Where that cannot be read, what this checkout saw last

@@ -100,7 +100,6 @@ async fn remove(
     (account, sharing): (&Account, &Sharing),
     keep: usize,
 ) -> Result<Found, Failure> {
-    let kept_out = sharing.keep_out(context, "gc").await?;
     let removed = async {
         let found = Found::look(account, sharing, prepared, keep).await?;
         let unremoved =
@@ -112,11 +111,7 @@ async fn remove(
         }
         Ok(found)
     };
-    let removed = removed.await;
-    if let Some(kept_out) = kept_out {
-        kept_out.release().await;
-    }
-    removed
+    sharing.alone(context, "gc", removed).await
 }
 
 /// What can go.

@@ -46,12 +46,8 @@ pub async fn destroy(context: &Context, prepared: &Prepared, purge: bool, approv
         tell!("nothing was removed");
         return Ok(Exit::Done);
     }
-    let kept_out = sharing.keep_out(context, "destroy").await?;
-    let removed = teardown.remove(&*context.console).await.map_err(unremoved);
-    if let Some(kept_out) = kept_out {
-        kept_out.release().await;
-    }
-    removed?;
+    let removed = async { teardown.remove(&*context.console).await.map_err(unremoved) };
+    sharing.alone(context, "destroy", removed).await?;
     let kept = teardown.kept().await.map_err(unobservable)?;
     match context.json() {
         true => print_json(&document(&found, &kept)),
