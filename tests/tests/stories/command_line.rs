@@ -1,10 +1,11 @@
 //! The program as a person meets it: wrong input is named with a remedy, and nothing is touched.
 
-use std::{fs, path::Path};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 
+use fleet_sim::free_port;
 use fleet_tests::{
     Fleet, Output,
-    run::{self, Running},
+    run::{self, Running, eventually},
 };
 use tempfile::TempDir;
 
@@ -45,6 +46,30 @@ fn what_the_command_line_gets_wrong_is_said_with_a_remedy() {
     unasked.expect(64).says("--auto-approve").says("nothing was changed");
     assert_eq!(fleet.ids().len(), 0);
     fleet.run(&["destroy", "--purge", "--auto-approve"]).expect(0).says("nothing is there");
+}
+
+#[test]
+fn connect_shows_the_web_client_in_the_browser_that_there_is_and_does_without_one() {
+    let fleet = Fleet::light("browser");
+    let (web, programs) = (free_port(), fleet.path("bin"));
+    let homeserver = format!("port={}\n", fleet.port);
+    fleet.edit("fleet.kdl", &homeserver, &format!("{homeserver}    web image=\"agent\" port={web}\n"));
+    fs::create_dir(&programs).expect("a folder");
+    let connect = || {
+        let mut command = fleet.command(&["connect", "--open"]);
+        fleet.finish(Running::start(command.env("PATH", &programs)))
+    };
+    let page = format!("http://127.0.0.1:{web}");
+    connect().expect(0).says("no browser can be started (xdg-open: ").says(&format!("; open {page}"));
+
+    let (shown, browser) = (fleet.path("shown"), programs.join("xdg-open"));
+    fs::write(&browser, format!("#!/bin/sh\necho \"$@\" > {}\n", shown.display())).expect("a file");
+    fs::set_permissions(&browser, fs::Permissions::from_mode(0o755)).expect("a program");
+    let connected = connect();
+    connected.expect(0).says(&page);
+    assert!(!connected.stderr.contains("no browser"), "{}", connected.stderr);
+    let asked = || fs::read_to_string(&shown).is_ok_and(|asked| asked == format!("{page}\n"));
+    eventually("the browser was asked for the page", Duration::from_secs(30), asked);
 }
 
 #[test]
