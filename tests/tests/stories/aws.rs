@@ -200,15 +200,15 @@ fn a_removal_that_was_broken_off_or_killed_is_finished_by_the_next_one() {
     let cloud = Cloud::new("cut-removal");
     cloud.apply().expect(3);
     // Asked to stop it stops between two calls, and lets others work.
-    let leases = || cloud.asked().iter().filter(|asked| asked.starts_with("PUT /") && asked.contains("lease")).count();
-    let before = leases();
     let mut command = cloud.fleet.command(&["destroy", "--auto-approve", "-e", "cloud"]);
     let removes = Running::start(&mut command);
-    eventually("it removes", Duration::from_secs(60), || cloud.count("ecs DeleteService") > 0);
+    let leases = || cloud.asked().iter().filter(|asked| asked.starts_with("PUT /") && asked.contains("lease")).count();
+    let (before, stopped) = (leases(), cloud.count("ecs UpdateService"));
+    eventually("it removes", Duration::from_secs(60), || cloud.count("ecs UpdateService") > stopped);
     removes.signal("INT");
     let removes = cloud.fleet.finish(removes);
     removes.expect(130).says("stopping; again to stop at once").says("error: destroy was broken off").says("goes on");
-    assert_eq!(leases() - before, 2, "taken and given back");
+    assert!(leases() - before >= 2, "taken, and given back: {:?}", cloud.asked());
     for pause in [100, 200, 300, 400, 500, 700] {
         let mut command = cloud.fleet.command(&["destroy", "--purge", "--auto-approve", "-e", "cloud"]);
         let mut running = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");

@@ -49,6 +49,15 @@ fn what_the_command_line_gets_wrong_is_said_with_a_remedy() {
 }
 
 #[test]
+fn who_names_an_image_to_lock_learns_that_its_registry_was_out_of_reach() {
+    let fleet = Fleet::light("unpinned");
+    let far = "images {\n    image \"far\" { base \"127.0.0.1:1/far:1\"; entrypoint \"/bin/far\" }\n";
+    fleet.edit("fleet.kdl", "images {\n", far);
+    fleet.run(&["lock", "--only", "image/far"]).expect(69).says("127.0.0.1:1").says("it stays without a pin");
+    fleet.run(&["lock", "--check"]).expect(1).says("image far: the base 127.0.0.1:1/far:1");
+}
+
+#[test]
 fn connect_shows_the_web_client_in_the_browser_that_there_is_and_does_without_one() {
     let fleet = Fleet::light("browser");
     let (web, programs) = (free_port(), fleet.path("bin"));

@@ -268,11 +268,39 @@ fn layers(layout: &Path, name: &str) -> Vec<String> {
 
 /// Which of these blobs are in the project's store.
 fn stored(fleet: &Fleet, digests: &[String]) -> Vec<bool> {
-    let place = |digest: &String| {
-        let hex = digest.trim_start_matches("sha256:");
-        fleet.path(&format!(".fleet/blobs/sha256/{}/{hex}", &hex[..2])).is_file()
-    };
-    digests.iter().map(place).collect()
+    digests.iter().map(|digest| in_store(fleet, digest).is_file()).collect()
+}
+
+/// Where a blob is in the project's store.
+fn in_store(fleet: &Fleet, digest: &str) -> PathBuf {
+    let hex = digest.trim_start_matches("sha256:");
+    fleet.path(&format!(".fleet/blobs/sha256/{}/{hex}", &hex[..2]))
+}
+
+#[test]
+fn a_layer_that_was_damaged_in_the_store_is_written_nowhere_and_the_next_run_has_it_anew() {
+    let fleet = Fleet::of_files("damaged");
+    let place = |name: &str| fleet.path(&format!("../{name}"));
+    let build =
+        |kind: &str, name: &str| fleet.run(&["build", "agent", "--to", &format!("{kind}:{}", place(name).display())]);
+    build("oci", "right").expect(0);
+    let right = layers(&place("right"), "agent");
+    let layer = right.last().expect("a layer");
+    for (kind, name) in [("oci", "layout"), ("docker-archive", "archive.tar")] {
+        let mut bytes = fs::read(in_store(&fleet, layer)).expect("a blob");
+        let last = bytes.len() - 1;
+        bytes[last] ^= 1;
+        fs::write(in_store(&fleet, layer), bytes).expect("a blob");
+        build(kind, name).expect(1).says(layer).says("was damaged in .fleet/").says("run the same command again");
+        assert!(!place(name).exists(), "nothing is left half done");
+        build(kind, name).expect(0);
+    }
+    assert_eq!(layers(&place("layout"), "agent"), right);
+    validate(&place("layout"));
+    // In a layout that is there, what is too short is replaced.
+    fs::write(blob(&place("layout"), &json!(layer)), "short").expect("a blob");
+    build("oci", "layout").expect(0);
+    validate(&place("layout"));
 }
 
 /// Lets two hours pass for every file of a folder: what is young is never collected.

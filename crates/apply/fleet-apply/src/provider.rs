@@ -155,7 +155,7 @@ impl ProviderError {
         Self::failed(address, causes::chain(error))
     }
 
-    /// Says what to do about a failure.
+    /// [`Self::Failed`] with what to do about it; any other is what it was.
     #[must_use]
     pub fn help(mut self, what: impl Into<String>) -> Self {
         if let Self::Failed { help, .. } = &mut self {
@@ -164,7 +164,7 @@ impl ProviderError {
         self
     }
 
-    /// Adds what the failed container printed last.
+    /// With what the failed container printed last, where there was one.
     #[must_use]
     pub fn last_words(mut self, lines: Vec<String>) -> Self {
         if let Self::RolledBack { last_lines, .. } | Self::Failed { last_lines, .. } = &mut self {

@@ -71,7 +71,7 @@ impl CallError {
 
     /// The token is no longer good.
     pub(crate) fn is_signed_out(&self) -> bool {
-        matches!(self, Self::Refused { status: 401, .. })
+        self.is("M_UNKNOWN_TOKEN") || self.is("M_MISSING_TOKEN")
     }
 
     /// Nobody is there (yet).

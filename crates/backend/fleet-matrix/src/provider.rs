@@ -1,9 +1,15 @@
 //! [`MatrixProvider`]: accounts and rooms of one homeserver behind the engine's [`Provider`].
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use async_trait::async_trait;
-use fleet_apply::{Applied, Events, Provider, ProviderError, Ready, Scope};
+use fleet_apply::{Applied, Event, Events, Provider, ProviderError, Ready, Scope};
 use fleet_derivation::Hash;
 use fleet_model::{Address, Kind};
 use fleet_plan::{Action, Change, Desired, State};
@@ -72,18 +78,20 @@ impl MatrixProvider {
     }
 
     /// Does something for which we must be signed in. Where somebody signed us out since we were (an administrator, or
-    /// another login on the same device), once more, signed in again: a manager lives for months.
+    /// another login on the same device), once more, signed in again: a manager lives for months. Not where it has
+    /// `begun` to change something: what is half done looks like somebody else's change to who planned it.
     ///
     /// Boxed: of what an `AsyncFn` returns nobody can say that it may move between threads.
     pub(crate) async fn signed_in<'a, T, E: SignedOut>(
         &self,
+        begun: impl Fn() -> bool,
         doing: impl Fn() -> BoxFuture<'a, Result<T, E>>,
     ) -> Result<T, E> {
         let times = self.session.times_signed_out().await;
         match doing().await {
             Err(error) if error.is_signed_out() => {
-                self.session.forget(&*self.events, times).await;
-                doing().await
+                self.session.forget(times).await;
+                if begun() { Err(error) } else { doing().await }
             }
             outcome => outcome,
         }
@@ -97,6 +105,21 @@ impl MatrixProvider {
             (_, Some(Desired::Room(desired))) => room::converge(run, desired).await,
             _ => Err(Trouble::call(CallError::Local("the change says nothing about an account or a room".to_owned()))),
         }
+    }
+}
+
+/// Events of one change, and whether it wrote anything yet but to sign in.
+struct Watched<'a> {
+    events: &'a dyn Events,
+    wrote: AtomicBool,
+}
+
+impl Events for Watched<'_> {
+    fn emit(&self, event: Event) {
+        if matches!(&event, Event::Call { write: true, call, .. } if !call.ends_with("/login")) {
+            self.wrote.store(true, Ordering::Relaxed);
+        }
+        self.events.emit(event);
     }
 }
 
@@ -131,12 +154,14 @@ impl Provider for MatrixProvider {
     async fn observe(&self, wanted: &[Address]) -> Result<State, ProviderError> {
         let wanted: Vec<Address> = wanted.iter().filter(|address| self.owns(address)).cloned().collect();
         let look = || -> BoxFuture<'_, _> { Box::pin(observe::observe(&self.session, &*self.events, &wanted)) };
-        self.signed_in(look).await.map_err(CallError::general)
+        self.signed_in(|| false, look).await.map_err(CallError::general)
     }
 
     async fn apply(&self, change: &Change, _: &Ready<'_>, events: &dyn Events) -> Result<Applied, ProviderError> {
-        let run = Run { session: &self.session, events, change };
-        match self.signed_in(|| -> BoxFuture<'_, _> { Box::pin(self.make(&run)) }).await {
+        let watched = Watched { events, wrote: AtomicBool::new(false) };
+        let run = Run { session: &self.session, events: &watched, change };
+        let begun = || watched.wrote.load(Ordering::Relaxed);
+        match self.signed_in(begun, || -> BoxFuture<'_, _> { Box::pin(self.make(&run)) }).await {
             Ok(true) => Ok(Applied::Changed { output: None }),
             Ok(false) => Ok(Applied::Unchanged { output: None }),
             Err(Trouble::Call(error)) => Err(error.about(&change.address)),

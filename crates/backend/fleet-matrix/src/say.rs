@@ -70,7 +70,7 @@ impl MatrixProvider {
                 Ok((caller.send(joined_members::v3::Request::new(room_id.clone())).await?.joined, caller))
             })
         };
-        let (members, caller) = self.signed_in(look).await?;
+        let (members, caller) = self.signed_in(|| false, look).await?;
         let people: BTreeMap<OwnedUserId, String> =
             members.into_iter().map(|(user, member)| (user, member.display_name.unwrap_or_default())).collect();
         let (mentioned, not_members) = mentions(text, &people);
@@ -99,7 +99,7 @@ impl MatrixProvider {
                     caller.send(request(&sent.room_id, Some(sent.since.clone()), patience)).await
                 })
             };
-            let answer = self.signed_in(listen).await?;
+            let answer = self.signed_in(|| false, listen).await?;
             sent.since = answer.next_batch;
             let timeline = answer.rooms.join.get(&sent.room_id).map(|room| room.timeline.events.as_slice());
             let said = timeline.unwrap_or_default().iter().filter_map(|event| event.deserialize().ok());

@@ -41,6 +41,9 @@ pub const SERVICE_LOCALPART: &str = "fleetctl";
 /// Device of every login of [`Login::Kept`]: one, so that no devices pile up.
 pub const DEVICE: &str = "FLEETCTL";
 
+/// Device of every login of [`Login::ForOneRun`]: what a run that was killed leaves goes with the next one.
+const GUEST_DEVICE: &str = "FLEETCTL-GUEST";
+
 /// What stays the same during a run.
 pub struct Session {
     pub settings: Settings,
@@ -50,6 +53,8 @@ pub struct Session {
     service: Mutex<Option<Secret>>,
     identities: Mutex<BTreeMap<OwnedUserId, Secret>>,
     sovereign: OnceCell<bool>,
+    /// Tokens that nobody uses any more; [`Session::finish`] signs them out.
+    retired: Mutex<Vec<Secret>>,
     times_signed_out: Mutex<u64>,
 }
 
@@ -63,6 +68,7 @@ impl Session {
             service: Mutex::new(None),
             identities: Mutex::new(BTreeMap::new()),
             sovereign: OnceCell::new(),
+            retired: Mutex::default(),
             times_signed_out: Mutex::new(0),
         })
     }
@@ -145,8 +151,7 @@ impl Session {
         let password = password.expose_str().map_err(|e| CallError::Local(e.to_string()))?.to_owned();
         let info = login::v3::LoginInfo::Password(login::v3::Password::new(user.to_owned().into(), password));
         let mut request = login::v3::Request::new(info);
-        // Without a name it is a new device.
-        request.device_id = self.kept_in().map(|_| DEVICE.into());
+        request.device_id = Some(self.kept_in().map_or(GUEST_DEVICE, |_| DEVICE).into());
         request.initial_device_display_name = Some("fleetctl".to_owned());
         Ok(Secret::new(self.anonymous(events).send(request).await?.access_token))
     }
@@ -249,7 +254,8 @@ impl Session {
     /// Signs every identity out; a service account whose token is kept stays signed in. Tries all of them and returns the
     /// first failure.
     pub async fn finish(&self, events: &dyn Events) -> Result<(), CallError> {
-        let mut tokens: Vec<Secret> = std::mem::take(&mut *self.identities.lock().await).into_values().collect();
+        let mut tokens = std::mem::take(&mut *self.retired.lock().await);
+        tokens.extend(std::mem::take(&mut *self.identities.lock().await).into_values());
         if self.kept_in().is_none() {
             // The last: where there is an admin API, identities are borrowed through it.
             tokens.extend(self.service.lock().await.take());
@@ -266,15 +272,15 @@ impl Session {
         *self.times_signed_out.lock().await
     }
 
-    /// Forgets who we were, some token of which is no longer good; the next call signs in again. Tokens that still are good
-    /// are signed out, so that none is left behind. Of several that were signed out together, who knew the same `times` of
-    /// it, the first does this.
-    pub async fn forget(&self, events: &dyn Events, times: u64) {
+    /// Forgets who we were, some token of which is no longer good; the next call signs in again. Tokens that still are good,
+    /// and that others are using, stay so until the end of the run. Of several that were signed out together, who knew the
+    /// same `times` of it, the first does this.
+    pub async fn forget(&self, times: u64) {
         let mut now = self.times_signed_out.lock().await;
         if *now == times {
             *now += 1;
-            // That this fails is expected of one of them.
-            drop(self.finish(events).await);
+            let identities = std::mem::take(&mut *self.identities.lock().await);
+            self.retired.lock().await.extend(identities.into_values());
             self.service.lock().await.take();
         }
     }

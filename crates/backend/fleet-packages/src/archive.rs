@@ -10,6 +10,7 @@ use bytes::Bytes;
 use fleet_oci::{
     LayerDescriptor,
     compress::unpacked,
+    digest::HashingWriter,
     export::{Export, Segment},
 };
 use futures::{Stream, stream};
@@ -25,7 +26,7 @@ const AHEAD: usize = 4;
 /// Writes the whole archive; every layer's blob must be in the store.
 ///
 /// # Errors
-/// When a blob is missing or unreadable, unpacks to another length than its descriptor says, or the writer refuses.
+/// When a blob is missing, unreadable or damaged, unpacks to something else than its descriptor says, or the writer refuses.
 pub fn write_archive(cache: &dyn BlobCache, export: &Export, out: &mut dyn Write) -> io::Result<()> {
     for segment in &export.segments {
         match segment {
@@ -37,17 +38,37 @@ pub fn write_archive(cache: &dyn BlobCache, export: &Export, out: &mut dyn Write
 }
 
 fn write_layer(cache: &dyn BlobCache, layer: &LayerDescriptor, out: &mut dyn Write) -> io::Result<()> {
+    let damaged = || {
+        let digest = &layer.digest;
+        let why = format!(
+            "the layer {digest} was damaged in .fleet/, and is put aside; run the same command again: it is had anew"
+        );
+        io::Error::new(io::ErrorKind::InvalidData, why)
+    };
+    // Only where something is wrong it is worth reading the blob twice.
+    copy_layer(cache, layer, out).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::BrokenPipe => error,
+        _ if cache.check(&layer.digest) => error,
+        _ => damaged(),
+    })
+}
+
+fn copy_layer(cache: &dyn BlobCache, layer: &LayerDescriptor, out: &mut dyn Write) -> io::Result<()> {
     let digest = &layer.digest;
     let missing = || io::Error::new(io::ErrorKind::NotFound, format!("the layer {digest} is not in the store"));
     let blob = File::open(cache.get(digest).ok_or_else(missing)?)?;
     // One byte more than promised would be noticed, too.
     let mut tar = unpacked(&layer.media_type, BufReader::new(blob))?.take(layer.uncompressed + 1);
-    let length = io::copy(&mut tar, out)?;
+    let mut hashed = HashingWriter::new(out, layer.diff_id.algorithm());
+    let length = io::copy(&mut tar, &mut hashed)?;
+    let wrong = |why: String| Err(io::Error::new(io::ErrorKind::InvalidData, format!("the layer {digest} {why}")));
     if length != layer.uncompressed {
-        let why = format!("the layer {digest} unpacks to {length} bytes, expected are {}", layer.uncompressed);
-        return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+        return wrong(format!("unpacks to {length} bytes, expected are {}", layer.uncompressed));
     }
-    Ok(())
+    match hashed.finish().1 {
+        diff_id if diff_id == layer.diff_id => Ok(()),
+        diff_id => wrong(format!("unpacks to {diff_id}, expected is {}", layer.diff_id)),
+    }
 }
 
 /// The archive as a stream of pieces, made on a blocking thread as fast as they are taken. Dropping it stops the work.

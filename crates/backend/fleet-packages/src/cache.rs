@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use fleet_oci::Digest;
+use fleet_oci::{Digest, digest::HashingWriter};
 use tempfile::NamedTempFile;
 
 /// A content-addressed place for blobs. Implementations must make [`BlobCache::put`] atomic: a blob is there whole
@@ -25,6 +25,10 @@ pub trait BlobCache: Send + Sync {
     /// # Errors
     /// When the cache cannot be written.
     fn put(&self, digest: &Digest, file: NamedTempFile) -> io::Result<PathBuf>;
+
+    /// Looks at the bytes of a blob: true when they are what its name says. Damaged ones are put aside, so that they are had
+    /// anew by whoever asks for them next.
+    fn check(&self, digest: &Digest) -> bool;
 
     /// As [`BlobCache::put`], for bytes that were made here and can be made again, which need not last through a power
     /// failure: whoever takes them from the cache looks at their length.
@@ -55,6 +59,17 @@ impl FolderCache {
 }
 
 impl BlobCache for FolderCache {
+    fn check(&self, digest: &Digest) -> bool {
+        let path = self.path(digest);
+        let mut hashed = HashingWriter::new(io::sink(), digest.algorithm());
+        let read = fs::File::open(&path).and_then(|mut file| io::copy(&mut file, &mut hashed));
+        let right = read.is_ok() && hashed.finish().1 == *digest;
+        if !right {
+            let _ = fs::remove_file(path);
+        }
+        right
+    }
+
     fn get(&self, digest: &Digest) -> Option<PathBuf> {
         Some(self.path(digest)).filter(|path| path.is_file())
     }

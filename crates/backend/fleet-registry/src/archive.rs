@@ -11,6 +11,7 @@ use std::{
 use fleet_oci::{
     Compression, Digest, LayerDescriptor, Platform,
     compress::{BlockWriter, unpacked},
+    fence::{Fence, MAXIMUM_EXTENDED},
     image::{Base, read_config},
     inspect::inspect_layer,
 };
@@ -66,9 +67,19 @@ impl<'a> Archive<'a> {
         let mut file = File::open(path).map_err(at(path))?;
         let mut members = BTreeMap::new();
         let mut links = BTreeMap::new();
-        let mut archive = tar::Archive::new(&mut file);
-        for (count, entry) in archive.entries_with_seek().map_err(at(path))?.enumerate() {
-            let entry = entry.map_err(at(path))?;
+        let (fence, gate) = Fence::new(&mut file);
+        let mut archive = tar::Archive::new(fence);
+        let mut entries = archive.entries_with_seek().map_err(at(path))?;
+        for count in 0.. {
+            gate.headers();
+            let entry = entries.next().transpose();
+            if gate.contents() {
+                return Err(malformed(
+                    path,
+                    format!("it has more than {MAXIMUM_EXTENDED} bytes of headers before a member"),
+                ));
+            }
+            let Some(entry) = entry.map_err(at(path))? else { break };
             if count >= MAXIMUM_MEMBERS {
                 return Err(malformed(path, format!("it has more than {MAXIMUM_MEMBERS} members")));
             }

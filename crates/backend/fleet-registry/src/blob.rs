@@ -87,6 +87,9 @@ pub trait Source: Send + Sync {
     /// When they should be here and cannot be read.
     async fn open(&self, blob: &BlobRef) -> io::Result<Option<File>>;
 
+    /// False where the bytes that [`open`](Self::open) gives are not those of the blob's name; they are put aside then.
+    async fn is_right(&self, blob: &BlobRef) -> bool;
+
     /// Statements about the image: uploads with a subject, whose blobs are inline. Asked for only when the image turns
     /// out not to be there.
     async fn statements(&self) -> Vec<Upload> {
@@ -140,6 +143,15 @@ impl Source for StoreBlobs {
         self.said.clone()
     }
 
+    async fn is_right(&self, blob: &BlobRef) -> bool {
+        let (store, Ok(id)) = (Arc::clone(&self.store), id_of(&blob.digest)) else { return true };
+        if store.blob_path(&id).is_none() {
+            return true;
+        }
+        // A person waits for an error either way: that the check itself failed is no reason to blame the store.
+        tokio::task::spawn_blocking(move || store.verify_blob(&id).unwrap_or(true)).await.unwrap_or(true)
+    }
+
     async fn open(&self, blob: &BlobRef) -> io::Result<Option<File>> {
         let id = id_of(&blob.digest).map_err(io::Error::other)?;
         self.store.open_blob(&id).map_err(io::Error::other)
@@ -163,6 +175,15 @@ enum Opened {
     At(Url),
 }
 
+/// A registry that was killed while it took note of something can be left unable to say what it has: Debian's answers 500
+/// until it is sent again. Who is not told sends it.
+pub(crate) fn cannot_tell<T: Default>(trouble: Trouble) -> Result<T, Trouble> {
+    match trouble.status {
+        Some(StatusCode::INTERNAL_SERVER_ERROR) => Ok(T::default()),
+        _ => Err(trouble),
+    }
+}
+
 impl Pushing<'_> {
     /// One attempt to have the blob in the target.
     pub async fn blob(&self, blob: &BlobRef) -> Result<(), Trouble> {
@@ -172,7 +193,7 @@ impl Pushing<'_> {
             return Ok(());
         }
         let small = blob.size <= SMALL;
-        if !small && self.is_there(blob).await? {
+        if !small && self.is_there(blob).await.or_else(cannot_tell)? {
             self.skipped(blob);
         } else if let Opened::At(url) = self.open(blob, small).await? {
             (self.session.events)(Event::Sending { digest: blob.digest.clone(), size: blob.size });
@@ -278,19 +299,30 @@ impl Pushing<'_> {
             Err(Trouble { error, status: Some(StatusCode::NOT_FOUND | StatusCode::RANGE_NOT_SATISFIABLE), .. }) => {
                 Err(Trouble::passing(error))
             }
+            // It hashed something else: sent wrong, or wrong before it was sent.
+            Err(trouble)
+                if trouble.codes.iter().any(|code| code == "DIGEST_INVALID") && self.is_damaged(blob).await =>
+            {
+                let why = "was damaged in .fleet/, and is put aside; run the same command again: it is had anew";
+                Err(self.without(blob, why.to_owned()).into())
+            }
             other => other.map(drop),
         }
+    }
+
+    async fn is_damaged(&self, blob: &BlobRef) -> bool {
+        blob.inline.is_none() && !self.source.is_right(blob).await
+    }
+
+    fn without(&self, blob: &BlobRef, why: String) -> RegistryError {
+        RegistryError::NoBlob { reference: self.target.written.clone(), blob: blob.digest.clone(), why }
     }
 
     async fn body(&self, blob: &BlobRef, lie: &Lie) -> Result<Body, Trouble> {
         if let Some(bytes) = &blob.inline {
             return Ok(Bytes::copy_from_slice(bytes).into());
         }
-        let missing = |why: String| RegistryError::NoBlob {
-            reference: self.target.written.clone(),
-            blob: blob.digest.clone(),
-            why,
-        };
+        let missing = |why: String| self.without(blob, why);
         let opened = self.source.open(blob).await;
         if let Some(file) = opened.map_err(|error| missing(format!("cannot be read here: {error}")))? {
             let length = file.metadata().map_err(|error| missing(format!("cannot be read here: {error}")))?.len();

@@ -13,6 +13,7 @@ use std::{
 
 use fleet_oci::{
     BlobRef, Digest, Upload,
+    digest::HashingWriter,
     layout::{INDEX, Item, LayoutError, MARKER, MARKER_TEXT, blob_path, index},
 };
 use fleet_store::{Store, WriteError, write_atomic};
@@ -40,6 +41,9 @@ pub enum WriteLayoutError {
     /// A blob is not in the store.
     #[error("the blob {0} is not in the store; build again")]
     NoBlob(Digest),
+    /// A blob in the store is not what its name says. It is put aside.
+    #[error("the blob {0} was damaged in .fleet/, and is put aside; run the same command again: it is had anew")]
+    Damaged(Digest),
     /// The disk.
     #[error("{}: {source}", .path.display())]
     Io {
@@ -110,38 +114,56 @@ fn put(folder: &Path, upload: &Upload, store: &Store) -> Result<(), WriteLayoutE
     for blob in &upload.blobs {
         put_blob(folder, blob, store)?;
     }
-    put_bytes(&folder.join(blob_path(&upload.digest)), &mut &upload.manifest[..])
+    put_bytes(folder, (&upload.digest, upload.manifest.len() as u64), &mut &upload.manifest[..]).map(drop)
 }
 
 fn put_blob(folder: &Path, blob: &BlobRef, store: &Store) -> Result<(), WriteLayoutError> {
-    let path = folder.join(blob_path(&blob.digest));
+    let named = (&blob.digest, blob.size);
     if let Some(bytes) = &blob.inline {
-        return put_bytes(&path, &mut &bytes[..]);
+        return put_bytes(folder, named, &mut &bytes[..]).map(drop);
     }
     let absent = || WriteLayoutError::NoBlob(blob.digest.clone());
     let id = id_of(&blob.digest).map_err(|_| absent())?;
     // Copied and not linked: who edits a layout must not edit the store.
     let mut file = store.open_blob(&id).ok().flatten().ok_or_else(absent)?;
-    put_bytes(&path, &mut file)
+    if put_bytes(folder, named, &mut file)? {
+        return Ok(());
+    }
+    // Whatever comes of it, nothing wrong was written.
+    drop(store.verify_blob(&id));
+    Err(WriteLayoutError::Damaged(blob.digest.clone()))
 }
 
-/// A file under its final name, whole or not at all. One that is there has the same bytes: its name is their hash.
-fn put_bytes(path: &Path, bytes: &mut dyn io::Read) -> Result<(), WriteLayoutError> {
-    if path.is_file() {
-        return Ok(());
+/// A blob under its name, whole or not at all; false when the bytes are not those of the name, which writes nothing. One that is
+/// there with as many bytes has the same: its name is their hash.
+fn put_bytes(
+    folder: &Path,
+    (digest, size): (&Digest, u64),
+    bytes: &mut dyn io::Read,
+) -> Result<bool, WriteLayoutError> {
+    let path = &folder.join(blob_path(digest));
+    if fs::metadata(path).is_ok_and(|there| there.is_file() && there.len() == size) {
+        return Ok(true);
     }
     let parent = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(parent).map_err(at(parent))?;
     let mut written = || {
-        let mut file = tempfile::Builder::new().prefix(".blob-").tempfile_in(parent)?;
-        io::copy(bytes, &mut file)?;
+        let file = tempfile::Builder::new().prefix(".blob-").tempfile_in(parent)?;
+        let mut hashed = HashingWriter::new(file, digest.algorithm());
+        io::copy(bytes, &mut hashed)?;
+        let (mut file, written, _) = hashed.finish();
+        if written != *digest {
+            return Ok(false);
+        }
         file.flush()?;
         file.as_file().set_permissions(Permissions::from_mode(0o644))?;
         file.as_file().sync_all()?;
-        file.persist(path).map_err(|failed| failed.error).map(drop)
+        file.persist(path).map_err(|failed| failed.error)?;
+        Ok(true)
     };
-    written().map_err(at(path))?;
-    sync_folder(parent)
+    let right = written().map_err(at(path))?;
+    sync_folder(parent)?;
+    Ok(right)
 }
 
 fn sync_folder(folder: &Path) -> Result<(), WriteLayoutError> {

@@ -25,7 +25,7 @@ use reqwest::{
 };
 
 use crate::{
-    blob::{Left, Source},
+    blob::{Left, Source, cannot_tell},
     client::{Client, Inner, content_digest, scope},
     error::RegistryError,
     events::{Event, Events, Pushed},
@@ -185,7 +185,7 @@ impl<'a> Pushing<'a> {
     /// meanwhile.
     async fn look(&self, upload: &Upload, version: &str, kept: &Left) -> Result<Option<Begun>, RegistryError> {
         let head = async {
-            let there = self.client.head_manifest(&self.session, version).await?;
+            let there = self.client.head_manifest(&self.session, version).await.or_else(cannot_tell)?;
             if there.as_ref() == Some(&upload.digest) {
                 self.tally(|pushed| pushed.found = true);
                 return Ok::<_, RegistryError>(None);

@@ -216,7 +216,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_served_can_be_asked_for() {
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = fleet_sim::free_port();
         let echo = |method: &Method, path: &str, body: &[u8]| Answer {
             status: StatusCode::IM_A_TEAPOT,
             body: format!("{method} {path} {}", String::from_utf8_lossy(body)),
@@ -233,16 +233,19 @@ mod tests {
         let url = format!("http://{}/", listener.local_addr().unwrap());
         let asked = tokio::spawn(async move { get(&url, Duration::from_secs(5)).await });
         // Closed with a question in it that nobody read: a reset, and no end.
-        let stream = tokio::task::spawn_blocking(move || listener.accept().unwrap().0).await.unwrap();
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        drop(stream);
+        let stream = tokio::task::spawn_blocking(move || {
+            let stream = listener.accept().unwrap().0;
+            assert_eq!(stream.peek(&mut [0]).unwrap(), 1);
+            stream
+        });
+        drop(stream.await.unwrap());
         let error = asked.await.unwrap().unwrap_err();
         assert!(error.to_string().starts_with("no proper answer: connection error: Connection reset"), "{error}");
     }
 
     #[tokio::test]
     async fn nobody_listening_is_said_with_host_and_port() {
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = fleet_sim::free_port();
         let error = get(&format!("http://127.0.0.1:{port}/"), Duration::from_secs(5)).await.unwrap_err();
         assert!(error.to_string().starts_with(&format!("cannot connect to 127.0.0.1:{port}: ")), "{error}");
     }

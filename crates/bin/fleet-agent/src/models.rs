@@ -91,7 +91,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_server_that_nobody_runs_is_explained() {
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = fleet_sim::free_port();
         let why = look(&format!("http://127.0.0.1:{port}/v1")).await.unwrap_err();
         assert!(why.contains("127.0.0.1 only"), "{why}");
     }

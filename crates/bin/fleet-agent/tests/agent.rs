@@ -143,6 +143,14 @@ impl World {
         world
     }
 
+    fn wait_for(&self, path: &str) {
+        let until = Instant::now() + Duration::from_secs(60);
+        while !self.path(path).exists() {
+            assert!(Instant::now() < until, "no {path} after a minute");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     fn path(&self, path: &str) -> PathBuf {
         self.folder.path().join(path)
     }
@@ -273,7 +281,7 @@ fn of_two_on_one_volume_one_serves_and_the_other_waits_and_says_so() {
     assert!(!world.path("data/workspace/started-twice").exists());
     first.stop();
     second.wait_for("healthy");
-    assert!(world.path("data/workspace/started-twice").exists());
+    world.wait_for("data/workspace/started-twice");
 }
 
 #[test]
@@ -281,9 +289,11 @@ fn an_agent_whose_key_was_not_given_runs_without_it_and_says_which() {
     let world = World::new();
     world.write("secrets/GIVEN_KEY", "abcdefghijklmnop", 0o400);
     world.write("secrets/LATER_KEY", "", 0o400);
-    let script = format!("echo later=$LATER_KEY given=${{#GIVEN_KEY}}; {WAITS}");
+    let script = format!("echo later=$LATER_KEY given=${{#GIVEN_KEY}}; touch said; {WAITS}");
     let agent = world.container_with("one", &script, &["GIVEN_KEY", "LATER_KEY"]).start();
     agent.wait_for("healthy");
+    // That OpenClaw answers does not say how far it is.
+    world.wait_for("data/workspace/said");
     let output = agent.stop();
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(out.contains("later=unset given=16"), "{out}");

@@ -31,6 +31,10 @@ impl BlobCache for StoreCache {
         self.0.blob_path(&blob_id(digest)?)
     }
 
+    fn check(&self, digest: &Digest) -> bool {
+        blob_id(digest).is_some_and(|id| self.0.verify_blob(&id).unwrap_or(false))
+    }
+
     fn scratch(&self) -> io::Result<tempfile::NamedTempFile> {
         self.0.scratch_file()
     }

@@ -7,7 +7,10 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use tokio::sync::Notify;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::Notify,
+};
 
 use crate::{
     exit::Exit,
@@ -55,6 +58,10 @@ impl Interrupts {
     /// Does something that may be broken off anywhere, which the first signal does, and whoever overtakes us; `None` then.
     pub async fn unless_asked<T>(&self, doing: impl Future<Output = T>) -> Option<T> {
         self.hold();
+        // Before there was anything to break off.
+        if self.overtaken.load(Ordering::SeqCst) {
+            return None;
+        }
         tokio::select! {
             done = doing => {
                 self.holding.store(false, Ordering::SeqCst);
@@ -84,17 +91,13 @@ impl Interrupts {
 
     /// Waits for signals until the process ends.
     pub async fn watch(self: Arc<Self>, console: Arc<Console>) {
-        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).ok();
+        // Both for good: what arrives while one is dealt with is not lost.
+        let listened = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
+        let (Ok(mut interrupted), Ok(mut terminated)) = listened else { return };
         loop {
-            let terminated = async {
-                match &mut terminate {
-                    Some(signal) => signal.recv().await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
-                result = tokio::signal::ctrl_c() => if result.is_err() { return },
-                _ = terminated => self.terminated.store(true, Ordering::SeqCst),
+                _ = interrupted.recv() => {}
+                _ = terminated.recv() => self.terminated.store(true, Ordering::SeqCst),
             }
             if self.holding.swap(false, Ordering::SeqCst) {
                 tell!("stopping; again to stop at once");
@@ -122,12 +125,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_may_be_broken_off_is_broken_off_when_somebody_else_took_over_and_not_before() {
-        let interrupts = Interrupts::default();
-        assert_eq!(interrupts.unless_asked(async { 1 }).await, Some(1));
-        interrupts.overtaken();
-        assert_eq!(interrupts.exit(), Exit::LeaseHeld);
-
         let interrupts = Arc::new(Interrupts::default());
+        assert_eq!(interrupts.unless_asked(async { 1 }).await, Some(1));
         let overtaken = {
             let interrupts = Arc::clone(&interrupts);
             async move {
@@ -137,5 +136,7 @@ mod tests {
         };
         let (broken_off, ()) = tokio::join!(interrupts.unless_asked(std::future::pending::<()>()), overtaken);
         assert_eq!(broken_off, None);
+        assert_eq!(interrupts.exit(), Exit::LeaseHeld);
+        assert_eq!(interrupts.unless_asked(std::future::pending::<()>()).await, None, "it is not begun at all");
     }
 }

@@ -138,7 +138,7 @@ impl Sharing {
     }
 
     /// Does something that nobody else may do at the same time, and that may be broken off anywhere: a person who asks, and
-    /// the loss of the lease, end it between two calls.
+    /// the loss of the lease, end it at once.
     ///
     /// # Errors
     /// Exit code 8 when somebody else is at work, or took over; that of the signal when it was broken off; its own.
@@ -213,7 +213,7 @@ async fn keep(mut lease: Box<dyn HeldLease>, mut stopped: oneshot::Receiver<()>,
         match lease.renew(SystemTime::now()).await {
             Ok(()) => {}
             Err(error @ LeaseError::Lost { .. }) => {
-                tell!("stopping: {error}; what runs is finished, and nothing further is begun");
+                tell!("stopping: {error}; nothing further is begun");
                 interrupts.overtaken();
                 return;
             }

@@ -14,6 +14,7 @@ use tar::EntryType;
 use crate::{
     compress::unpacked,
     digest::{Algorithm, Digest, Hasher},
+    fence::{Fence, MAXIMUM_EXTENDED},
     read_tar::{MAXIMUM_ENTRIES, MAXIMUM_UNPACKED},
 };
 
@@ -22,6 +23,9 @@ use crate::{
 pub const MAXIMUM_RATIO: u64 = 200;
 /// Layers that unpack to less are not measured: a small file of zeros is no bomb.
 pub const MEASURED_FROM: u64 = 256 << 20;
+
+/// More links on the way to one entry are a circle (Linux: `MAXSYMLINKS`).
+const MAXIMUM_FOLLOWED: usize = 40;
 
 /// What a layer turned out to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,34 +82,43 @@ fn too_many_bytes(bound: u64) -> InspectError {
 }
 
 fn read_entries(tar: &mut impl Read) -> Result<usize, InspectError> {
-    let mut archive = tar::Archive::new(tar);
-    let mut links = BTreeMap::new();
+    let (fence, gate) = Fence::new(tar);
+    let mut archive = tar::Archive::new(fence);
+    let mut links = Links::default();
     let mut count = 0;
-    for entry in archive.entries()? {
-        let mut entry = entry?;
+    let mut entries = archive.entries()?;
+    loop {
+        gate.headers();
+        let next = entries.next().transpose();
+        let spent = gate.contents();
+        let next = next.map_err(|error| match spent {
+            true => InspectError::TooLarge(format!("{MAXIMUM_EXTENDED} bytes of headers before one entry")),
+            false => error.into(),
+        });
+        let Some(mut entry) = next? else { return Ok(count) };
         count += 1;
         if count > MAXIMUM_ENTRIES {
             return Err(InspectError::TooLarge(format!("{MAXIMUM_ENTRIES} entries")));
         }
         let kind = entry.header().entry_type();
         if kind == EntryType::XGlobalHeader {
+            io::copy(&mut entry, &mut io::sink())?;
             continue;
         }
         let path = shown(&entry.path_bytes());
         let refused = |why| InspectError::Path { path: path.clone(), why };
         let clean = relative(&path).map_err(refused)?;
-        if escapes_through_link(&clean, &links) {
-            return Err(refused("goes through a link of the same layer that leaves the root"));
-        }
+        let place = links.place(&clean).ok_or_else(|| {
+            refused("goes through a link of the same layer that leaves the root, or through a circle of them")
+        })?;
         let target = entry.link_name_bytes().map(|name| shown(&name)).unwrap_or_default();
         match kind {
             EntryType::Link => {
-                relative(&target).map_err(|_| refused("is a hard link that leaves the root"))?;
+                let target = relative(&target).ok().and_then(|target| links.place(&target));
+                target.ok_or_else(|| refused("is a hard link that leaves the root"))?;
             }
-            EntryType::Symlink => {
-                links.insert(clean, leaves_root(&path, &target));
-            }
-            _ => drop(links.remove(&clean)),
+            EntryType::Symlink => drop(links.0.insert(place, target)),
+            _ => drop(links.0.remove(&place)),
         }
         // Broken extended headers would be passed over in silence.
         if let Some(mut records) = entry.pax_extensions()?
@@ -113,8 +126,9 @@ fn read_entries(tar: &mut impl Read) -> Result<usize, InspectError> {
         {
             return Err(refused("has extended records that cannot be read"));
         }
+        // Contents, so that they do not count as headers.
+        io::copy(&mut entry, &mut io::sink())?;
     }
-    Ok(count)
 }
 
 fn shown(name: &[u8]) -> String {
@@ -136,26 +150,45 @@ fn relative(path: &str) -> Result<String, &'static str> {
     Ok(parts.join("/"))
 }
 
-/// Whether a relative symbolic link climbs above the root. Absolute ones start at the image's own root.
-fn leaves_root(link: &str, target: &str) -> bool {
-    if target.starts_with('/') {
-        return false;
-    }
-    let mut depth = link.split('/').filter(|part| !matches!(*part, "" | ".")).count() as i64 - 1;
-    target.split('/').any(|part| {
-        match part {
-            "" | "." => {}
-            ".." => depth -= 1,
-            _ => depth += 1,
-        }
-        depth < 0
-    })
-}
+/// Symbolic links of a layer so far: where they are, and what they say.
+#[derive(Default)]
+struct Links(BTreeMap<String, String>);
 
-/// Whether a folder on the way to a path is a link that leaves the root.
-fn escapes_through_link(path: &str, links: &BTreeMap<String, bool>) -> bool {
-    let parents = path.match_indices('/').map(|(at, _)| &path[..at]);
-    !links.is_empty() && parents.into_iter().any(|parent| links.get(parent).copied().unwrap_or_default())
+impl Links {
+    /// Where an entry is once the links on the way to it are followed, as whoever unpacks it follows them; `None` when they
+    /// climb above the root, or lead in circles. Absolute ones start at the image's own root.
+    fn place(&self, path: &str) -> Option<String> {
+        let mut folders = path.match_indices('/').map(|(at, _)| &path[..at]);
+        if self.0.is_empty() || !folders.any(|folder| self.0.contains_key(folder)) {
+            return Some(path.to_owned());
+        }
+        let mut place = String::new();
+        let mut left: Vec<&str> = path.split('/').rev().collect();
+        let mut followed = 0;
+        while let Some(part) = left.pop() {
+            match part {
+                "" | "." => {}
+                ".." if place.is_empty() => return None,
+                ".." => place.truncate(place.rfind('/').unwrap_or(0)),
+                name => {
+                    let folder = place.len();
+                    if folder > 0 {
+                        place.push('/');
+                    }
+                    place.push_str(name);
+                    // The entry itself is replaced, not followed.
+                    let Some(target) = self.0.get(&place).filter(|_| !left.is_empty()) else { continue };
+                    followed += 1;
+                    if followed > MAXIMUM_FOLLOWED {
+                        return None;
+                    }
+                    place.truncate(if target.starts_with('/') { 0 } else { folder });
+                    left.extend(target.split('/').rev());
+                }
+            }
+        }
+        Some(place)
+    }
 }
 
 /// Hashes and counts what is read, and stops at a bound.
@@ -250,10 +283,62 @@ mod tests {
             (vec![(EntryType::Link, "a", "../../etc/passwd")], "hard link"),
             (vec![(EntryType::Link, "a", "/etc/passwd")], "hard link"),
             (vec![(EntryType::Symlink, "a", "../.."), (EntryType::Regular, "a/etc/passwd", "")], "through a link"),
+            // By way of another.
+            (
+                vec![
+                    (EntryType::Symlink, "b", "../.."),
+                    (EntryType::Symlink, "a", "b"),
+                    (EntryType::Regular, "a/etc/passwd", ""),
+                ],
+                "through a link",
+            ),
+            // Where a folder is a link into a folder, what is written there is elsewhere.
+            (
+                vec![
+                    (EntryType::Symlink, "a", "deep/er"),
+                    (EntryType::Symlink, "a/b", "../../.."),
+                    (EntryType::Regular, "deep/er/b/x", ""),
+                ],
+                "through a link",
+            ),
+            (vec![(EntryType::Symlink, "b", "../.."), (EntryType::Link, "x", "b/etc/passwd")], "hard link"),
+            (
+                vec![(EntryType::Symlink, "a", "b"), (EntryType::Symlink, "b", "a"), (EntryType::Regular, "a/x", "")],
+                "circle",
+            ),
         ] {
             let error = inspected(&bad).unwrap_err();
             assert!(error.contains(word) && error.contains(bad[bad.len() - 1].1), "{error}");
         }
+    }
+
+    #[test]
+    fn links_within_the_root_are_followed() {
+        let fine = [
+            (EntryType::Symlink, "lib", "usr/lib"),
+            (EntryType::Symlink, "usr/lib/x", "../../opt"),
+            (EntryType::Regular, "lib/x/app", ""),
+            (EntryType::Symlink, "var/run", "/run"),
+            (EntryType::Regular, "var/run/app.pid", ""),
+            (EntryType::Link, "again", "lib/x/app"),
+            // Replaced by a folder, it leads nowhere any more.
+            (EntryType::Symlink, "out", "../.."),
+            (EntryType::Directory, "out", ""),
+            (EntryType::Regular, "out/in", ""),
+        ];
+        assert_eq!(inspected(&fine).unwrap().entries, fine.len());
+    }
+
+    #[test]
+    fn names_without_end_are_refused_before_they_fill_memory() {
+        let mut name = tar::Header::new_gnu();
+        name.set_entry_type(EntryType::GNULongName);
+        name.set_size(240 << 20);
+        name.set_cksum();
+        let layer = [tar(&[(EntryType::Regular, "first", "")])[..512].to_vec(), name.as_bytes().to_vec()].concat();
+        let endless = BufReader::new(io::Cursor::new(layer).chain(io::repeat(b'a')));
+        let error = inspect_layer(TAR, u64::MAX, endless).unwrap_err();
+        assert!(matches!(&error, InspectError::TooLarge(what) if what.contains("headers")), "{error}");
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub mod deb;
 pub mod digest;
 pub mod engines;
 pub mod export;
+pub mod fence;
 pub mod healthcheck;
 pub mod image;
 pub mod index;

@@ -214,6 +214,16 @@ pub enum LockError {
         /// The request in `fleet.kdl`.
         asked: String,
     },
+    /// What is pinned does not answer its own question.
+    #[error(
+        "image {image}: fleet.lock was asked for {what}, and does not have it: a merge may have lost it; run `fleetctl lock --only image/{image}`"
+    )]
+    Torn {
+        /// Name in `fleet.kdl`.
+        image: String,
+        /// What is not there.
+        what: String,
+    },
 }
 
 impl Default for Lock {
@@ -287,7 +297,11 @@ impl Lock {
         let entry = entry.ok_or_else(|| missing(image, format!("debian {suite} for {architecture}")))?;
         let asked = debian_request(suite, request);
         let locked = debian_request(&entry.suite, &entry.request);
-        fresh(image, "debian packages", locked, asked).map(|()| entry)
+        fresh(image, "debian packages", locked, asked)?;
+        // Not by name: another package may provide what was asked for.
+        let lost = entry.packages.is_empty().then(|| entry.request.first()).flatten();
+        whole(image, lost.map(|name| format!("the package {name} for {architecture}")))?;
+        Ok(entry)
     }
 
     /// The Node runtime of an image.
@@ -315,7 +329,15 @@ impl Lock {
         let entry = self.npm.get(image).and_then(|folders| folders.get(to));
         let entry = entry.ok_or_else(|| missing(image, format!("npm packages in {to}")))?;
         let locked = npm_request(&entry.request, &entry.unpack);
-        fresh(image, &format!("npm packages in {to}"), locked, npm_request(request, unpack)).map(|()| entry)
+        fresh(image, &format!("npm packages in {to}"), locked, npm_request(request, unpack))?;
+        let places = entry.request.iter().map(|(name, version)| (name, format!("node_modules/{name}"), version));
+        let tarballs = entry.unpack.iter().map(|(name, Unpack { version, at })| (name, at.clone(), version));
+        let lacks = |place: &str, version: &str| {
+            !entry.packages.iter().any(|pin| pin.path.trim_end_matches('/') == place && pin.version == version)
+        };
+        let lost = places.chain(tarballs).find(|(_, at, version)| lacks(at.trim_end_matches('/'), version));
+        whole(image, lost.map(|(name, _, version)| format!("{name}@{version} in {to}")))?;
+        Ok(entry)
     }
 
     /// The Python packages under one folder of an image.
@@ -327,7 +349,15 @@ impl Lock {
         let entry = self.pip.get(image).and_then(|folders| folders.get(to)?.get(&platform));
         let entry = entry.ok_or_else(|| missing(image, format!("{what} for {platform}")))?;
         let locked = PipAsked { python: entry.python.clone(), request: entry.request.clone() };
-        fresh(image, &what, locked.show(), asked.show()).map(|()| entry)
+        fresh(image, &what, locked.show(), asked.show())?;
+        let project = |requirement: &str| {
+            let end = requirement.find(|c: char| !c.is_ascii_alphanumeric() && !"-_.".contains(c));
+            normalised(&requirement[..end.unwrap_or(requirement.len())])
+        };
+        let lacks = |requirement: &&String| !entry.packages.iter().any(|pin| pin.name == project(requirement));
+        let lost = entry.request.iter().find(lacks);
+        whole(image, lost.map(|requirement| format!("{requirement} in {to} for {platform}")))?;
+        Ok(entry)
     }
 }
 
@@ -372,6 +402,18 @@ fn allows(list: &[String], value: &str) -> bool {
     let excluded = list.iter().any(|item| item.strip_prefix('!') == Some(value));
     let mut named = list.iter().filter(|item| !item.starts_with('!')).peekable();
     !excluded && (named.peek().is_none() || named.any(|item| item == value || item == "any"))
+}
+
+/// PEP 503, "Normalized Names".
+#[must_use]
+pub fn normalised(name: &str) -> String {
+    let parts = name.split(['-', '_', '.']).filter(|part| !part.is_empty());
+    parts.collect::<Vec<_>>().join("-").to_lowercase()
+}
+
+/// Of what was asked for nothing is `lost`.
+fn whole(image: &str, lost: Option<String>) -> Result<(), LockError> {
+    lost.map_or(Ok(()), |what| Err(LockError::Torn { image: image.to_owned(), what }))
 }
 
 fn missing(image: &str, what: String) -> LockError {
@@ -447,6 +489,49 @@ mod tests {
         let error = sample().npm("agent", "/opt/openclaw", &asked, &BTreeMap::new()).unwrap_err().to_string();
         assert!(error.contains("openclaw@2026.9.6") && error.contains("openclaw@2026.9.7"), "{error}");
         assert!(error.contains("fleetctl lock --only image/agent"), "{error}");
+    }
+
+    #[test]
+    fn a_lock_that_lost_what_it_was_asked_for_is_not_believed() {
+        let asked = BTreeMap::from([("openclaw".to_owned(), "2026.9.6".to_owned())]);
+        let mut lock = sample();
+        let found = |lock: &Lock| lock.npm("agent", "/opt/openclaw", &asked, &BTreeMap::new()).map(drop);
+        let error = found(&lock).unwrap_err().to_string();
+        assert!(error.contains("openclaw@2026.9.6 in /opt/openclaw") && error.contains("merge"), "{error}");
+        let pin = |version: &str| NpmPin {
+            path: "node_modules/openclaw".into(),
+            version: version.into(),
+            ..NpmPin::default()
+        };
+        let entry = lock.npm.get_mut("agent").unwrap().get_mut("/opt/openclaw").unwrap();
+        entry.packages.push(pin("2026.9.5"));
+        assert!(found(&lock).is_err(), "another version is not it");
+        lock.npm.get_mut("agent").unwrap().get_mut("/opt/openclaw").unwrap().packages.push(pin("2026.9.6"));
+        assert_eq!(found(&lock), Ok(()));
+
+        let mut packages = Vec::new();
+        let asked = PipAsked { python: "3.11".into(), request: vec!["Matrix_Synapse[redis]==1.0".into()] };
+        for complete in [false, true] {
+            if complete {
+                let (filename, sha256) = ("x.whl".to_owned(), Digest::sha256(b"x"));
+                packages.push(PipPin { name: "matrix-synapse".into(), version: "1.0".into(), filename, sha256 });
+            }
+            let entry = PipLock {
+                python: asked.python.clone(),
+                glibc: "2.36".into(),
+                request: asked.request.clone(),
+                packages: packages.clone(),
+            };
+            let mut lock = Lock::default();
+            let folders = lock.pip.entry("server".into()).or_default();
+            folders.entry("/opt".into()).or_default().insert(Platform::LinuxAmd64, entry);
+            assert_eq!(lock.pip("server", "/opt", Platform::LinuxAmd64, &asked).is_ok(), complete);
+        }
+    }
+
+    #[test]
+    fn project_names_are_normalised() {
+        assert_eq!(normalised("Zope.Interface__x"), "zope-interface-x");
     }
 
     #[test]

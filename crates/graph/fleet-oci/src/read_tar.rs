@@ -1,19 +1,16 @@
 //! [`read_tar`]: an archive somebody else made, into a tree, with bounds.
 //!
 //! What is refused names the entry: paths and links that leave the root, devices, two entries that say different things
-//! about one path, and more than the declared bounds. Memory is bounded by [`MAXIMUM_NAMES`] and [`MAXIMUM_EXTENDED`],
+//! about one path, and more than the declared bounds. Memory is bounded by [`MAXIMUM_NAMES`] and [`crate::fence::MAXIMUM_EXTENDED`],
 //! whatever the archive claims; contents go to the sink.
 
-use std::{
-    cell::Cell,
-    io::{self, Read},
-    rc::Rc,
-};
+use std::io::{self, Read};
 
 use tar::EntryType;
 
 use crate::{
     content::ContentSink,
+    fence::Fence,
     tree::{Meta, Node, Tree, TreeError, clean, stays_within},
 };
 
@@ -23,8 +20,6 @@ pub const MAXIMUM_ENTRIES: usize = 1_000_000;
 pub const MAXIMUM_UNPACKED: u64 = 16 << 30;
 /// Nor have names and link targets of more bytes together: they are what stays in memory.
 pub const MAXIMUM_NAMES: usize = 256 << 20;
-/// Nor more bytes of headers before one entry: long names and extended records are read into memory whole.
-pub const MAXIMUM_EXTENDED: u64 = 1 << 20;
 
 /// Which modes survive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,37 +92,21 @@ pub fn read_tar(
     sink: &mut dyn ContentSink,
     mut place: impl FnMut(&str) -> Option<String>,
 ) -> Result<Tree, ReadTarError> {
-    let allowance = Rc::new(Cell::new(None));
-    let mut archive = tar::Archive::new(Fence { reader, allowance: Rc::clone(&allowance) });
+    let (fence, gate) = Fence::new(reader);
+    let mut archive = tar::Archive::new(fence);
     let mut entries = archive.entries()?;
     let mut unpacking = Unpacking { tree: Tree::new(), modes, sink, bounds: Bounds::default() };
     loop {
         // Until the next entry is there, all that is read are headers; then the sink says how much it takes.
-        allowance.set(Some(MAXIMUM_EXTENDED));
+        gate.headers();
         let next = entries.next().transpose();
-        let spent = allowance.replace(None) == Some(0);
+        let spent = gate.contents();
         let Some(mut entry) = next.map_err(|error| unpacking.bounds.broken(error, spent))? else {
             return Ok(unpacking.tree);
         };
         unpacking.take(&mut entry, &mut place)?;
         // What was left out is passed over here, so that it does not count as headers.
         io::copy(&mut entry, &mut io::sink())?;
-    }
-}
-
-/// Lets through as many bytes as it is allowed, then nothing.
-struct Fence<R> {
-    reader: R,
-    allowance: Rc<Cell<Option<u64>>>,
-}
-
-impl<R: Read> Read for Fence<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let Some(left) = self.allowance.get() else { return self.reader.read(buffer) };
-        let most = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
-        let read = self.reader.read(&mut buffer[..most])?;
-        self.allowance.set(Some(left - read as u64));
-        Ok(read)
     }
 }
 

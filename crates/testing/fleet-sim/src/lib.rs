@@ -23,6 +23,6 @@ mod world;
 pub use busybox::busybox;
 pub use faults::Faults;
 pub use log::{CallLog, KILLED, killed};
-pub use port::free_port;
+pub use port::{free_port, until_closed};
 pub use venv::venv;
 pub use world::{SimProvider, World};

@@ -2,11 +2,14 @@
 
 use std::{collections::BTreeMap, io::Write as _, time::Duration};
 
+use bollard::query_parameters::ListContainersOptions;
 use bytes::Bytes;
 use fleet_docker::{
     containerfile::{BuildError, BuildRequest, ContextFile, build},
     images,
+    scripts::Scripts,
 };
+use fleet_oci::{MemorySink, Node};
 
 use crate::world::{World, with};
 
@@ -66,6 +69,27 @@ async fn an_engine_without_buildkit_is_told_apart_before_anything_is_sent() {
         engine.buildkit = false;
         let failed = build(&engine, &request(&world, "FROM scratch\n"), &mut |_| {}).await;
         assert!(failed.expect_err("refused").to_string().contains("BuildKit"));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn install_scripts_have_no_network_and_leave_no_container() {
+    with("scripts", |world| async move {
+        let mut request = request(&world, "ARG BASE\nFROM ${BASE}\nCOPY greeting /bin/node\nCOPY greeting /app/old\n");
+        // In place of Node, which gets the scripts' runner and the folder: tells what there is to reach anybody by.
+        request.files[0].mode = 0o755;
+        request.files[0].bytes = Bytes::from_static(b"#!/bin/sh\nls /sys/class/net > \"$4/nets\"\n");
+        let id = build(&world.engine, &request, &mut |_| {}).await.expect("built");
+        let mut archive = Vec::new();
+        let scripts = Scripts { image: &id, folder: "/app", packages: &[] };
+        let changes = world.engine.run_scripts(&scripts, &mut archive).await.expect("they ran");
+        assert_eq!(changes.written.iter().collect::<Vec<_>>(), ["app/nets"]);
+        let tree = changes.tree(&archive[..], &mut MemorySink).expect("a tree");
+        assert_eq!(tree.get("app/nets"), Some(&Node::file(0o644, "lo\n")));
+        let filters = std::collections::HashMap::from([("label".to_owned(), vec![format!("dev.fleetctl.check={id}")])]);
+        let options = ListContainersOptions { all: true, filters: Some(filters), ..Default::default() };
+        assert!(world.raw.list_containers(Some(options)).await.expect("listed").is_empty());
     })
     .await;
 }

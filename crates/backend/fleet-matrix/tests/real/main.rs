@@ -3,14 +3,19 @@
 mod killed;
 mod world;
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    io::{Read as _, Write as _},
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
-use fleet_apply::{Applied, Provider, ProviderError};
+use fleet_apply::{Applied, Event, Events, Provider, ProviderError};
 use fleet_matrix::{Flavour, Login};
 use fleet_model::{Address, Kind};
 use fleet_plan::{Action, Desired, RoomSpec};
 use serde_json::json;
-use world::{DOMAIN, Fleet, World, account, apply, change, changes, direct, room, run, secrets};
+use world::{DOMAIN, Fleet, World, account, apply, apply_with, change, changes, direct, room, run, secrets};
 
 fn fleet() -> Fleet {
     Fleet::from([
@@ -474,6 +479,47 @@ async fn a_manager_that_somebody_signed_out_signs_in_again_and_goes_on() {
     manager.finish().await.unwrap();
     assert_eq!(world.litter(), litter);
     assert_eq!(run(&manager, &wanted, &world.log).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn who_is_signed_out_in_the_middle_of_a_change_fails_plainly_and_the_next_run_finishes_it() {
+    let world = World::closed().await;
+    let manager = world.provider(Flavour::Synapse);
+    run(&manager, &fleet(), &world.log).await;
+    let mut wanted = fleet();
+    wanted.extend([account("dan", "Dan Dyer")]);
+    let all: Vec<Address> = wanted.keys().cloned().collect();
+    let planned = changes(&wanted, &manager.observe(&all).await.unwrap());
+    let signing_out = SignedOutBefore { write: 2, writes: AtomicUsize::new(0), world: &world };
+    let error = apply_with(&manager, &planned[0], &signing_out).await.unwrap_err();
+    assert!(error.to_string().contains("M_UNKNOWN_TOKEN"), "what was half done is nobody else's change: {error}");
+    assert_eq!(run(&manager, &wanted, &world.log).await.len(), 1);
+    assert_eq!(run(&manager, &wanted, &world.log).await, Vec::<String>::new());
+}
+
+/// Signs the service account out just before a write.
+struct SignedOutBefore<'w> {
+    write: usize,
+    writes: AtomicUsize,
+    world: &'w World,
+}
+
+impl Events for SignedOutBefore<'_> {
+    fn emit(&self, event: Event) {
+        let writes = matches!(event, Event::Call { write: true, .. });
+        if !writes || self.writes.fetch_add(1, Ordering::SeqCst) + 1 != self.write {
+            return;
+        }
+        let address = self.world.url().replace("http://", "");
+        let mut stream = std::net::TcpStream::connect(&address).unwrap();
+        let token = self.world.service_token();
+        let head =
+            format!("POST /_matrix/client/v3/logout HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {token}");
+        write!(stream, "{head}\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{{}}").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use fleet_oci::{
     Digest, Platform,
-    lock::{PipLock, PipPin},
+    lock::{PipLock, PipPin, normalised},
 };
 use serde::Deserialize;
 use tokio::process::Command;
@@ -164,12 +164,6 @@ fn pin(install: Install) -> Result<PipPin, PipError> {
     Ok(PipPin { version: install.metadata.version, filename, sha256, name })
 }
 
-/// PEP 503: lower case, runs of `-`, `_` and `.` are one `-`.
-fn normalised(name: &str) -> String {
-    let parts: Vec<&str> = name.split(['-', '_', '.']).filter(|part| !part.is_empty()).collect();
-    parts.join("-").to_lowercase()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,10 +174,5 @@ mod tests {
         assert_eq!(tags[0], "manylinux_2_36_aarch64");
         assert!(tags.contains(&"manylinux2014_aarch64".to_owned()));
         assert!(!tags.iter().any(|tag| tag.contains("_2_38_")));
-    }
-
-    #[test]
-    fn project_names_are_normalised() {
-        assert_eq!(normalised("Zope.Interface__x"), "zope-interface-x");
     }
 }

@@ -266,10 +266,7 @@ async fn indexes_around_indexes_end_somewhere() {
 
 #[tokio::test]
 async fn a_registry_out_of_reach_is_its_own_kind_of_error() {
-    let closed = {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.local_addr().unwrap()
-    };
+    let closed = format!("127.0.0.1:{}", fleet_sim::free_port());
     let bench = Bench::new(Nobody);
     let error = bench.client().resolve(&format!("{closed}/org/app:v1"), PLATFORM).await.unwrap_err();
     assert!(error.is_unreachable(), "{error:?}");

@@ -49,6 +49,23 @@ async fn what_is_pushed_can_be_pulled_and_a_second_push_is_one_request_on_one_co
     assert_eq!(proxy.connections(), 1);
 }
 
+#[tokio::test]
+async fn a_blob_that_was_damaged_here_is_named_and_put_aside_and_the_registry_is_not_blamed() {
+    let registry = DockerRegistry::start();
+    let bench = Bench::new(ME);
+    let image = image(&[bench.large("lib/big", 3 << 20, 1)], "a");
+    let digest = image.layers[0].digest.clone();
+    let id = fleet_store::BlobId::sha256(digest.hex()).unwrap();
+    let place = bench.store.blob_path(&id).unwrap();
+    let mut bytes = std::fs::read(&place).unwrap();
+    bytes[1000] ^= 1;
+    std::fs::write(&place, bytes).unwrap();
+    let error = bench.push(&bench.client(), &target(&registry.host, "app:d-1"), &image).await.unwrap_err();
+    assert!(matches!(&error, RegistryError::NoBlob { blob, .. } if *blob == digest), "{error}");
+    assert!(error.to_string().contains("was damaged in .fleet/"), "{error}");
+    assert_eq!(bench.store.blob_path(&id), None);
+}
+
 fn statement(about: &Image, kind: &str, text: &str) -> Upload {
     Upload::of_referrer(&artifact(kind, text.as_bytes(), &Subject::of_image(about)))
 }

@@ -94,6 +94,12 @@ impl DockerRegistry {
         }
     }
 
+    /// Leaves a file of a repository empty, as a kill between making and writing it does.
+    pub fn tear(&self, repository: &str, file: &str) {
+        let folder = self.folder.path().join("images/docker/registry/v2/repositories").join(repository);
+        File::options().write(true).truncate(true).open(folder.join(file)).expect("a file of the repository");
+    }
+
     pub fn pid(&self) -> u32 {
         self.running.as_ref().unwrap().id()
     }

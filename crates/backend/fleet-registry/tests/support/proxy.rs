@@ -85,6 +85,11 @@ impl Proxy {
         state.hook = Some((state.up.saturating_add(bytes), Box::new(hook)));
     }
 
+    /// Kills nobody any more: who ended before its request came.
+    pub fn spares(&self) {
+        self.state.lock().unwrap().kill = None;
+    }
+
     /// Kills a process as `kill -9` does at the request with this number, counted from now on.
     pub fn kills(&self, process: u32, nth: usize, moment: Moment) {
         let mut state = self.state.lock().unwrap();

@@ -21,7 +21,7 @@ use aws_sigv4::{
     http_request::{PayloadChecksumKind, SignableBody, SignableRequest, SigningSettings, sign},
     sign::v4,
 };
-use fleet_sim::free_port;
+use fleet_sim::{free_port, until_closed};
 use serde_json::{Value, json};
 
 use super::{SESSION, WAITS, World};
@@ -83,7 +83,7 @@ fn signature(asked: &Message, host: &str, key: &str) -> Option<String> {
 struct Aws {
     port: u16,
     given: Arc<AtomicUsize>,
-    asked: Arc<Mutex<Vec<Message>>>,
+    asked: Arc<Mutex<Vec<Arc<Message>>>>,
     closed: Arc<AtomicBool>,
     /// Lets the second half of an answer go.
     go: mpsc::Sender<()>,
@@ -106,10 +106,11 @@ impl Aws {
         self.closed.store(true, Ordering::SeqCst);
         drop(TcpStream::connect(("127.0.0.1", self.port)));
         self.listens.join().unwrap();
+        until_closed(self.port);
     }
 }
 
-type Seen = (Arc<AtomicUsize>, Arc<Mutex<Vec<Message>>>, Arc<AtomicBool>);
+type Seen = (Arc<AtomicUsize>, Arc<Mutex<Vec<Arc<Message>>>>, Arc<AtomicBool>);
 
 fn listen(listener: &TcpListener, (given, asked, closed): &Seen, may_go: &mpsc::Receiver<()>) {
     let host = listener.local_addr().unwrap().to_string();
@@ -125,8 +126,9 @@ fn listen(listener: &TcpListener, (given, asked, closed): &Seen, may_go: &mpsc::
             let said = json!({"AccessKeyId": format!("AKID{number}"), "SecretAccessKey": SECRET, "Token": SESSION, "Expiration": ends});
             answer(&stream, 200, &said.to_string());
         } else {
+            let message = Arc::new(message);
+            asked.lock().unwrap().push(Arc::clone(&message));
             bedrock(&stream, &message, &host, may_go);
-            asked.lock().unwrap().push(message);
         }
     }
 }

@@ -30,7 +30,7 @@ use crate::{
 /// glibc of Debian releases that images can stand on; wheels must not need a newer one.
 const GLIBC: [(&str, &str); 3] = [("bullseye", "2.31"), ("bookworm", "2.36"), ("trixie", "2.41")];
 
-/// `fleetctl lock`.
+/// `fleetctl lock`: exit code 69 when an image that was named stays without a pin, as nobody could be asked.
 ///
 /// # Errors
 /// What cannot be resolved; the lock file is untouched then.
@@ -54,7 +54,16 @@ pub async fn lock(context: &Context, only: &[String], check: bool) -> Outcome {
     let workshop = Workshop::new(Arc::new(StoreCache(Arc::clone(&opened.store))), progress);
     let registries = crate::world::registries()?;
     let (store, root) = (Arc::clone(&opened.store), opened.root.clone());
-    let mut locking = Locking { context, workshop, registries, store, root, new: old.clone(), unreachable: Vec::new() };
+    let mut locking = Locking {
+        context,
+        workshop,
+        registries,
+        store,
+        root,
+        new: old.clone(),
+        unreachable: Vec::new(),
+        unpinned: false,
+    };
     if only.is_empty() {
         forget::absent(&mut locking.new, &model.images, &opened.tree);
     }
@@ -76,7 +85,8 @@ pub async fn lock(context: &Context, only: &[String], check: bool) -> Outcome {
     for line in &locking.unreachable {
         tell!("warning: {line}");
     }
-    Ok(Exit::Done)
+    // Of all images one may be in an environment that nobody uses here; who names one wants it pinned.
+    Ok(if locking.unpinned && !only.is_empty() { Exit::Unavailable } else { Exit::Done })
 }
 
 fn chosen<'m>(model: &'m Model, only: &[String]) -> Result<Vec<&'m Image>, Failure> {
@@ -193,6 +203,8 @@ struct Locking<'a> {
     root: PathBuf,
     new: Lock,
     unreachable: Vec<String>,
+    /// Something was out of reach and has no former pin either.
+    unpinned: bool,
 }
 
 impl Locking<'_> {
@@ -309,6 +321,7 @@ impl Locking<'_> {
 
     fn out_of_reach(&mut self, image: &Image, reference: &str, platform: Platform, why: &str) {
         let kept = self.new.base(&image.name, reference, platform).is_ok();
+        self.unpinned |= !kept;
         let what = if kept { "its former pin is kept" } else { "it stays without a pin" };
         self.unreachable.push(format!("image {}: {why}; {what}", image.name));
     }

@@ -63,7 +63,8 @@ async fn say_on_aws(context: &Context, prepared: &Prepared, speaker: &str, sayin
         let outcome = tokio::select! {
             outcome = converse(context, &matrix, speaker, saying) => outcome,
             () = context.interrupts.asked() => Ok(context.interrupts.exit()),
-            error = tunnel.over() => Err(tunnels::failed(&far, &error)),
+            // Nobody can be signed out through it any more.
+            error = tunnel.over() => return Err(tunnels::failed(&far, &error)),
         };
         world::sign_out(&matrix, &context.console).await;
         outcome

@@ -5,9 +5,10 @@ use std::io::{Cursor, Read, Write};
 use fleet_oci::{
     MemorySink, Node, Tree,
     deb::{DebError, read_deb},
+    fence::MAXIMUM_EXTENDED,
     lock::NpmPin,
     npm,
-    read_tar::{MAXIMUM_ENTRIES, MAXIMUM_EXTENDED, MAXIMUM_UNPACKED, Modes, ReadTarError, read_tar},
+    read_tar::{MAXIMUM_ENTRIES, MAXIMUM_UNPACKED, Modes, ReadTarError, read_tar},
     tree::MAXIMUM_PATH_LENGTH,
     wheel,
 };

@@ -26,6 +26,10 @@ impl Source for Outgoing<'_> {
         self.blobs.open(blob).await
     }
 
+    async fn is_right(&self, blob: &BlobRef) -> bool {
+        self.blobs.is_right(blob).await
+    }
+
     async fn statements(&self) -> Vec<Upload> {
         self.made.statements().await.iter().map(Upload::of_referrer).collect()
     }
