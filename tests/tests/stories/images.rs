@@ -254,6 +254,13 @@ fn a_place_that_holds_something_else_is_refused_before_anything_is_written() {
     let left: Vec<_> =
         fs::read_dir(fleet.path("out")).expect("a folder").map(|e| e.expect("one").file_name()).collect();
     assert_eq!(left, ["mine"]);
+    // Said before anything is made.
+    for (place, help) in [("docker-archive:images", "name a file"), ("docker-archive:none/a.tar", "mkdir -p none")] {
+        let refused = fleet.run(&["build", "agent", "--to", place]);
+        refused.expect(1).says(&format!("{place} cannot be written")).says(help);
+    }
+    fleet.run(&["build", "agent", "--to", "registry"]).expect(64).says("declares no registry");
+    assert!(!fleet.path(".fleet/blobs/sha256").exists(), "nothing was made");
     fleet.run(&["build", "--to", "tarball:x"]).expect(64).says("docker-archive:FILE");
     fleet.run(&["build", "nobody", "--to", &to]).expect(64).says("uses no image `nobody`");
 }
@@ -498,6 +505,11 @@ fn layers_of_a_target_that_wants_gzip_are_unpacked_by_umoci() {
     let out = fleet.path("../out");
     fleet.run(&["build", "agent", "--to", &format!("oci:{}", out.display())]).expect(0);
     validate(&out);
+    // An engine takes the layout, too.
+    let (layout, loaded) = (format!("oci:{}:agent", out.display()), format!("{}/from-layout:1", fleet.name));
+    tool("skopeo", &["copy", &layout, &format!("docker-daemon:{loaded}")]);
+    assert_eq!(docker(&["run", "--rm", &loaded]), "these are the words");
+    docker(&["rmi", "--force", &loaded]);
     let bundle = fleet.path("../bundle");
     tool("umoci", &["unpack", "--image", &format!("{}:agent", out.display()), &bundle.to_string_lossy()]);
     let read = |path: &str| fs::read_to_string(bundle.join("rootfs").join(path)).expect("a file");

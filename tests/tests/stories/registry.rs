@@ -21,6 +21,7 @@ use fleet_registry::DockerConfig;
 use fleet_store::Algorithm;
 use fleet_tests::{
     Fleet, Output,
+    cloud::Cloud,
     engine::{docker, try_docker},
     run::{self, Running},
 };
@@ -225,6 +226,28 @@ fn with(fleet: &Fleet, arguments: &[&str], variables: &[(&str, &str)]) -> Output
     let mut command = fleet.command(arguments);
     command.env("DOCKER_CONFIG", fleet.path("../nobody")).envs(variables.iter().copied());
     fleet.finish(Running::start(&mut command))
+}
+
+#[test]
+fn on_aws_the_layers_of_a_private_base_go_from_its_registry_to_the_account_s_and_are_not_stored_here() {
+    let registry = DockerRegistry::start();
+    let home = signed_in(&registry);
+    let bench = Bench::new(DockerConfig::at(home.path().join("config.json")));
+    let image = runnable(&bench, Compression::Zstd);
+    let to = target(&registry.host, "org/base:1");
+    let runtime = tokio::runtime::Runtime::new().expect("threads");
+    runtime.block_on(bench.push(&bench.client(), &to, &image)).expect("a push");
+    let cloud = Cloud::new("streamed");
+    let base = format!("    image \"box\" {{\n        base \"{}/org/base:1\"\n", registry.host);
+    cloud.fleet.edit("fleet.kdl", "    image \"box\" {\n", &base);
+    let docker = [("DOCKER_CONFIG", home.path().to_str().expect("text"))];
+    with(&cloud.fleet, &LOCK_BOX, &docker).expect(0);
+    with(&cloud.fleet, &["apply", "--auto-approve", "-e", "cloud"], &docker).expect(3);
+    let layer = &image.layers[0].digest;
+    assert!(registry.count("GET", &format!("/v2/org/base/blobs/{layer}"), 200) >= 1, "{:?}", registry.asked());
+    let stored = cloud.fleet.path(&format!(".fleet/blobs/sha256/{}/{}", &layer.hex()[..2], layer.hex()));
+    assert!(!stored.exists(), "it only went through");
+    with(&cloud.fleet, &["apply", "--auto-approve", "-e", "cloud"], &docker).expect(3).says("0 changed");
 }
 
 #[test]

@@ -58,6 +58,18 @@ pub enum WriteLayoutError {
     Write(#[from] WriteError),
 }
 
+/// Whether a layout can be written at `folder`: nothing is there, or an empty folder, or a layout.
+///
+/// # Errors
+/// [`WriteLayoutError::SomethingElse`].
+pub fn usable(folder: &Path) -> Result<(), WriteLayoutError> {
+    let vacant = || fs::read_dir(folder).map_or(true, |mut entries| entries.next().is_none());
+    if folder.is_file() || !(folder.join(MARKER).is_file() || vacant()) {
+        return Err(WriteLayoutError::SomethingElse(folder.to_owned()));
+    }
+    Ok(())
+}
+
 /// Writes images, each with its statements, into the layout at `folder`: a new one, or one more name in one that is there.
 ///
 /// # Errors
@@ -68,10 +80,7 @@ pub fn write(folder: &Path, items: &[Item], store: &Store) -> Result<(), WriteLa
         marker.lock().map_err(at(folder))?;
         return fill(folder, items, store);
     }
-    let vacant = fs::read_dir(folder).map_or(true, |mut entries| entries.next().is_none());
-    if !vacant || folder.is_file() {
-        return Err(WriteLayoutError::SomethingElse(folder.to_owned()));
-    }
+    usable(folder)?;
     let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(parent).map_err(at(parent))?;
     let whole = tempfile::Builder::new().prefix(".layout-").tempdir_in(parent).map_err(at(parent))?;

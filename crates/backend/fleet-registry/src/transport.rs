@@ -307,7 +307,12 @@ impl Transport {
 }
 
 fn may_pass(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504)
+    match status.as_u16() {
+        408 | 429 => true,
+        // What it cannot do now it will not be able to later.
+        501 | 505 => false,
+        _ => status.is_server_error(),
+    }
 }
 
 fn certificates(bundle: &Path) -> Result<Vec<reqwest::Certificate>, RegistryError> {

@@ -10,7 +10,10 @@ use async_trait::async_trait;
 use fleet_apply::{Applied, Event, Events, Provider, ProviderError, Ready, Secrets};
 use fleet_aws::{Account, AgentProvider, AwsError, DirectoryProvider, Identity, Place, Repository, StackProvider};
 use fleet_manager::RemoteMatrix;
-use fleet_model::{Address, Kind, model::Target};
+use fleet_model::{
+    Address, Kind,
+    model::{Image, Layer, Recipe, Target},
+};
 use fleet_oci::Upload;
 use fleet_plan::{Change, Desired, State};
 use fleet_registry::{
@@ -199,13 +202,18 @@ impl RepositoryImages {
     async fn new(prepared: &Prepared, account: Account, registry: String) -> Result<Self, Failure> {
         // Only install scripts and Containerfiles need an engine.
         let engine = crate::world::engine().await.ok();
-        let login = Login { account: account.clone(), registry: registry.clone() };
-        let config = RegistryConfig { credentials: Arc::new(login), ..RegistryConfig::default() };
-        let client = Registries::new(&config)
-            .map_err(|error| Failure::caused(Exit::Failed, "container registries cannot be used", &error))?;
+        let machine = world::registry_config()?;
+        // Layers of bases go through this client, too, from wherever they are.
+        let login = Login { account: account.clone(), registry: registry.clone(), others: machine.credentials };
+        let client = world::registries_with(&RegistryConfig { credentials: Arc::new(login), ..machine })?;
         let names = prepared.model.images.keys().cloned().collect();
-        // What others stand on may be there and not here.
-        let assembler = Assembler { kept: Some((client.clone(), registry.clone())), ..prepared.assembler(engine)? };
+        // What others stand on may be there and not here; and what is to go there need not come here, unless an engine
+        // needs it.
+        let assembler = Assembler {
+            kept: Some((client.clone(), registry.clone())),
+            described: !prepared.model.images.values().any(runs_here),
+            ..prepared.assembler(engine)?
+        };
         Ok(Self { account, assembler, registry, client, names, tellings: Tellings::of(prepared)? })
     }
 
@@ -280,17 +288,29 @@ impl RepositoryImages {
     }
 }
 
-/// The account's own login to its registry, asked for when the registry is first spoken to.
+/// Whether something of it runs on this machine, in what it is made of so far.
+fn runs_here(image: &Image) -> bool {
+    match &image.recipe {
+        Recipe::Containerfile(_) => true,
+        Recipe::Layers(recipe) => recipe
+            .layers
+            .iter()
+            .any(|layer| matches!(&layer.value, Layer::Npm { allow_scripts, .. } if !allow_scripts.is_empty())),
+    }
+}
+
+/// The account's own login to its registry, asked for when the registry is first spoken to; elsewhere this user's.
 struct Login {
     account: Account,
     registry: String,
+    others: Arc<dyn Credentials>,
 }
 
 #[async_trait]
 impl Credentials for Login {
     async fn of(&self, registry: &str) -> Result<Option<Credential>, CredentialsError> {
         if self.registry.split('/').next() != Some(registry) {
-            return Ok(None);
+            return self.others.of(registry).await;
         }
         let login = self.account.registry_login().await;
         let login =

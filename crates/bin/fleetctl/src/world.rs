@@ -149,10 +149,26 @@ pub async fn engine() -> Result<Engine, Failure> {
 /// # Errors
 /// A list of mirrors that cannot be read, TLS settings that cannot be used.
 pub fn registries() -> Result<Registries, Failure> {
-    const UNUSABLE: &str = "container registries cannot be used";
-    let config = RegistryConfig::from_machine().map_err(|error| Failure::caused(Exit::Usage, UNUSABLE, &error))?;
-    Registries::new(&config).map_err(|error| Failure::caused(Exit::Failed, UNUSABLE, &error))
+    registries_with(&registry_config()?)
 }
+
+/// What [`registries`] are spoken to with.
+///
+/// # Errors
+/// A list of mirrors that cannot be read.
+pub fn registry_config() -> Result<RegistryConfig, Failure> {
+    RegistryConfig::from_machine().map_err(|error| Failure::caused(Exit::Usage, NO_REGISTRIES, &error))
+}
+
+/// Container registries, spoken to with this.
+///
+/// # Errors
+/// TLS settings that cannot be used.
+pub fn registries_with(config: &RegistryConfig) -> Result<Registries, Failure> {
+    Registries::new(config).map_err(|error| Failure::caused(Exit::Failed, NO_REGISTRIES, &error))
+}
+
+const NO_REGISTRIES: &str = "container registries cannot be used";
 
 impl World {
     /// Connects to everything that the environment needs; makes the fleet secret where there is none yet.

@@ -246,6 +246,7 @@ impl Lock {
     /// [`LockError::Malformed`] with the place, and [`LockError::Schema`].
     pub fn parse(text: &str) -> Result<Self, LockError> {
         #[derive(Deserialize)]
+        #[serde(expecting = "an object with the number `schema`")]
         struct Version {
             schema: u32,
         }
@@ -481,6 +482,8 @@ mod tests {
         let newer = r#"{"schema":2,"wheels":{}}"#;
         assert_eq!(Lock::parse(newer), Err(LockError::Schema(2)));
         assert!(matches!(Lock::parse(r#"{"schema":1,"npn":{}}"#), Err(LockError::Malformed { line: 1, .. })));
+        let said = Lock::parse("[]").unwrap_err().to_string();
+        assert!(said.contains("expected an object with the number `schema`"), "{said}");
     }
 
     #[test]

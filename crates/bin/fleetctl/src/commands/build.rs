@@ -39,6 +39,7 @@ pub async fn build(context: &Context, args: &BuildArgs) -> Outcome {
     if args.check {
         return check::check(context, &prepared, &wanted, &platforms).await;
     }
+    args.to.iter().try_for_each(|sink| sink::usable(&prepared, sink))?;
     let _lease = apply::lease(&prepared, "build")?;
     let elsewhere: Vec<&Sink> = args.to.iter().filter(|sink| **sink != Sink::Engine).collect();
     if elsewhere.is_empty() || elsewhere.len() < args.to.len() {

@@ -90,7 +90,10 @@ pub async fn push(
 }
 
 /// The registry that the environment declares.
-fn declared(prepared: &Prepared) -> Result<String, Failure> {
+///
+/// # Errors
+/// One that declares none.
+pub fn declared(prepared: &Prepared) -> Result<String, Failure> {
     let environment = prepared.environment()?;
     environment.registry.as_ref().map(|registry| registry.value.to_string()).ok_or_else(|| {
         Failure::new(Exit::Usage, format!("environment {} declares no registry", prepared.scope.environment))

@@ -64,6 +64,33 @@ impl std::fmt::Display for Sink {
     }
 }
 
+/// Looks at a place before anything is made for it; what becomes of it meanwhile shows when it is written.
+///
+/// # Errors
+/// A place that cannot be written, and why.
+pub fn usable(prepared: &Prepared, sink: &Sink) -> Result<(), Failure> {
+    let unwritable = || Failure::new(Exit::Failed, format!("{sink} cannot be written"));
+    match sink {
+        Sink::Engine | Sink::Registry(Some(_)) => Ok(()),
+        Sink::Registry(None) => registry::declared(prepared).map(drop),
+        Sink::Oci(folder) => fleet_registry::layout::usable(folder)
+            .map_err(|error| Failure::caused(Exit::Failed, unwritable().message, &error)),
+        Sink::DockerArchive(file) if file.is_dir() => {
+            Err(unwritable().hint(format!("it is a folder; name a file, for instance {sink}/images.tar")))
+        }
+        Sink::DockerArchive(file) if !folder_of(file).is_dir() => {
+            let folder = folder_of(file).display().to_string();
+            Err(unwritable().hint(format!("there is no folder {folder}; make it first: mkdir -p {folder}")))
+        }
+        Sink::DockerArchive(_) => Ok(()),
+    }
+}
+
+/// The folder that a file is or will be in.
+fn folder_of(file: &Path) -> &Path {
+    file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// Puts images there and says under which reference each can be had (`oci:out:agent`), in the order of `made`.
 ///
 /// # Errors
@@ -108,7 +135,7 @@ async fn blocking<E: std::error::Error + Send + 'static>(
 
 /// Writes the archive beside its place and renames it.
 fn archive(file: &Path, cache: &StoreCache, export: &export::Export) -> io::Result<()> {
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = folder_of(file);
     let mut out = BufWriter::new(tempfile::Builder::new().prefix(".archive-").tempfile_in(folder)?);
     fleet_packages::write_archive(cache, export, &mut out)?;
     out.flush()?;
