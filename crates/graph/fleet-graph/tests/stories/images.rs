@@ -232,6 +232,7 @@ fn scripted(allow: &str, below: u64) -> Result<PlannedImage, String> {
     let pin = |name: &str, scripts: bool| NpmPin {
         path: format!("node_modules/{name}"),
         name: name.to_owned(),
+        version: "1.0.0".to_owned(),
         has_install_script: scripts,
         ..NpmPin::default()
     };
@@ -276,9 +277,10 @@ fn the_node_of_an_image_below_is_held_against_what_packages_and_plugins_need() {
         let mut bench = Bench::new(&image, "");
         let node = NodeLock { version: "18.20.0".to_owned(), platforms: BTreeMap::from([(AMD, NpmPin::default())]) };
         bench.lock.node.insert("below".into(), node);
-        let pin = |path: &str, name: &str, range: &str| NpmPin {
+        let pin = |path: &str, (name, version): (&str, &str), range: &str| NpmPin {
             path: path.to_owned(),
             name: name.to_owned(),
+            version: version.to_owned(),
             engines: BTreeMap::from([("node".to_owned(), range.to_owned())]),
             ..NpmPin::default()
         };
@@ -288,7 +290,10 @@ fn the_node_of_an_image_below_is_held_against_what_packages_and_plugins_need() {
                 "plug".to_owned(),
                 Unpack { version: "2.0.0".to_owned(), at: "plugins/plug".to_owned() },
             )]),
-            packages: vec![pin("node_modules/app", "app", package), pin("plugins/plug", "plug", plugin)],
+            packages: vec![
+                pin("node_modules/app", ("app", "1.0.0"), package),
+                pin("plugins/plug", ("plug", "2.0.0"), plugin),
+            ],
         };
         bench.lock.npm.entry("homeserver".into()).or_default().insert("/opt/x".into(), entry);
         bench.with(images).map(drop).map_err(whats)
