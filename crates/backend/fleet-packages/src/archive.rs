@@ -10,7 +10,7 @@ use bytes::Bytes;
 use fleet_oci::{
     LayerDescriptor,
     compress::unpacked,
-    digest::HashingWriter,
+    digest::{DAMAGED, HashingWriter},
     export::{Export, Segment},
 };
 use futures::{Stream, stream};
@@ -38,13 +38,7 @@ pub fn write_archive(cache: &dyn BlobCache, export: &Export, out: &mut dyn Write
 }
 
 fn write_layer(cache: &dyn BlobCache, layer: &LayerDescriptor, out: &mut dyn Write) -> io::Result<()> {
-    let damaged = || {
-        let digest = &layer.digest;
-        let why = format!(
-            "the layer {digest} was damaged in .fleet/, and is put aside; run the same command again: it is had anew"
-        );
-        io::Error::new(io::ErrorKind::InvalidData, why)
-    };
+    let damaged = || io::Error::new(io::ErrorKind::InvalidData, format!("the layer {} {DAMAGED}", layer.digest));
     // Only where something is wrong it is worth reading the blob twice.
     copy_layer(cache, layer, out).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::BrokenPipe => error,

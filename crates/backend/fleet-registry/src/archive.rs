@@ -11,7 +11,7 @@ use std::{
 use fleet_oci::{
     Compression, Digest, LayerDescriptor, Platform,
     compress::{BlockWriter, unpacked},
-    fence::{Fence, MAXIMUM_EXTENDED},
+    fence::{Fence, NextError},
     image::{Base, read_config},
     inspect::inspect_layer,
 };
@@ -71,15 +71,11 @@ impl<'a> Archive<'a> {
         let mut archive = tar::Archive::new(fence);
         let mut entries = archive.entries_with_seek().map_err(at(path))?;
         for count in 0.. {
-            gate.headers();
-            let entry = entries.next().transpose();
-            if gate.contents() {
-                return Err(malformed(
-                    path,
-                    format!("it has more than {MAXIMUM_EXTENDED} bytes of headers before a member"),
-                ));
-            }
-            let Some(entry) = entry.map_err(at(path))? else { break };
+            let entry = gate.next(&mut entries).map_err(|error| match error {
+                NextError::TooLong => malformed(path, error.to_string()),
+                NextError::Io(error) => at(path)(error),
+            });
+            let Some(entry) = entry? else { break };
             if count >= MAXIMUM_MEMBERS {
                 return Err(malformed(path, format!("it has more than {MAXIMUM_MEMBERS} members")));
             }

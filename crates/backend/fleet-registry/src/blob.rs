@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use fleet_oci::{
     Digest,
-    digest::Hasher,
+    digest::{DAMAGED, Hasher},
     upload::{BlobRef, Upload},
 };
 use fleet_store::{RecordId, Store};
@@ -303,8 +303,7 @@ impl Pushing<'_> {
             Err(trouble)
                 if trouble.codes.iter().any(|code| code == "DIGEST_INVALID") && self.is_damaged(blob).await =>
             {
-                let why = "was damaged in .fleet/, and is put aside; run the same command again: it is had anew";
-                Err(self.without(blob, why.to_owned()).into())
+                Err(self.without(blob, DAMAGED.to_owned()).into())
             }
             other => other.map(drop),
         }

@@ -13,7 +13,7 @@ use std::{
 
 use fleet_oci::{
     BlobRef, Digest, Upload,
-    digest::HashingWriter,
+    digest::{DAMAGED, HashingWriter},
     layout::{INDEX, Item, LayoutError, MARKER, MARKER_TEXT, blob_path, index},
 };
 use fleet_store::{Store, WriteError, write_atomic};
@@ -42,7 +42,7 @@ pub enum WriteLayoutError {
     #[error("the blob {0} is not in the store; build again")]
     NoBlob(Digest),
     /// A blob in the store is not what its name says. It is put aside.
-    #[error("the blob {0} was damaged in .fleet/, and is put aside; run the same command again: it is had anew")]
+    #[error("the blob {0} {DAMAGED}")]
     Damaged(Digest),
     /// The disk.
     #[error("{}: {source}", .path.display())]

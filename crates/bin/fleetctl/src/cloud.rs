@@ -10,10 +10,7 @@ use async_trait::async_trait;
 use fleet_apply::{Applied, Event, Events, Provider, ProviderError, Ready, Secrets};
 use fleet_aws::{Account, AgentProvider, AwsError, DirectoryProvider, Identity, Place, Repository, StackProvider};
 use fleet_manager::RemoteMatrix;
-use fleet_model::{
-    Address, Kind,
-    model::{Image, Layer, Recipe, Target},
-};
+use fleet_model::{Address, Kind, model::Target};
 use fleet_oci::Upload;
 use fleet_plan::{Change, Desired, State};
 use fleet_registry::{
@@ -211,7 +208,7 @@ impl RepositoryImages {
         // needs it.
         let assembler = Assembler {
             kept: Some((client.clone(), registry.clone())),
-            described: !prepared.model.images.values().any(runs_here),
+            described: !prepared.model.images.values().any(|image| image.recipe.runs_programs()),
             ..prepared.assembler(engine)?
         };
         Ok(Self { account, assembler, registry, client, names, tellings: Tellings::of(prepared)? })
@@ -285,17 +282,6 @@ impl RepositoryImages {
         pushed.notices.iter().for_each(|notice| progress(notice.to_string()));
         progress(format!("sent {} KB, {} layers were there", pushed.sent >> 10, pushed.skipped + pushed.mounted));
         Ok(Applied::Changed { output: Some(upload.digest.to_string()) })
-    }
-}
-
-/// Whether something of it runs on this machine, in what it is made of so far.
-fn runs_here(image: &Image) -> bool {
-    match &image.recipe {
-        Recipe::Containerfile(_) => true,
-        Recipe::Layers(recipe) => recipe
-            .layers
-            .iter()
-            .any(|layer| matches!(&layer.value, Layer::Npm { allow_scripts, .. } if !allow_scripts.is_empty())),
     }
 }
 

@@ -6,6 +6,9 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256, Sha512};
 
+/// What is said of bytes in the project's store that are not those of their name, once they are put aside.
+pub const DAMAGED: &str = "was damaged in .fleet/, and is put aside; run the same command again: it is had anew";
+
 /// Which hash function a digest was made with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Algorithm {

@@ -18,27 +18,44 @@ pub struct Fence<R> {
     gate: Gate,
 }
 
-/// Says what is read from a [`Fence`]: headers or contents.
+/// Says what is read from a [`Fence`]: headers, as long as the next entry is looked for, or contents.
 #[derive(Clone, Default)]
 pub struct Gate(Rc<Cell<Option<u64>>>);
 
 impl<R> Fence<R> {
-    /// Around a reader; everything passes until the gate says otherwise.
+    /// Around a reader; everything passes but while its gate looks for an entry.
     pub fn new(reader: R) -> (Self, Gate) {
         let gate = Gate::default();
         (Self { reader, gate: gate.clone() }, gate)
     }
 }
 
-impl Gate {
-    /// From now on headers are read.
-    pub fn headers(&self) {
-        self.0.set(Some(MAXIMUM_EXTENDED));
-    }
+/// Why there is no next entry.
+#[derive(Debug, thiserror::Error)]
+pub enum NextError {
+    /// Truncated, or not a tar.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// Its headers do not end.
+    #[error("it has more than {MAXIMUM_EXTENDED} bytes of headers before one entry")]
+    TooLong,
+}
 
-    /// From now on contents are. True when the headers before used up what they may: what then went wrong is that.
-    pub fn contents(&self) -> bool {
-        self.0.replace(None) == Some(0)
+impl Gate {
+    /// The next entry of an archive behind the fence; `None` at its end. What is left of the entry before counts as headers:
+    /// read it first, or seek.
+    ///
+    /// # Errors
+    /// [`NextError`].
+    pub fn next<'a, R: Read>(
+        &self,
+        entries: &mut tar::Entries<'a, Fence<R>>,
+    ) -> Result<Option<tar::Entry<'a, Fence<R>>>, NextError> {
+        self.0.set(Some(MAXIMUM_EXTENDED));
+        let next = entries.next().transpose();
+        let spent = self.0.replace(None) == Some(0);
+        // Headers that end where the fence stands are too long, not truncated.
+        next.map_err(|error| if spent { NextError::TooLong } else { error.into() })
     }
 }
 

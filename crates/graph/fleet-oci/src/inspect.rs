@@ -14,7 +14,7 @@ use tar::EntryType;
 use crate::{
     compress::unpacked,
     digest::{Algorithm, Digest, Hasher},
-    fence::{Fence, MAXIMUM_EXTENDED},
+    fence::{Fence, MAXIMUM_EXTENDED, NextError},
     read_tar::{MAXIMUM_ENTRIES, MAXIMUM_UNPACKED},
 };
 
@@ -88,12 +88,11 @@ fn read_entries(tar: &mut impl Read) -> Result<usize, InspectError> {
     let mut count = 0;
     let mut entries = archive.entries()?;
     loop {
-        gate.headers();
-        let next = entries.next().transpose();
-        let spent = gate.contents();
-        let next = next.map_err(|error| match spent {
-            true => InspectError::TooLarge(format!("{MAXIMUM_EXTENDED} bytes of headers before one entry")),
-            false => error.into(),
+        let next = gate.next(&mut entries).map_err(|error| match error {
+            NextError::TooLong => {
+                InspectError::TooLarge(format!("{MAXIMUM_EXTENDED} bytes of headers before one entry"))
+            }
+            NextError::Io(error) => error.into(),
         });
         let Some(mut entry) = next? else { return Ok(count) };
         count += 1;

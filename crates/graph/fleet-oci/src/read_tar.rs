@@ -10,7 +10,7 @@ use tar::EntryType;
 
 use crate::{
     content::ContentSink,
-    fence::Fence,
+    fence::{Fence, NextError},
     tree::{Meta, Node, Tree, TreeError, clean, stays_within},
 };
 
@@ -97,11 +97,7 @@ pub fn read_tar(
     let mut entries = archive.entries()?;
     let mut unpacking = Unpacking { tree: Tree::new(), modes, sink, bounds: Bounds::default() };
     loop {
-        // Until the next entry is there, all that is read are headers; then the sink says how much it takes.
-        gate.headers();
-        let next = entries.next().transpose();
-        let spent = gate.contents();
-        let Some(mut entry) = next.map_err(|error| unpacking.bounds.broken(error, spent))? else {
+        let Some(mut entry) = gate.next(&mut entries).map_err(|error| unpacking.bounds.broken(error))? else {
             return Ok(unpacking.tree);
         };
         unpacking.take(&mut entry, &mut place)?;
@@ -138,12 +134,13 @@ impl Bounds {
         Err(ReadTarError::TooLarge { bound, entry: path.to_owned() })
     }
 
-    /// Headers that end where the fence stands are too large, not truncated.
-    fn broken(&self, error: io::Error, spent: bool) -> ReadTarError {
-        if spent {
-            return ReadTarError::TooLarge { bound: "1 MiB of headers", entry: format!("after {}", self.last) };
+    fn broken(&self, error: NextError) -> ReadTarError {
+        match error {
+            NextError::TooLong => {
+                ReadTarError::TooLarge { bound: "1 MiB of headers", entry: format!("after {}", self.last) }
+            }
+            NextError::Io(error) => ReadTarError::Io(error),
         }
-        ReadTarError::Io(error)
     }
 }
 

@@ -33,6 +33,21 @@ pub enum Recipe {
     Containerfile(ContainerfileRecipe),
 }
 
+impl Recipe {
+    /// Whether programs run in it while it is made, an engine's steps or install scripts: then its layers are needed where it
+    /// is made, and another machine may make other bytes.
+    #[must_use]
+    pub fn runs_programs(&self) -> bool {
+        match self {
+            Self::Containerfile(_) => true,
+            Self::Layers(recipe) => recipe
+                .layers
+                .iter()
+                .any(|layer| matches!(&layer.value, Layer::Npm { allow_scripts, .. } if !allow_scripts.is_empty())),
+        }
+    }
+}
+
 /// An image assembled by us.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LayeredRecipe {

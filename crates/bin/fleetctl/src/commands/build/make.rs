@@ -275,7 +275,8 @@ async fn of_platform(
     }
     let engine = engine_for(prepared, &planned).await?;
     // What runs in an image here needs its layers here.
-    let described = only_registries && planned.values().all(|one| Once::of(&[&one.spec.recipe]).is_reproducible());
+    let needed = |name: &String| prepared.model.images.get(name).is_some_and(|image| image.recipe.runs_programs());
+    let described = only_registries && !order.iter().any(needed);
     let assembler = Assembler { described, ..prepared.assembler(engine)? };
     let mut made = Vec::new();
     for name in &order {
