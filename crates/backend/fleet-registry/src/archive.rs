@@ -227,6 +227,21 @@ mod tests {
         .to_string()
     }
 
+    #[test]
+    fn a_name_without_end_is_refused_before_it_fills_memory() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("image.tar");
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::GNULongName);
+        header.set_size(64 << 20);
+        header.set_cksum();
+        // Sparse: the name is 64 MiB of NUL.
+        std::fs::write(&path, header.as_bytes()).unwrap();
+        File::options().write(true).open(&path).unwrap().set_len(65 << 20).unwrap();
+        let error = Archive::open(&path).map(drop).unwrap_err().to_string();
+        assert!(error.contains("bytes of headers"), "{error}");
+    }
+
     enum Member<'a> {
         File(&'a str, &'a [u8]),
         Link(&'a str, &'a str),
